@@ -1,0 +1,1 @@
+"""Tools for joint modulation and SNR classification from 1,024 complex baseband samples."""

@@ -1,0 +1,132 @@
+"""The random channel of O'Shea, Roy and Clancy (2018), Table I, drawn reproducibly frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Random numbers are drawn for whole blocks of frames, so a frame is the same however it is asked for.
+FRAMES_PER_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Spread of the channel of a frame; the defaults are those of RadioML 2018.01A.
+
+    Attributes:
+        rolloff_range: smallest and largest roll-off, drawn uniformly.
+        timing_range: smallest and largest timing offset in samples, drawn uniformly.
+        cfo_std: standard deviation of the carrier offset in cycles per sample.
+        clock_std: standard deviation of the relative symbol-rate offset.
+        random_phase: whether the carrier phase is uniform in (0, 2 pi), else zero.
+        delay_spread: decay time in samples of Rayleigh multipath with an exponential power delay
+            profile, scaled to unit energy per frame; 0 for none.
+
+    Source: O'Shea, Roy, Clancy, "Over-the-Air Deep Learning Based Radio Signal Classification",
+    2018, Table I.
+    """
+
+    rolloff_range: tuple[float, float] = (0.1, 0.4)
+    timing_range: tuple[float, float] = (0.0, 16.0)
+    cfo_std: float = 1e-4
+    clock_std: float = 1e-4
+    random_phase: bool = True
+    delay_spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.rolloff_range
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"rolloff_range must lie in (0, 1] in order, got {self.rolloff_range}")
+        if min(self.cfo_std, self.clock_std, self.delay_spread) < 0:
+            raise ValueError(f"cfo_std, clock_std and delay_spread must not be negative, got {self}")
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """What the channel did to each frame: float32 [B] each, multipath complex64 [B, num_taps].
+
+    Attributes:
+        rolloff: roll-off of the root-raised-cosine pulse.
+        timing_offset: delay of the first sample instant, in samples.
+        phase_rad: carrier phase at the first sample.
+        cfo: carrier offset in cycles per sample, positive turns counter-clockwise.
+        clock_offset: relative excess of the sample interval.
+        multipath: impulse response at the sample rate, unit energy; None for no multipath.
+    """
+
+    rolloff: Tensor
+    timing_offset: Tensor
+    phase_rad: Tensor
+    cfo: Tensor
+    clock_offset: Tensor
+    multipath: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> ChannelState:
+        """The states of some of the frames."""
+        return ChannelState(**{k: None if v is None else v[rows] for k, v in vars(self).items()})
+
+
+def draw_randomness(
+    frame_index: Tensor, *, seed: int, channel: Channel, num_samples: int, num_symbols: int
+) -> tuple[Tensor, Tensor, ChannelState]:
+    """All that is random about some frames, a function of seed and frame index alone.
+
+    Args:
+        frame_index: int64 [B], non-negative.
+        seed: seed of the whole set.
+        channel: spread of the channel.
+        num_samples: samples per frame.
+        num_symbols: symbols per frame, margins included.
+
+    Returns:
+        Symbol choices, float32 [B, num_symbols] in [0, 1); noise, complex64 [B, num_samples] of unit
+        power; and the channel's state.
+    """
+    blocks, where = torch.unique(frame_index // FRAMES_PER_BLOCK, return_inverse=True)
+    drawn = [
+        _draw_block(seed, block, channel, num_samples, num_symbols, frame_index.device)
+        for block in blocks.tolist()
+    ]
+    rows = where * FRAMES_PER_BLOCK + frame_index % FRAMES_PER_BLOCK
+    fields = [None if part[0] is None else torch.cat(part)[rows] for part in zip(*drawn, strict=True)]
+    return fields[0], fields[1], ChannelState(*fields[2:])
+
+
+def _draw_block(
+    seed: int,
+    block: int,
+    channel: Channel,
+    num_samples: int,
+    num_symbols: int,
+    device: torch.device,
+) -> tuple[Tensor | None, ...]:
+    state = int(np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)[0] >> 1)
+    generator = torch.Generator(device).manual_seed(state)
+    options = {"generator": generator, "device": device}
+    size = FRAMES_PER_BLOCK
+    uniform = torch.rand(size, num_symbols, **options)
+    rolloff, timing, phase = torch.rand(3, size, **options)
+    cfo, clock = torch.randn(2, size, **options)
+    noise = torch.randn(size, num_samples, dtype=torch.complex64, **options)
+    rolloff = torch.lerp(*torch.tensor(channel.rolloff_range, device=device), rolloff)
+    timing = torch.lerp(*torch.tensor(channel.timing_range, device=device), timing)
+    phase = 2 * torch.pi * phase * channel.random_phase
+    taps = None
+    if channel.delay_spread > 0:
+        delay = torch.arange(int(np.ceil(8 * channel.delay_spread)) + 1, device=device)
+        taps = torch.randn(size, len(delay), dtype=torch.complex64, **options)
+        taps = taps * torch.exp(-delay / (2 * channel.delay_spread))
+        taps = taps / torch.linalg.vector_norm(taps, dim=1, keepdim=True)
+    return (
+        uniform,
+        noise,
+        rolloff,
+        timing,
+        phase,
+        cfo * channel.cfo_std,
+        clock * channel.clock_std,
+        taps,
+    )

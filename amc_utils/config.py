@@ -1,0 +1,167 @@
+"""Parameters of the notebooks, checked: names, types, ranges, files; one sentence when one is wrong."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from amc_utils.labels import expand_modulations, snr_grid
+
+Fraction = Field(ge=0, lt=1)
+NotNegative = Field(ge=0, allow_inf_nan=False)
+Positive = Field(gt=0, allow_inf_nan=False)
+Count = Field(ge=1)
+
+
+class Parameters(BaseModel):
+    """Base of every notebook's parameters: frozen, no unknown names, no conversion of types."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    output_root: str
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Parameters from the globals() of a notebook whose first code cell set them.
+
+        papermill only warns of an override that no parameters cell declares; here it is an error.
+
+        Raises:
+            ValueError: an unknown name, or a value of the wrong type, range or meaning.
+        """
+        names = [*cls.model_fields, *_injected_names(namespace.get("In", ()))]
+        return cls.checked({name: namespace[name] for name in names if name in namespace})
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Parameters from a mapping, with pydantic's report cut down to one sentence.
+
+        Raises:
+            ValueError: see from_notebook.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            sentence = _sentence(error, list(cls.model_fields))
+        raise ValueError(sentence)
+
+
+class DataParameters(Parameters):
+    """Which frames: a file in RadioML 2018.01A's layout, or the generator when `data_path` is empty."""
+
+    data_path: str
+    modulations: list[str]
+    snr_range_db: list[int]
+    num_frames_per_cell: int = Count
+    channels: list[str]
+    image_size: int = Field(ge=8, le=1024)
+    seed: int = NotNegative
+
+    @field_validator("data_path")
+    @classmethod
+    def _file_exists(cls, value: str) -> str:
+        return _existing_file(value, "RadioML file", 'README "Data" says where to get it, or leave '
+                              "data_path empty for the synthetic set")  # fmt: skip
+
+    @field_validator("modulations")
+    @classmethod
+    def _modulations_known(cls, value: list[str]) -> list[str]:
+        expand_modulations(value)
+        return value
+
+    @field_validator("snr_range_db")
+    @classmethod
+    def _snr_on_grid(cls, value: list[int]) -> list[int]:
+        snr_grid(value)
+        return value
+
+    @property
+    def modulation_names(self) -> tuple[str, ...]:
+        """Modulations in RadioML order, groups expanded."""
+        return expand_modulations(self.modulations)
+
+    @property
+    def snr_grid_db(self) -> tuple[int, ...]:
+        """SNR levels in dB."""
+        return snr_grid(self.snr_range_db)
+
+
+class TrainingParameters(DataParameters):
+    """Everything that a training run depends on."""
+
+    profile: str
+    network: str
+    network_options: dict[str, bool | int | float | str]
+    dropout: float = Fraction
+    task_weighting: Literal["log_variance", "equal", "sum"]
+    snr_loss_weights: list[float] = Field(min_length=2, max_length=2)
+    optimizer: Literal["adamw", "adam"]
+    learning_rate: float = Positive
+    weight_decay: float = NotNegative
+    schedule: Literal["constant", "cosine"]
+    gradient_clip: float = NotNegative
+    batch_size: int = Field(ge=2)
+    num_epochs: int = Count
+    shuffle: bool
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
+    resume_from: str
+
+    @field_validator("snr_loss_weights")
+    @classmethod
+    def _some_weight(cls, value: list[float]) -> list[float]:
+        if min(value) < 0 or max(value) <= 0:
+            raise ValueError(
+                f"snr_loss_weights must be [cross-entropy, distance], none negative, one above 0, "
+                f"got {value}"
+            )
+        return value
+
+    @field_validator("resume_from")
+    @classmethod
+    def _checkpoint_exists(cls, value: str) -> str:
+        return _existing_file(value, "checkpoint", "leave resume_from empty to start afresh")
+
+
+class AnalysisParameters(Parameters):
+    """Which runs to compare; none named: the newest of each network on the same test frames."""
+
+    runs: list[str]
+
+
+def _existing_file(value: str, what: str, way_out: str) -> str:
+    if value and not Path(value).is_file():
+        raise FileNotFoundError(f"{what} not found: {value}; {way_out}")
+    return value
+
+
+def _injected_names(cells: Any) -> list[str]:
+    """Names set by papermill's cell of overrides, found in IPython's list of executed cells."""
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    nodes = ast.parse(injected[-1]).body if injected else []
+    return [node.targets[0].id for node in nodes if isinstance(node, ast.Assign)]
+
+
+def _sentence(error: ValidationError, known: list[str]) -> str:
+    """What is wrong with the first bad parameter, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    name = str(first["loc"][0]) if first["loc"] else "parameters"
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        text = f"unknown parameter {name}; {hint}"
+    elif first["type"] == "missing":
+        text = f"parameter {name} is missing from the parameters cell"
+    elif first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    else:
+        requirement = first["msg"].removeprefix("Input should ")
+        text = f"{name} must {requirement}, got {first['input']!r}"
+        if isinstance(first["input"], str) and first["type"].endswith(("_type", "_parsing")):
+            text += "; write a number without quotes, in YAML as 1.0e-4"
+    return text + (f" (and {len(others)} more)" if others else "")

@@ -1,0 +1,133 @@
+"""A run from its parameters to its results folder: what notebooks 02 and 03 share."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+
+from amc_utils.config import TrainingParameters
+from amc_utils.constellation import check_channels
+from amc_utils.frames import Frames, Split
+from amc_utils.metrics import metrics_table
+from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
+from amc_utils.paths import Workspace
+from amc_utils.records import Run, claim_run_name, environment, write_run
+from amc_utils.training import Trainer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run that has a name but no results yet.
+
+    Attributes:
+        config: its parameters.
+        notebook: name of the notebook that runs it.
+        name: its name, unused so far.
+        workspace: where it writes.
+        started: when it began.
+    """
+
+    config: TrainingParameters
+    notebook: str
+    name: str
+    workspace: Workspace
+    started: datetime.datetime
+
+    @classmethod
+    def start(cls, config: TrainingParameters, notebook: str) -> Experiment:
+        """Name a run; nothing is written before there is something to keep.
+
+        Raises:
+            ValueError: the wanted name belongs to a finished run.
+        """
+        workspace = Workspace.at(config.output_root)
+        name = claim_run_name(config.run_name, workspace.results)
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        return cls(config, notebook, name, workspace, now)
+
+    def network(self) -> TwoHeadNetwork:
+        """Untrained network that the parameters describe, its weights drawn by their seed."""
+        config = self.config
+        check_channels(config.channels)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return build_network(
+                config.network,
+                num_channels=len(config.channels),
+                image_size=config.image_size,
+                num_modulations=len(config.modulation_names),
+                num_snrs=len(config.snr_grid_db),
+                dropout=config.dropout,
+                **config.network_options,
+            )
+
+    def fabric(self) -> Fabric:
+        """Fabric on the best device there is, in the precision that the parameters ask for."""
+        return Fabric(accelerator="auto", devices=1, precision=self.config.precision)
+
+    def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
+        """Trainer of the run, continued from the checkpoint that the parameters name, if any."""
+        folder = self.workspace.checkpoints / self.name
+        trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
+        if self.config.resume_from:
+            trainer.resume(self.config.resume_from)
+        return trainer
+
+    def finish(self, trainer: Trainer) -> Run:
+        """Measure the kept epoch on the test frames, once, and write the results folder."""
+        trainer.load_best()
+        predictions = trainer.evaluator.predict(trainer.split.test)
+        metrics = metrics_table(predictions)
+        split = {name: index.cpu().numpy() for name, index in vars(trainer.split).items()}
+        return write_run(
+            self.workspace.results / self.name,
+            facts=self._facts(trainer, metrics),
+            history=trainer.history_table,
+            metrics=metrics,
+            predictions=predictions,
+            split=split,
+        )
+
+    def _facts(self, trainer: Trainer, metrics: pd.DataFrame) -> dict[str, Any]:
+        config, frames = self.config, trainer.frames
+        overall = metrics[metrics["group"] == "all"].set_index("metric")
+        test = {
+            name: {key: float(row[key]) for key in ("value", "low", "high")}
+            for name, row in overall.iterrows()
+        }
+        return {
+            "run": self.name,
+            "notebook": self.notebook,
+            "status": "completed",
+            "started": self.started.isoformat(),
+            "seconds": float(sum(trainer.epoch_seconds)),
+            "epoch_seconds": trainer.epoch_seconds,
+            "epochs": len(trainer.history),
+            "best_epoch": trainer.best_row["epoch"],
+            "kept": trainer.best_row,
+            "test": {
+                "loss": trainer.evaluator.measure(trainer.split.test, "test")["test_loss"],
+                **test,
+            },
+            "config": config.model_dump(exclude={"output_root"}),
+            "data": {
+                "description": frames.description,
+                "source": frames.source,
+                "counts": trainer.split.counts,
+                "test_sha256": trainer.split.sha256,
+            },
+            "network": {
+                "name": config.network,
+                "options": config.network_options,
+                "parameters": count_parameters(trainer.network),
+                "flops_per_frame": count_flops(
+                    trainer.network, len(config.channels), config.image_size
+                ),
+            },
+            "environment": environment(),
+        }

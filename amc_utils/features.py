@@ -1,0 +1,81 @@
+"""Numbers that a frame tells about itself without any label: power, noise floor, lines, envelope."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amc_utils.signals import SAMPLES_PER_SYMBOL
+
+# Half the sampled band lies beyond this frequency, in cycles per sample, and no signal of 8 samples
+# per symbol reaches it: the widest roll-off, 1, ends at 1/8.
+OUT_OF_BAND = 0.25
+
+
+def mean_power(iq: Tensor) -> Tensor:
+    """Mean |iq|^2 of each frame, float32 [B]."""
+    return iq.abs().square().mean(-1)
+
+
+def power_spectrum(iq: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequency in cycles per sample, ascending, float32 [N], and power, float32 [B, N], N samples.
+
+    A Hann window keeps the leakage of the frame's ends below the noise of every SNR level; white
+    noise of unit power has unit power in every bin on average.
+    """
+    num_samples = iq.shape[-1]
+    window = torch.hann_window(num_samples, device=iq.device)
+    spectrum = torch.fft.fftshift(torch.fft.fft(iq * window), dim=-1)
+    frequency = torch.fft.fftshift(torch.fft.fftfreq(num_samples, device=iq.device))
+    return frequency, spectrum.abs().square() / window.square().sum()
+
+
+def snr_ratio(iq: Tensor) -> Tensor:
+    """Signal-to-noise power ratio per sample of each frame, from its own spectrum, float32 [B].
+
+    Noise fills the whole band and the signal an eighth of it, so the floor beyond the signal's reach
+    is the noise, and what exceeds it is the signal. Linear, and below zero where chance makes the
+    floor exceed the whole, so that averages over frames are unbiased.
+    """
+    frequency, power = power_spectrum(iq)
+    noise = power[:, frequency.abs() > OUT_OF_BAND].mean(-1)
+    return power.mean(-1) / noise - 1
+
+
+def squared_line(iq: Tensor) -> Tensor:
+    """Share of the power of iq^2 that lies in its strongest spectral line, float32 [B], in [0, 1].
+
+    Real-valued modulations (OOK, ASK, BPSK, AM-DSB) square to a line at twice the carrier offset.
+    """
+    power = torch.fft.fft(iq.square()).abs().square()
+    # An offset between two bins spreads the line over both.
+    pairs = power + power.roll(1, -1)
+    return pairs.amax(-1) / power.sum(-1)
+
+
+def envelope_std(iq: Tensor) -> Tensor:
+    """Standard deviation of |iq| over its mean, float32 [B]; near zero for FM and GMSK."""
+    envelope = iq.abs()
+    return envelope.std(-1) / envelope.mean(-1)
+
+
+def signature(iq: Tensor) -> tuple[str, float, float]:
+    """What some frames of one class at high SNR look like, whatever their label says.
+
+    Returns:
+        "spectral line", "constant envelope" or "neither", the median of squared_line, and that of
+        envelope_std; the thresholds lie between the classes of a file that GNU Radio made.
+    """
+    line, spread = float(squared_line(iq).median()), float(envelope_std(iq).median())
+    if spread < 0.1:
+        return "constant envelope", line, spread
+    return ("spectral line" if line > 0.25 else "neither"), line, spread
+
+
+def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:
+    """Stretches of `span_in_symbols` symbols of one frame [num_samples], complex64 [traces, samples].
+
+    Neighbouring traces share their end sample, so the eye closes at its edges.
+    """
+    length = span_in_symbols * SAMPLES_PER_SYMBOL
+    return iq.unfold(-1, length + 1, length)

@@ -1,0 +1,131 @@
+"""Tables of accuracy with intervals, confusion, per-class scores and calibration, from predictions.
+
+Predictions are a DataFrame with one row a test frame:
+    frame: index of the frame in its set.
+    modulation, predicted_modulation: names, ordered categories.
+    snr_db, predicted_snr_db: int64.
+    modulation_confidence, snr_confidence: float32, the softmax of the predicted class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+TASKS = ("joint", "modulation", "snr")
+
+
+def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Bool columns joint, modulation and snr: whether each task is right, by frame."""
+    modulation = predictions["modulation"] == predictions["predicted_modulation"]
+    snr = predictions["snr_db"] == predictions["predicted_snr_db"]
+    return pd.DataFrame({"joint": modulation & snr, "modulation": modulation, "snr": snr})
+
+
+def wilson_interval(num_correct: int, num_frames: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a fraction."""
+    interval = binomtest(int(num_correct), int(num_frames)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """Accuracy of each task with its 95 % interval, overall or per level of the column `by`.
+
+    Returns:
+        Columns level ("all" without `by`), metric ("joint_accuracy", ...), value, low, high and
+        num_frames.
+    """
+    right = outcomes(predictions)
+    key = predictions[by] if by else pd.Series("all", index=predictions.index)
+    rows = []
+    for level, group in right.groupby(key, observed=True):
+        for task in TASKS:
+            low, high = wilson_interval(group[task].sum(), len(group))
+            rows.append((level, f"{task}_accuracy", group[task].mean(), low, high, len(group)))
+    return pd.DataFrame(rows, columns=["level", "metric", "value", "low", "high", "num_frames"])
+
+
+def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """Mean absolute SNR error in dB, overall or per level of `by`; columns as in accuracy_table.
+
+    The interval is that of a normal mean, 1.96 standard errors to either side.
+    """
+    error = (predictions["predicted_snr_db"] - predictions["snr_db"]).abs()
+    key = predictions[by] if by else pd.Series("all", index=predictions.index)
+    rows = []
+    for level, group in error.groupby(key, observed=True):
+        half = 1.96 * group.std(ddof=0) / np.sqrt(len(group))
+        mean = group.mean()
+        rows.append((level, "snr_mae_db", mean, max(mean - half, 0.0), mean + half, len(group)))
+    return pd.DataFrame(rows, columns=["level", "metric", "value", "low", "high", "num_frames"])
+
+
+def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Precision, recall and F1 of each modulation, in tidy rows like accuracy_table."""
+    names = list(predictions["modulation"].cat.categories)
+    scores = precision_recall_fscore_support(
+        predictions["modulation"].astype(str),
+        predictions["predicted_modulation"].astype(str),
+        labels=names,
+        zero_division=0.0,
+    )
+    wide = pd.DataFrame(
+        dict(zip(("precision", "recall", "f1", "num_frames"), scores, strict=True)), index=names
+    )
+    tidy = wide.rename_axis("level").reset_index().melt(["level", "num_frames"], var_name="metric")
+    return tidy[["level", "metric", "value", "num_frames"]]
+
+
+def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of a run in one tidy table, the content of metrics.csv.
+
+    Returns:
+        Columns group ("all", "snr_db >= 0", "snr_db", "modulation"), level, metric, value, low,
+        high, num_frames. The first two groups stand side by side because accuracies over different
+        SNR ranges must never be compared with each other.
+    """
+    tables = {
+        "all": [accuracy_table(predictions), snr_error_table(predictions)],
+        "snr_db": [accuracy_table(predictions, "snr_db"), snr_error_table(predictions, "snr_db")],
+        "modulation": [accuracy_table(predictions, "modulation"), class_table(predictions)],
+    }
+    not_negative = predictions[predictions["snr_db"] >= 0]
+    if len(not_negative):
+        tables["snr_db >= 0"] = [accuracy_table(not_negative), snr_error_table(not_negative)]
+    parts = [part.assign(group=group) for group, some in tables.items() for part in some]
+    columns = ["group", "level", "metric", "value", "low", "high", "num_frames"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def confusion(true: pd.Series, predicted: pd.Series, labels: list) -> pd.DataFrame:
+    """Confusion rates, rows true and summing to 1, columns predicted; rows without frames are NaN."""
+    counts = confusion_matrix(true.astype(str), predicted.astype(str), labels=[str(x) for x in labels])
+    totals = counts.sum(1, keepdims=True)
+    rates = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    return pd.DataFrame(rates, index=labels, columns=labels)
+
+
+def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int = 10) -> pd.DataFrame:
+    """Mean confidence against accuracy in bins of equal width of the confidence.
+
+    Returns:
+        Columns confidence, accuracy, low, high, num_frames; bins without frames are left out.
+    """
+    edges = np.linspace(0, 1, num_bins + 1)
+    place = pd.cut(confidence, edges, include_lowest=True)
+    rows = []
+    for _, index in confidence.groupby(place, observed=True).groups.items():
+        low, high = wilson_interval(correct[index].sum(), len(index))
+        rows.append((confidence[index].mean(), correct[index].mean(), low, high, len(index)))
+    return pd.DataFrame(rows, columns=["confidence", "accuracy", "low", "high", "num_frames"])
+
+
+def expected_calibration_error(table: pd.DataFrame) -> float:
+    """Mean gap between confidence and accuracy over frames, from calibration_table.
+
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", 2017, eq. 3.
+    """
+    gap = (table["confidence"] - table["accuracy"]).abs()
+    return float(np.average(gap, weights=table["num_frames"]))

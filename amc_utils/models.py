@@ -1,0 +1,150 @@
+"""Networks: a timm trunk with a modulation head and an SNR head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+# Short names of the training log and its relatives; any other timm name works as it is.
+ALIASES = {
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "swin_small": "swin_small_patch4_window7_224",
+    "swin_base": "swin_base_patch4_window7_224",
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+}
+
+
+class Logits(NamedTuple):
+    """Outputs of the two heads: float [B, num_modulations] and [B, num_snrs]."""
+
+    modulation: Tensor
+    snr: Tensor
+
+
+class TwoHeadNetwork(nn.Module):
+    """Shared trunk, dropout, one head a task."""
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        *,
+        num_modulations: int,
+        num_snrs: int,
+        dropout: float,
+        snr_head: str = "linear",
+    ) -> None:
+        super().__init__()
+        width = trunk.num_features
+        self.trunk = trunk
+        self.dropout = nn.Dropout(dropout)
+        self.modulation_head = nn.Linear(width, num_modulations)
+        if snr_head == "linear":
+            self.snr_head = nn.Linear(width, num_snrs)
+        else:
+            self.snr_head = nn.Sequential(
+                nn.Linear(width, width // 4), nn.GELU(), nn.Linear(width // 4, num_snrs)
+            )
+
+    def forward(self, images: Tensor) -> Logits:
+        """Logits of pictures, float [B, C, H, W]."""
+        features = self.dropout(self.trunk(images))
+        return Logits(self.modulation_head(features), self.snr_head(features))
+
+
+def build_network(
+    name: str,
+    *,
+    num_channels: int,
+    image_size: int,
+    num_modulations: int,
+    num_snrs: int,
+    dropout: float,
+    pretrained: bool = False,
+    snr_head: str = "linear",
+    **timm_options: int | float | str | bool,
+) -> TwoHeadNetwork:
+    """Network of any timm architecture for pictures of any size and number of channels.
+
+    Args:
+        name: a timm model name or one of ALIASES.
+        num_channels: channels of the pictures.
+        image_size: height and width of the pictures.
+        num_modulations: outputs of the modulation head.
+        num_snrs: outputs of the SNR head.
+        dropout: probability before the heads, in training only.
+        pretrained: start from timm's ImageNet weights, which needs a connection or a filled cache.
+        snr_head: "linear" or "bottleneck" (two layers through a quarter of the width).
+        timm_options: handed to timm, for instance patch_size and window_size.
+
+    Raises:
+        ValueError: unknown network, a picture size it cannot take, or an option it does not know.
+        FileNotFoundError: pretrained weights that cannot be had.
+    """
+    timm_name = ALIASES.get(name, name)
+    if not timm.is_model(timm_name):
+        close = ", ".join([*ALIASES, *timm.list_models(f"*{name}*")[:4]])
+        raise ValueError(f"network must be a timm model or an alias of one, got {name!r}; try {close}")
+    if snr_head not in ("linear", "bottleneck"):
+        raise ValueError(f"snr_head must be 'linear' or 'bottleneck', got {snr_head!r}")
+    if timm.models.get_pretrained_cfg(timm_name).fixed_input_size:
+        timm_options["img_size"] = image_size
+    trunk = _create_trunk(timm_name, num_channels, pretrained, timm_options)
+    _check_image_size(name, trunk, image_size)
+    return TwoHeadNetwork(
+        trunk,
+        num_modulations=num_modulations,
+        num_snrs=num_snrs,
+        dropout=dropout,
+        snr_head=snr_head,
+    )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def count_flops(network: nn.Module, num_channels: int, image_size: int) -> int:
+    """Floating-point operations of one forward pass of one picture; a multiply-add counts as two."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, num_channels, image_size, image_size, device=device))
+    network.train(was_training)
+    return counter.get_total_flops()
+
+
+def _create_trunk(timm_name: str, num_channels: int, pretrained: bool, options: dict) -> nn.Module:
+    try:
+        return timm.create_model(
+            timm_name, in_chans=num_channels, num_classes=0, pretrained=pretrained, **options
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"network_options must suit timm's {timm_name}, got {options}: {error}"
+        ) from None
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise FileNotFoundError(
+            f"pretrained weights of {timm_name} are neither cached nor downloadable; connect to the "
+            f"network once, or set pretrained to false"
+        ) from error
+
+
+def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
+    """Transformers cut the picture into patches and Swin halves the map thrice; nothing may be lost."""
+    if not hasattr(trunk, "patch_embed"):
+        return
+    reductions = [info["reduction"] for info in getattr(trunk, "feature_info", [])]
+    step = max([trunk.patch_embed.patch_size[0], *reductions])
+    if image_size % step:
+        raise ValueError(
+            f"image_size must be a multiple of {step} for {name} with this patch size, got {image_size}"
+        )

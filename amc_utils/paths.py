@@ -1,0 +1,69 @@
+"""Where things live: the repository, and the workspace that a run writes to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folder that receives what a notebook writes, with the repository's own layout.
+
+    Attributes:
+        root: the folder; results/, figures/, outputs/ and RUNLOG.md lie inside it.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, output_root: str) -> Workspace:
+        """Workspace at `output_root` (relative to the working directory); empty: the repository."""
+        return cls(Path(output_root).resolve() if output_root else REPOSITORY)
+
+    @property
+    def results(self) -> Path:
+        """Folder of run folders."""
+        return self.root / "results"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures."""
+        return self.root / "figures"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoint folders, one a run."""
+        return self.root / "outputs" / "checkpoints"
+
+    @property
+    def runlog(self) -> Path:
+        """The lab diary."""
+        return self.root / "RUNLOG.md"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Temporary path that becomes `path` when the block succeeds and vanishes when it fails.
+
+    A reader therefore never sees a half-written file, whatever interrupts the writer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; a result is as readable as the user's umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

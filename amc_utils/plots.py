@@ -1,0 +1,184 @@
+"""Figures of results: every function takes axes and a table and returns the axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from amc_utils.labels import FAMILY_OF_MODULATION
+from amc_utils.paths import replacing
+
+WIDTH_INCHES = {"column": 3.5, "page": 7.16}
+
+# Okabe and Ito's colours, which readers with any colour vision tell apart.
+COLOUR_OF_FAMILY = {
+    "ASK": "#E69F00", "PSK": "#0072B2", "OQPSK": "#56B4E9", "APSK": "#009E73", "QAM": "#D55E00",
+    "GMSK": "#CC79A7", "analogue": "#777777",
+}  # fmt: skip
+COLOUR_OF_TASK = {"joint": "#000000", "modulation": "#0072B2", "snr": "#D55E00"}
+LABEL_OF_TASK = {"joint": "joint", "modulation": "modulation", "snr": "SNR"}
+# Runs side by side differ by marker and line as well, for prints without colour.
+RUN_STYLES = (
+    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
+)
+
+
+def use_style() -> None:
+    """Set the paper's style for all figures that follow."""
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+
+
+def figure(
+    width: str = "column", height: float = 2.4, rows: int = 1, columns: int = 1, **options
+) -> tuple[Figure, np.ndarray | Axes]:
+    """Figure of the paper's column or page width, `height` inches high, with its axes."""
+    return plt.subplots(rows, columns, figsize=(WIDTH_INCHES[width], height), **options)
+
+
+def save(fig: Figure, name: str, folder: Path, note: str) -> Figure:
+    """Write fig_<name>.pdf and .png, `note` below the axes in small print: what data, what scale."""
+    fig.supxlabel(note, x=0.995, ha="right", fontsize=5.5, color="0.35")
+    for suffix in (".pdf", ".png"):
+        # Without a date or version of its maker in it, the same figure is the same file.
+        blank = {"CreationDate": None, "Producer": None} if suffix == ".pdf" else {"Software": None}
+        with replacing(folder / f"fig_{name}{suffix}") as temporary:
+            fig.savefig(temporary, metadata=blank)
+    return fig
+
+
+def accuracy_against_snr(
+    ax: Axes, table: pd.DataFrame, *, label: str, chance: float | None = None, **style
+) -> Axes:
+    """Accuracy against SNR with its 95 % Wilson band, and a chance line.
+
+    Args:
+        ax: where to draw.
+        table: rows of one metric with the columns level (dB), value, low, high.
+        label: legend entry.
+        chance: accuracy of guessing.
+        style: line options.
+    """
+    table = table.assign(level=table["level"].astype(float)).sort_values("level")
+    (line,) = ax.plot(table["level"], table["value"], label=label, **style)
+    ax.fill_between(
+        table["level"], table["low"], table["high"], alpha=0.15, color=line.get_color(), lw=0
+    )
+    if chance is not None:
+        ax.axhline(chance, color="0.5", lw=0.8, ls=":", label="chance")
+    ax.set(xlabel="SNR per sample (dB)", ylabel="accuracy", ylim=(0, 1))
+    return ax
+
+
+def learning_curves(ax: Axes, history: pd.DataFrame, task: str) -> Axes:
+    """Accuracy of a task against epoch: training with dropout, both parts in evaluation mode."""
+    curves = {
+        "train": ("train, dropout on", {"ls": ":", "marker": "."}),
+        "train_eval": ("train, evaluation mode", {"ls": "--", "marker": "s"}),
+        "validation": ("validation, evaluation mode", {"ls": "-", "marker": "o"}),
+    }
+    for part, (label, style) in curves.items():
+        column = history[f"{part}_{task}_accuracy"]
+        ax.plot(history["epoch"], column, label=label, color=COLOUR_OF_TASK[task], **style)
+    ax.set(xlabel="epoch", ylabel=f"{LABEL_OF_TASK[task]} accuracy", ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
+    """Learned share of each task against epoch, and the share that inverse losses predict."""
+    losses = history[["train_modulation_loss", "train_snr_loss"]]
+    inverse = 1 / losses.to_numpy()
+    predicted = inverse / inverse.sum(1, keepdims=True)
+    for number, task in enumerate(("modulation", "snr")):
+        style = {"color": COLOUR_OF_TASK[task]}
+        label = LABEL_OF_TASK[task]
+        ax.plot(history["epoch"], history[f"weight_{task}"], "o-", label=f"{label}, learned", **style)
+        ax.plot(history["epoch"], predicted[:, number], "x:", label=f"{label}, inverse loss", **style)
+    ax.set(xlabel="epoch", ylabel="task weight", ylim=(0, 1))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def accuracy_bars(ax: Axes, table: pd.DataFrame, *, claimed: tuple[float, float] | None = None) -> Axes:
+    """Accuracies with intervals, one row a run (name, value, low, high), over a claimed band."""
+    if claimed:
+        ax.axvspan(*claimed, color="0.85", lw=0, label="claimed plateau (442 classes)")
+    place = np.arange(len(table))[::-1]
+    error = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())
+    ax.errorbar(table["value"], place, xerr=error, fmt="o", color="#0072B2", capsize=2)
+    ax.set(yticks=place, yticklabels=table["name"], xlabel="joint accuracy", xlim=(0, None))
+    ax.margins(y=0.3)
+    return ax
+
+
+def modulation_bars(ax: Axes, tables: dict[str, pd.DataFrame], metric: str) -> Axes:
+    """A metric of each modulation for several runs, coloured by family, runs apart by marker."""
+    names = next(iter(tables.values()))["level"].tolist()
+    for number, (run, table) in enumerate(tables.items()):
+        place = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * 0.22
+        marker = RUN_STYLES[number]["marker"]
+        # An empty series carries the legend entry, so that it has no family's colour.
+        ax.plot([], [], marker, color="0.3", label=run)
+        for x, (_, row) in zip(place, table.iterrows(), strict=True):
+            colour = COLOUR_OF_FAMILY[FAMILY_OF_MODULATION[row["level"]]]
+            error = [[max(row["value"] - row["low"], 0)], [max(row["high"] - row["value"], 0)]]
+            ax.errorbar(x, row["value"], yerr=error, fmt=marker, color=colour, capsize=1.5)
+    ax.set(ylabel=metric.replace("_", " "), ylim=(0, 1))
+    ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    return ax
+
+
+def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False) -> Axes:
+    """Confusion rates, rows true; cells that never occur stay blank."""
+    sns.heatmap(
+        rates.where(rates > 0),
+        ax=ax,
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        square=True,
+        annot=annotate,
+        fmt=".2f",
+        annot_kws={"size": 6},
+        cbar_kws={"label": "share of the true class", "shrink": 0.8},
+        xticklabels=True,
+        yticklabels=True,
+    )
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.tick_params(length=0)
+    return ax
+
+
+def cell_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
+    """Joint accuracy of every cell, rows modulations, columns SNR in dB."""
+    sns.heatmap(
+        accuracy,
+        ax=ax,
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        cbar_kws={"label": "joint accuracy"},
+        xticklabels=True,
+        yticklabels=True,
+    )
+    ax.set(xlabel="SNR per sample (dB)", ylabel="")
+    ax.tick_params(length=0)
+    return ax
+
+
+def calibration(ax: Axes, table: pd.DataFrame, *, label: str, **style) -> Axes:
+    """Accuracy against confidence with 95 % intervals; the diagonal is perfect calibration."""
+    error = np.abs(table[["low", "high"]].to_numpy().T - table["accuracy"].to_numpy())
+    ax.errorbar(table["confidence"], table["accuracy"], yerr=error, label=label, capsize=1.5, **style)
+    ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
+    ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    return ax

@@ -1,0 +1,136 @@
+"""RUNLOG.md, the lab diary: facts generated from results/*/run.json, readings written by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from amc_utils.paths import REPOSITORY, Workspace, replacing
+from amc_utils.records import Run, list_runs
+
+_PREAMBLE = """\
+# Run log
+
+Training runs, newest first. Everything but the paragraphs headed *Reading* is generated from
+`results/*/run.json` by `python -m amc_utils.runlog`; readings are written by hand and kept.
+Accuracies are fractions of test frames with 95 % Wilson intervals. Every run is a single run.
+"""
+_UNREAD = "_Not written yet: what was expected, what came, what it changes._"
+_READING = re.compile(r"^## Run ([^\n]+?)\n.*?^\*\*Reading\.\*\* (.*?)\s*(?=^## Run |\Z)", re.M | re.S)
+
+
+def readings(text: str) -> dict[str, str]:
+    """Hand-written readings in a diary, by run name."""
+    return {name: reading for name, reading in _READING.findall(text) if reading != _UNREAD}
+
+
+def render(runs: list[Run], kept: dict[str, str]) -> str:
+    """The diary of some runs, oldest first in the list, with the readings that are kept.
+
+    A reading whose run is gone is kept too, at the end, so that nothing written by hand is lost.
+    """
+    newest_first = runs[::-1]
+    entries = [_entry(run) + f"\n**Reading.** {kept.get(run.name, _UNREAD)}\n" for run in newest_first]
+    names = {run.name for run in runs}
+    orphans = [
+        f"## Run {name}\n\nIts folder is no longer in `results/`.\n\n**Reading.** {text}\n"
+        for name, text in kept.items()
+        if name not in names
+    ]
+    return "\n".join([_PREAMBLE, _summary(newest_first), *entries, *orphans])
+
+
+def update_runlog(workspace: Workspace) -> Path:
+    """Bring the workspace's RUNLOG.md up to date with its results; readings stay."""
+    path = workspace.runlog
+    kept = readings(path.read_text(encoding="utf8")) if path.exists() else {}
+    with replacing(path) as temporary:
+        temporary.write_text(render(list_runs(workspace.results), kept), encoding="utf8")
+    return path
+
+
+def _interval(metric: dict) -> str:
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+
+
+def _summary(runs: list[Run]) -> str:
+    lines = [
+        "| run | profile | network | classes and data | epochs | joint accuracy (test) | seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        facts = run.facts
+        lines.append(
+            f"| {run.name} | {facts['config']['profile']} | {facts['network']['name']} "
+            f"| {run.scope} | {facts['epochs']} | {_interval(facts['test']['joint_accuracy'])} "
+            f"| {facts['config']['seed']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _entry(run: Run) -> str:
+    facts, config = run.facts, run.facts["config"]
+    network, data, env = facts["network"], facts["data"], facts["environment"]
+    last = run.history.iloc[-1]
+    counts = ", ".join(f"{name} {count:,}" for name, count in data["counts"].items())
+    alpha, beta = config["snr_loss_weights"]
+    dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
+    facts_lines = {
+        "Status": f"{facts['status']}, started {facts['started']}, {facts['seconds']:.0f} s",
+        "Notebook": f"{facts['notebook']}, profile {config['profile']}",
+        "Network": f"{network['name']} {network['options'] or ''}, {network['parameters']:,} "
+        f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per picture",
+        "Resumed from": config["resume_from"] or "nothing",
+        "Configuration": f"batch {config['batch_size']}, {config['optimizer']}, learning rate "
+        f"{config['learning_rate']:g} ({config['schedule']}), weight decay "
+        f"{config['weight_decay']:g}, dropout {config['dropout']:g}, gradient clip "
+        f"{config['gradient_clip'] or 'none'}, {'shuffled' if config['shuffle'] else 'fixed order'}, "
+        f"{config['precision']}, task weighting {config['task_weighting']}, SNR loss "
+        f"{alpha:g} cross-entropy + {beta:g} distance, pictures {'+'.join(config['channels'])} "
+        f"at {config['image_size']} px",
+        "Data": f"{data['description']}; {counts}",
+        "Task weights": f"modulation {last['weight_modulation']:.1%} (variance "
+        f"{last['variance_modulation']:.3f}), SNR {last['weight_snr']:.1%} (variance "
+        f"{last['variance_snr']:.3f})",
+        "Kept epoch": f"{facts['best_epoch']} of {facts['epochs']}, by validation joint accuracy",
+        "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
+        "Commit": f"{env['commit'][:12]}{dirty}",
+        "Seed": str(config["seed"]),
+    }
+    lines = [f"## Run {run.name}", ""]
+    lines += [f"- **{name}**: {' '.join(text.split())}" for name, text in facts_lines.items()]
+    return "\n".join([*lines, "", _trajectory(run), _final(facts)])
+
+
+def _trajectory(run: Run) -> str:
+    columns = ("loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
+    lines = [
+        "| epoch | train, same mode: loss / joint / modulation / SNR "
+        "| validation: loss / joint / modulation / SNR |",
+        "|---|---|---|",
+    ]
+    for _, row in run.history.iterrows():
+        cells = [
+            " / ".join(f"{row[f'{part}_{column}']:.3f}" for column in columns)
+            for part in ("train_eval", "validation")
+        ]
+        lines.append(f"| {int(row['epoch'])} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _final(facts: dict) -> str:
+    lines = ["| kept epoch | loss | joint | modulation | SNR |", "|---|---|---|---|---|"]
+    tasks = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
+    for part in ("train_eval", "validation"):
+        row = facts["kept"]
+        scores = " | ".join(f"{row[f'{part}_{task}']:.3f}" for task in tasks)
+        label = {"train_eval": "train, same mode", "validation": "validation"}[part]
+        lines.append(f"| {label} | {row[f'{part}_loss']:.3f} | {scores} |")
+    test = facts["test"]
+    scores = " | ".join(_interval(test[task]) for task in tasks)
+    lines.append(f"| test | {test['loss']:.3f} | {scores} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(update_runlog(Workspace(REPOSITORY)))

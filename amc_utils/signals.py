@@ -1,0 +1,160 @@
+"""Synthetic frames: linear modulations through the channel of O'Shea, Roy and Clancy (2018), Table I.
+
+A frame is made in the frequency domain. The symbols of a periodic sequence, a little longer than the
+frame, have a discrete spectrum; root-raised-cosine shaping, timing, the half-symbol delay of OQPSK
+and multipath are products with that spectrum, and a chirp-z transform evaluates the resulting
+trigonometric polynomial at the receiver's sample instants, so a symbol-rate offset is exact too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from amc_utils.channel import Channel, ChannelState, draw_randomness
+from amc_utils.symbol_maps import symbol_map
+
+NUM_SAMPLES = 1024
+SAMPLES_PER_SYMBOL = 8
+# Symbols beyond each end of the frame, so that the ends of the periodic sequence never meet in it.
+MARGIN_IN_SYMBOLS = 8
+
+
+@dataclass(frozen=True)
+class GeneratedFrames:
+    """Frames with the truth behind them.
+
+    Attributes:
+        iq: complex64 [B, num_samples], unit mean power per frame.
+        symbols: complex64 [B, num_symbols], the periodic sequence that was sent, unit mean power;
+            symbol k peaks at sample (k - MARGIN_IN_SYMBOLS) * SAMPLES_PER_SYMBOL - timing_offset.
+        state: what the channel did.
+    """
+
+    iq: Tensor
+    symbols: Tensor
+    state: ChannelState
+
+
+def raised_cosine(frequency: Tensor, rolloff: Tensor) -> Tensor:
+    """Raised-cosine power response at `frequency` (cycles per symbol): 1 in band, 0 out of band."""
+    slope = (frequency.abs() - (1 - rolloff) / 2) / rolloff
+    return 0.5 * (1 + torch.cos(torch.pi * slope.clamp(0, 1)))
+
+
+def generate_frames(
+    frame_index: Tensor,
+    modulation: Tensor,
+    snr_db: Tensor,
+    *,
+    modulations: Sequence[str],
+    seed: int,
+    channel: Channel,
+    num_samples: int = NUM_SAMPLES,
+) -> GeneratedFrames:
+    """Noisy frames; the same seed and frame index give the same frame in any batch, order or call.
+
+    Args:
+        frame_index: int64 [B], non-negative; its device is where the frames are made. The random
+            streams of a CPU and a GPU differ, so frames agree between devices of one kind only.
+        modulation: int64 [B], index into `modulations`.
+        snr_db: [B], signal-to-noise ratio per complex sample over the whole sampled band.
+        modulations: names of linear modulations.
+        seed: seed of the whole set.
+        channel: spread of the channel.
+        num_samples: samples per frame, a multiple of SAMPLES_PER_SYMBOL.
+    """
+    device = frame_index.device
+    num_symbols = num_samples // SAMPLES_PER_SYMBOL + 2 * MARGIN_IN_SYMBOLS
+    uniform, noise, state = draw_randomness(
+        frame_index, seed=seed, channel=channel, num_samples=num_samples, num_symbols=num_symbols
+    )
+    points, orders = _symbol_table(tuple(modulations), device)
+    choice = (uniform * orders[modulation][:, None]).long()
+    symbols = points[modulation[:, None], choice]
+    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)
+    iq = modulate(symbols, state, is_offset=is_offset[modulation], num_samples=num_samples)
+    iq = iq + noise * 10 ** (-snr_db.to(torch.float32) / 20)[:, None]
+    iq = iq / torch.view_as_real(iq).square().sum(-1).mean(-1, keepdim=True).sqrt()
+    return GeneratedFrames(iq, symbols, state)
+
+
+def modulate(
+    symbols: Tensor, state: ChannelState, *, is_offset: Tensor, num_samples: int = NUM_SAMPLES
+) -> Tensor:
+    """Noiseless received frames, complex64 [B, num_samples], unit mean power in expectation.
+
+    Args:
+        symbols: complex64 [B, num_symbols], sent periodically, see GeneratedFrames.
+        state: the channel of each frame.
+        is_offset: bool [B], whether the quadrature part is half a symbol late (OQPSK).
+        num_samples: samples per frame.
+    """
+    num_symbols = symbols.shape[1]
+    bins = torch.arange(1 - num_symbols, num_symbols, device=symbols.device)
+    frequency = bins / num_symbols
+    # Only the bins that the widest pulse of the batch occupies take part.
+    inside = frequency.abs() < (1 + state.rolloff.max()) / 2
+    bins, frequency = bins[inside], frequency[inside]
+
+    spectrum = torch.fft.fft(symbols)
+    direct, mirrored = spectrum[:, bins % num_symbols], spectrum[:, -bins % num_symbols].conj()
+    late = torch.where(is_offset[:, None], _unit_phasor(-torch.pi * frequency), 1)
+    shaped = (direct + mirrored + (direct - mirrored) * late) / (2 * num_symbols)
+    shaped = shaped * raised_cosine(frequency, state.rolloff[:, None]).sqrt()
+    if state.multipath is not None:
+        taps = torch.arange(state.multipath.shape[1], device=symbols.device)
+        delay = torch.outer(taps, frequency) / SAMPLES_PER_SYMBOL
+        shaped = shaped * (state.multipath @ _unit_phasor(-2 * torch.pi * delay))
+    return _sample(shaped, bins, state, num_symbols * SAMPLES_PER_SYMBOL, num_samples)
+
+
+def _sample(
+    spectrum: Tensor, bins: Tensor, state: ChannelState, period: int, num_samples: int
+) -> Tensor:
+    """The signal of `spectrum` [B, F] at the receiver's sample instants, with its carrier.
+
+    Chirp-z transform: f n = (f^2 + n^2 - (n - f)^2) / 2 makes the sum over f a convolution with a
+    chirp. Source: Rabiner, Schafer, Rader, "The chirp z-transform algorithm", 1969.
+    """
+    reach = int(bins.max())
+    ramp = torch.arange(num_samples + reach, device=spectrum.device, dtype=torch.float32)
+    # The chirp of a perfect clock has large phases, so it comes from float64; the rest is small.
+    drift = _unit_phasor(torch.pi * state.clock_offset[:, None] * (ramp.square() / period))
+    chirp = _base_chirp(len(ramp), period, spectrum.device) * drift
+
+    start = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state.timing_offset
+    advance = _unit_phasor(2 * torch.pi / period * start[:, None] * bins)
+    length = next_fast_len(num_samples + 2 * reach)
+    front = torch.fft.fft(spectrum * advance * chirp[:, bins.abs()], length)
+    lags = torch.arange(-reach, num_samples + reach, device=spectrum.device).abs()
+    kernel = torch.fft.fft(chirp[:, lags].conj(), length)
+    swept = torch.fft.ifft(front * kernel)[:, 2 * reach : 2 * reach + num_samples]
+    turn = 2 * torch.pi * state.cfo[:, None] * ramp[:num_samples] + state.phase_rad[:, None]
+    return swept * chirp[:, :num_samples] * _unit_phasor(turn)
+
+
+def _unit_phasor(angle_rad: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(angle_rad), angle_rad)
+
+
+@cache
+def _base_chirp(length: int, period: int, device: torch.device) -> Tensor:
+    ramp = torch.arange(length, dtype=torch.float64)
+    return _unit_phasor(torch.pi * ramp.square() / period).to(torch.complex64).to(device)
+
+
+@cache
+def _symbol_table(modulations: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Symbol maps padded to one table, complex64 [num_modulations, max order], and the orders."""
+    maps = [symbol_map(name) for name in modulations]
+    orders = torch.tensor([len(points) for points in maps])
+    table = torch.zeros(len(maps), int(orders.max()), dtype=torch.complex64)
+    for row, points in enumerate(maps):
+        table[row, : len(points)] = torch.from_numpy(points.copy())
+    return table.to(device), orders.to(device)
