@@ -60,6 +60,7 @@ class DataParameters(Parameters):
     num_frames_per_cell: int = Count
     channels: list[str]
     image_size: int = Field(ge=8, le=1024)
+    profile: str
     seed: int = NotNegative
 
     @field_validator("data_path")
@@ -91,10 +92,15 @@ class DataParameters(Parameters):
         return snr_grid(self.snr_range_db)
 
 
+class ExplorationParameters(DataParameters):
+    """What notebook 01 looks at."""
+
+    example: str
+
+
 class TrainingParameters(DataParameters):
     """Everything that a training run depends on."""
 
-    profile: str
     network: str
     network_options: dict[str, bool | int | float | str]
     dropout: float = Fraction
@@ -132,6 +138,7 @@ class AnalysisParameters(Parameters):
     """Which runs to compare; none named: the newest of each network on the same test frames."""
 
     runs: list[str]
+    num_hardest: int = Count
 
 
 def _existing_file(value: str, what: str, way_out: str) -> str:

@@ -117,6 +117,7 @@ class Experiment:
             "config": config.model_dump(exclude={"output_root"}),
             "data": {
                 "description": frames.description,
+                "num_classes": frames.num_classes,
                 "source": frames.source,
                 "counts": trainer.split.counts,
                 "test_sha256": trainer.split.sha256,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -10,6 +13,9 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL
 # Half the sampled band lies beyond this frequency, in cycles per sample, and no signal of 8 samples
 # per symbol reaches it: the widest roll-off, 1, ends at 1/8.
 OUT_OF_BAND = 0.25
+# Thresholds of `signature`, explained there.
+SPECTRAL_LINE = 0.25
+CONSTANT_ENVELOPE = 0.1
 
 
 def mean_power(iq: Tensor) -> Tensor:
@@ -64,12 +70,13 @@ def signature(iq: Tensor) -> tuple[str, float, float]:
 
     Returns:
         "spectral line", "constant envelope" or "neither", the median of squared_line, and that of
-        envelope_std; the thresholds lie between the classes of a file that GNU Radio made.
+        envelope_std. The line's threshold lies halfway between the synthetic classes with one and
+        without; noise of 20 dB alone spreads a constant envelope by 0.07, and the threshold is 0.1.
     """
     line, spread = float(squared_line(iq).median()), float(envelope_std(iq).median())
-    if spread < 0.1:
+    if spread < CONSTANT_ENVELOPE:
         return "constant envelope", line, spread
-    return ("spectral line" if line > 0.25 else "neither"), line, spread
+    return ("spectral line" if line > SPECTRAL_LINE else "neither"), line, spread
 
 
 def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:
@@ -79,3 +86,22 @@ def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:
     """
     length = span_in_symbols * SAMPLES_PER_SYMBOL
     return iq.unfold(-1, length + 1, length)
+
+
+def level_table(frames: pd.DataFrame) -> pd.DataFrame:
+    """Power and measured SNR of each SNR level, from frames' columns level, power, snr_ratio, digital.
+
+    Returns:
+        Columns level (dB); power, power_low, power_high: median and 5 to 95 % range; measured_db,
+        measured_db_low, measured_db_high: SNR of the level's mean ratio over digital frames, and the
+        5 to 95 % range of single frames (not a number where chance makes the ratio negative).
+    """
+    rows = []
+    for level, group in frames.groupby("level"):
+        low, median, high = group["power"].quantile([0.05, 0.5, 0.95])
+        ratio = group.loc[group["digital"], "snr_ratio"]
+        ratios = [ratio.mean(), ratio.quantile(0.05), ratio.quantile(0.95)]
+        in_db = [10 * math.log10(value) if value > 0 else math.nan for value in ratios]
+        rows.append((level, median, low, high, *in_db))
+    names = [f"{name}{end}" for name in ("power", "measured_db") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["level", *names])

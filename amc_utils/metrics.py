@@ -9,6 +9,9 @@ Predictions are a DataFrame with one row a test frame:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
@@ -97,6 +100,43 @@ def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
     parts = [part.assign(group=group) for group, some in tables.items() for part in some]
     columns = ["group", "level", "metric", "value", "low", "high", "num_frames"]
     return pd.concat(parts, ignore_index=True)[columns]
+
+
+def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Joint accuracy of every (modulation, SNR) cell.
+
+    Returns:
+        Columns modulation, snr_db, value, low, high, num_frames.
+    """
+    right = outcomes(predictions)["joint"]
+    keys = [predictions["modulation"].astype(str), predictions["snr_db"]]
+    rows = []
+    for (name, snr_db), group in right.groupby(keys):
+        rows.append((name, snr_db, group.mean(), *wilson_interval(group.sum(), len(group)), len(group)))
+    return pd.DataFrame(rows, columns=["modulation", "snr_db", "value", "low", "high", "num_frames"])
+
+
+def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each pair of runs on the same frames: who alone is right (joint), and an exact sign test.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions",
+    1947, in its exact binomial form.
+
+    Raises:
+        ValueError: runs tested on different frames.
+    """
+    right = {name: outcomes(table)["joint"].to_numpy() for name, table in predictions.items()}
+    frames = [table["frame"].to_numpy() for table in predictions.values()]
+    if any(not np.array_equal(frames[0], other) for other in frames[1:]):
+        raise ValueError(f"runs must share their test frames to be compared, got {list(predictions)}")
+    rows = []
+    for a, b in combinations(right, 2):
+        only_a, only_b = (right[a] & ~right[b]).sum(), (right[b] & ~right[a]).sum()
+        num_apart = int(only_a + only_b)
+        p_value = binomtest(int(only_a), num_apart).pvalue if num_apart else 1.0
+        rows.append((a, b, right[a].mean() - right[b].mean(), only_a, only_b, p_value))
+    columns = ["a", "b", "difference", "only a right", "only b right", "p value"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def confusion(true: pd.Series, predicted: pd.Series, labels: list) -> pd.DataFrame:

@@ -55,16 +55,13 @@ def save(fig: Figure, name: str, folder: Path, note: str) -> Figure:
     return fig
 
 
-def accuracy_against_snr(
-    ax: Axes, table: pd.DataFrame, *, label: str, chance: float | None = None, **style
-) -> Axes:
-    """Accuracy against SNR with its 95 % Wilson band, and a chance line.
+def accuracy_against_snr(ax: Axes, table: pd.DataFrame, *, label: str, **style) -> Axes:
+    """Accuracy against SNR with its 95 % Wilson band.
 
     Args:
         ax: where to draw.
         table: rows of one metric with the columns level (dB), value, low, high.
         label: legend entry.
-        chance: accuracy of guessing.
         style: line options.
     """
     table = table.assign(level=table["level"].astype(float)).sort_values("level")
@@ -72,8 +69,6 @@ def accuracy_against_snr(
     ax.fill_between(
         table["level"], table["low"], table["high"], alpha=0.15, color=line.get_color(), lw=0
     )
-    if chance is not None:
-        ax.axhline(chance, color="0.5", lw=0.8, ls=":", label="chance")
     ax.set(xlabel="SNR per sample (dB)", ylabel="accuracy", ylim=(0, 1))
     return ax
 
@@ -108,15 +103,9 @@ def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
     return ax
 
 
-def accuracy_bars(ax: Axes, table: pd.DataFrame, *, claimed: tuple[float, float] | None = None) -> Axes:
-    """Accuracies with intervals, one row a run (name, value, low, high), over a claimed band."""
-    if claimed:
-        ax.axvspan(*claimed, color="0.85", lw=0, label="claimed plateau (442 classes)")
-    place = np.arange(len(table))[::-1]
-    error = np.abs(table[["low", "high"]].to_numpy().T - table["value"].to_numpy())
-    ax.errorbar(table["value"], place, xerr=error, fmt="o", color="#0072B2", capsize=2)
-    ax.set(yticks=place, yticklabels=table["name"], xlabel="joint accuracy", xlim=(0, None))
-    ax.margins(y=0.3)
+def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:
+    """Shade a range of accuracies that somebody reports."""
+    ax.axhspan(*band, color="0.85", lw=0, label=label, zorder=0)
     return ax
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from amc_utils.constellation import WINDOW
+from amc_utils.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
 from amc_utils.labels import FAMILY_OF_MODULATION
 from amc_utils.plots import COLOUR_OF_FAMILY
 from amc_utils.signals import SAMPLES_PER_SYMBOL
@@ -45,25 +46,35 @@ def image(ax: Axes, picture: np.ndarray, *, ticks: bool = True) -> Axes:
     return ax
 
 
-def by_level(ax: Axes, table: pd.DataFrame, ylabel: str) -> Axes:
-    """Median and 5 to 95 % range of a statistic against the SNR label (level, median, low, high)."""
-    ax.plot(table["level"], table["median"], "o-", color="#0072B2")
-    ax.fill_between(table["level"], table["low"], table["high"], color="#0072B2", alpha=0.15, lw=0)
+def by_level(ax: Axes, table: pd.DataFrame, name: str, ylabel: str) -> Axes:
+    """A column of features.level_table against the SNR label, with its range."""
+    ax.plot(table["level"], table[name], "o-", color="#0072B2")
+    low, high = table[f"{name}_low"], table[f"{name}_high"]
+    ax.fill_between(table["level"], low, high, color="#0072B2", alpha=0.15, lw=0)
     ax.set(xlabel="SNR label (dB)", ylabel=ylabel)
     return ax
 
 
 def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Spectral line of iq^2 against envelope spread, one named point a class, coloured by family."""
-    for _, row in table.iterrows():
-        colour = COLOUR_OF_FAMILY[FAMILY_OF_MODULATION[row["modulation"]]]
-        ax.plot(row["squared_line"], row["envelope_std"], "o", color=colour)
-    ax.axvline(0.25, color="0.6", lw=0.8, ls=":")
-    ax.axhline(0.1, color="0.6", lw=0.8, ls=":")
-    ax.set(
-        xlabel="share of the strongest line of iq²",
-        ylabel="envelope std / mean",
-        xlim=(0, 1),
-        ylim=(0, None),
-    )
+    """Spectral line of iq^2 against envelope spread, one point a class, coloured by family.
+
+    Classes that show something (a line, a constant envelope) carry their names.
+    """
+    families = table["modulation"].map(FAMILY_OF_MODULATION)
+    for family in dict.fromkeys(families):
+        rows = table[families == family]
+        ax.plot(
+            rows["squared_line"],
+            rows["envelope_std"],
+            "o",
+            color=COLOUR_OF_FAMILY[family],
+            label=family,
+        )
+    for _, row in table[table["found"] != "neither"].iterrows():
+        place = (row["squared_line"], row["envelope_std"])
+        ax.annotate(row["modulation"], place, (3, 2), textcoords="offset points", fontsize=6)
+    ax.axvline(SPECTRAL_LINE, color="0.6", lw=0.8, ls=":")
+    ax.axhline(CONSTANT_ENVELOPE, color="0.6", lw=0.8, ls=":")
+    ax.set(xlabel="share of the strongest line of iq²", ylabel="envelope std / mean")
+    ax.set(xlim=(0, 1), ylim=(0, None))
     return ax
