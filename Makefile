@@ -1,8 +1,9 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lab figures lint format lock runlog clean
+.PHONY: reproduce test lint format lab runlog
 
 PYTHON ?= python3
 BIN := .venv/bin
+STRIP := --keep-id --extra-keys "metadata.papermill metadata.language_info cell.metadata.papermill"
 EXECUTE = $(BIN)/papermill -k python3 --log-output --log-level INFO --no-progress-bar
 
 # Complete only when this file exists, so an interrupted installation is done again.
@@ -14,3 +15,31 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --compile-bytecode -r requirements.lock -e .
 	touch $@
+
+reproduce: $(INSTALLED)
+	mkdir -p outputs
+	$(EXECUTE) notebooks/01_data_exploration.ipynb outputs/01_data_exploration.ipynb
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling.ipynb
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_resnet34.ipynb -p network resnet34
+	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training.ipynb
+	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb
+	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab notebooks
+
+runlog: $(INSTALLED)
+	$(BIN)/python -m amc_utils.runlog

@@ -147,18 +147,18 @@ def confusion(true: pd.Series, predicted: pd.Series, labels: list) -> pd.DataFra
     return pd.DataFrame(rates, index=labels, columns=labels)
 
 
-def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int = 10) -> pd.DataFrame:
-    """Mean confidence against accuracy in bins of equal width of the confidence.
+def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int = 8) -> pd.DataFrame:
+    """Mean confidence against accuracy in bins of ascending confidence and equal numbers of frames.
 
     Returns:
-        Columns confidence, accuracy, low, high, num_frames; bins without frames are left out.
+        Columns confidence, accuracy, low, high, num_frames.
     """
-    edges = np.linspace(0, 1, num_bins + 1)
-    place = pd.cut(confidence, edges, include_lowest=True)
+    order = np.argsort(confidence.to_numpy(), kind="stable")
     rows = []
-    for _, index in confidence.groupby(place, observed=True).groups.items():
-        low, high = wilson_interval(correct[index].sum(), len(index))
-        rows.append((confidence[index].mean(), correct[index].mean(), low, high, len(index)))
+    for part in np.array_split(order, min(num_bins, len(order))):
+        right = correct.iloc[part]
+        low, high = wilson_interval(right.sum(), len(part))
+        rows.append((confidence.iloc[part].mean(), right.mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["confidence", "accuracy", "low", "high", "num_frames"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -46,7 +47,9 @@ def figure(
 
 def save(fig: Figure, name: str, folder: Path, note: str) -> Figure:
     """Write fig_<name>.pdf and .png, `note` below the axes in small print: what data, what scale."""
-    fig.supxlabel(note, x=0.995, ha="right", fontsize=5.5, color="0.35")
+    # At this size about 26 letters of the note fit into an inch.
+    lines = textwrap.wrap(note, int(26 * fig.get_figwidth()))
+    fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
     for suffix in (".pdf", ".png"):
         # Without a date or version of its maker in it, the same figure is the same file.
         blank = {"CreationDate": None, "Producer": None} if suffix == ".pdf" else {"Software": None}

@@ -1,0 +1,90 @@
+"""Pictures against numpy.histogram2d, edges included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from amc_utils.constellation import CHANNELS, WINDOW, constellation_images, pixel_index
+
+SIZES = [8, 31, 64, 223, 224]
+
+
+def reference_counts(iq, image_size):
+    window = [[-WINDOW, WINDOW]] * 2
+    return np.stack([
+        np.histogram2d(frame.imag, frame.real, bins=image_size, range=window)[0] for frame in iq.numpy()
+    ])  # fmt: skip
+
+
+def counts(iq, image_size):
+    pixel, weight = pixel_index(iq, image_size)
+    flat = torch.zeros(len(iq), image_size**2).scatter_add_(1, pixel, weight)
+    return flat.view(len(iq), image_size, image_size).numpy()
+
+
+@pytest.mark.parametrize("image_size", SIZES)
+def test_counts_equal_numpy_on_noise(image_size, rng):
+    iq = 1.3 * torch.randn(40, 1024, dtype=torch.complex64, generator=rng)
+    expected = reference_counts(iq, image_size)
+    assert expected.sum() < iq.numel(), "some samples must fall outside for the test to mean anything"
+    np.testing.assert_array_equal(counts(iq, image_size), expected)
+
+
+@pytest.mark.parametrize("image_size", SIZES)
+def test_counts_equal_numpy_on_and_beside_every_edge(image_size):
+    edges = np.linspace(-WINDOW, WINDOW, image_size + 1).astype(np.float32)
+    up, down = (np.nextafter(edges, np.float32(side)) for side in (9, -9))
+    values = np.concatenate([edges, up, down, np.float32([0, 1e-17, -1e-17, 3, -2.6, 1e30])])
+    order = np.random.default_rng(0).permutation(len(values))
+    iq = torch.complex(torch.from_numpy(values), torch.from_numpy(values[order]))[None]
+    np.testing.assert_array_equal(counts(iq, image_size), reference_counts(iq, image_size))
+
+
+def test_samples_that_are_no_numbers_are_not_counted():
+    bad = torch.tensor([[complex(np.nan, 0), complex(0, np.inf), complex(-np.inf, np.nan), 1 + 1j]])
+    assert counts(bad.to(torch.complex64), 16).sum() == 1
+
+
+def test_eight_bit_channel_is_count_over_maximum(rng):
+    iq = torch.randn(5, 1024, dtype=torch.complex64, generator=rng)
+    expected = reference_counts(iq, 48)
+    expected = np.rint(255 * expected / expected.max((1, 2), keepdims=True)) / 255
+    picture = constellation_images(iq, ["counts_8_bit"], 48)[:, 0].numpy()
+    # Float32 may tip a value that lies half way between two grey levels.
+    np.testing.assert_allclose(picture, expected, atol=1.01 / 255)
+    assert np.mean(np.abs(picture - expected) > 1e-6) < 1e-3
+
+
+def test_log_channel_is_log_count(rng):
+    iq = torch.randn(5, 1024, dtype=torch.complex64, generator=rng)
+    expected = np.log1p(reference_counts(iq, 48)) / np.log(1025)
+    np.testing.assert_allclose(constellation_images(iq, ["log_counts"], 48)[:, 0], expected, atol=1e-6)
+
+
+def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
+    iq = torch.randn(70, 1024, dtype=torch.complex64, generator=rng)
+    out = torch.full((70, 2, 32, 32), 7.0)
+    stack = constellation_images(iq, list(CHANNELS), 32, out=out)
+    assert stack.data_ptr() == out.data_ptr()
+    for number, name in enumerate(CHANNELS):
+        torch.testing.assert_close(stack[:, number], constellation_images(iq, [name], 32)[:, 0])
+
+
+def test_row_is_quadrature_and_column_is_in_phase():
+    picture = constellation_images(torch.full((1, 1024), 1.0 - 2.0j), ["log_counts"], 5)[0, 0]
+    assert picture.nonzero().tolist() == [[0, 3]]
+
+
+@pytest.mark.parametrize("channels", [[], ["raw_pixels"]])
+def test_unknown_channel_is_refused(channels):
+    with pytest.raises(ValueError, match="channels must be some of counts_8_bit, log_counts"):
+        constellation_images(torch.zeros(1, 1024, dtype=torch.complex64), channels, 8)
+
+
+def test_buffer_of_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match="out must have the shape"):
+        constellation_images(
+            torch.zeros(1, 16, dtype=torch.complex64), ["log_counts"], 8, out=torch.zeros(1, 1, 9, 9)
+        )

@@ -1,0 +1,203 @@
+"""Frames, files in RadioML's layout, and the split."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from amc_utils import data
+from amc_utils.data import read_radioml, write_radioml
+from amc_utils.features import signature, snr_ratio
+from amc_utils.frames import Frames, stratified_split, synthesise_frames
+from amc_utils.labels import (
+    DIGITAL_MODULATIONS,
+    RADIOML_2018_MODULATIONS,
+    SHIPPED_WRONG_MODULATIONS,
+    SIGNATURE_OF_MODULATION,
+    expand_modulations,
+    snr_grid,
+)
+
+
+def read(path, modulations=("BPSK", "QPSK", "OQPSK"), grid=(0, 20), per_cell=100, seed=0, **options):
+    return read_radioml(
+        path=path,
+        modulations=modulations,
+        snr_grid_db=grid,
+        num_frames_per_cell=per_cell,
+        seed=seed,
+        **options,
+    )
+
+
+def copy_with(path, target, **changes):
+    """Copy of an HDF5 file with some datasets replaced; None drops one."""
+    with h5py.File(path) as old, h5py.File(target, "w") as new:
+        for name in old:
+            value = changes.get(name, old[name][:])
+            if value is not None:
+                new[name] = value
+    return target
+
+
+@pytest.fixture(scope="module")
+def written(small_frames, tmp_path_factory):
+    path = tmp_path_factory.mktemp("radioml") / "frames.h5"
+    write_radioml(path, small_frames)
+    return path
+
+
+def test_labels_are_the_published_counts():
+    assert len(set(RADIOML_2018_MODULATIONS)) == 24
+    assert set(SHIPPED_WRONG_MODULATIONS) == set(RADIOML_2018_MODULATIONS)
+    assert len(DIGITAL_MODULATIONS) == 17
+    assert len(DIGITAL_MODULATIONS) * len(snr_grid([-20, 30, 2])) == 442
+    assert expand_modulations(["all"]) == RADIOML_2018_MODULATIONS
+    assert expand_modulations(["OQPSK", "BPSK", "BPSK"]) == ("BPSK", "OQPSK")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], [0, 10], [0, 11, 2], [10, 0, 2], [-22, 0, 2], [0, 10, -2], [1, 3, 2]]
+)
+def test_snr_range_off_the_grid_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"snr_range_db must be \[first, last, step\]"):
+        snr_grid(wrong)
+
+
+def test_written_file_has_the_published_layout(written, small_frames):
+    with h5py.File(written) as file:
+        assert (file["X"].shape, file["X"].dtype) == ((120, 1024, 2), np.float32)
+        assert (file["Y"].shape, file["Y"].dtype) == ((120, 24), np.int64)
+        assert (file["Z"].shape, file["Z"].dtype) == ((120, 1), np.int64)
+        names = np.array(RADIOML_2018_MODULATIONS)[file["Y"][:].argmax(1)]
+        assert (names == np.array(small_frames.modulations)[small_frames.modulation]).all()
+
+
+def test_reading_gives_back_what_was_written(written, small_frames):
+    again = read(written)
+    torch.testing.assert_close(again.iq_pairs, small_frames.iq_pairs, rtol=0, atol=0)
+    assert torch.equal(again.cell, small_frames.cell)
+    assert again.source["file_bytes"] == written.stat().st_size
+    half = read(written, dtype=torch.float16)
+    torch.testing.assert_close(
+        half.iq(torch.arange(120)), small_frames.iq(torch.arange(120)), atol=2e-3, rtol=0
+    )
+
+
+def test_selection_is_by_label_whatever_the_order_of_rows(written, tmp_path):
+    order = np.random.default_rng(1).permutation(120)
+    with h5py.File(written) as file:
+        shuffled = {name: file[name][:][order] for name in "XYZ"}
+    path = copy_with(written, tmp_path / "shuffled.h5", **shuffled)
+    some = read(path, modulations=("QPSK",), grid=(20,))
+    straight = read(written, modulations=("QPSK",), grid=(20,))
+
+    def as_set(frames):
+        return {row.numpy().tobytes() for row in frames.iq_pairs}
+
+    assert len(some) == 20
+    assert as_set(some) == as_set(straight)
+
+
+def test_draw_per_cell_is_balanced_and_depends_on_the_seed(written):
+    first, again, other = (read(written, per_cell=7, seed=seed) for seed in (1, 1, 2))
+    assert torch.bincount(first.cell).tolist() == [7] * 6
+    assert torch.equal(first.iq_pairs, again.iq_pairs)
+    assert not torch.equal(first.iq_pairs, other.iq_pairs)
+
+
+def test_only_selected_rows_are_read(written, monkeypatch):
+    rows_read = []
+
+    def spy(rows):
+        for start, stop, target in runs(rows):
+            rows_read.extend(range(start, stop))
+            yield start, stop, target
+
+    runs = data._runs
+    monkeypatch.setattr(data, "_runs", spy)
+    read(written, modulations=("QPSK",), grid=(20,), per_cell=5)
+    assert len(rows_read) == 5
+    assert set(rows_read) <= set(range(60, 80))
+
+
+def test_bad_files_are_refused_with_a_sentence(written, tmp_path):
+    with h5py.File(written) as file:
+        x, z = file["X"][:], file["Z"][:]
+    bad = {
+        "X, Y and Z, Y is missing": {"Y": None},
+        "dataset X .* shape": {"X": x[:, :512]},
+        "dataset Z .* shape": {"Z": z[:100]},
+        "even SNRs from -20 to 30 dB, got 7": {"Z": np.where(z == 0, 7, z)},
+        "no frame of BPSK at 0 dB": {"Z": np.where(z == 0, 2, z)},
+    }
+    for number, (message, changes) in enumerate(bad.items()):
+        path = copy_with(written, tmp_path / f"{number}.h5", **changes)
+        with pytest.raises(ValueError, match=message):
+            read(path)
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    with pytest.raises(ValueError, match="must be an HDF5 file"):
+        read(text)
+
+
+def test_failed_write_leaves_nothing(small_frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_radioml(tmp_path / "frames.h5", small_frames)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gnuradio_frames_carry_the_snr_and_the_classes_of_their_labels(gnuradio_slice):
+    """The labels of a file that shares no code with this project, told from the signal alone."""
+    frames = read(gnuradio_slice, modulations=RADIOML_2018_MODULATIONS, grid=(0, 10, 26, 28, 30))
+    digital = torch.tensor([name in DIGITAL_MODULATIONS for name in frames.modulations])
+    for level, snr_db in enumerate(frames.snr_grid_db):
+        index = torch.nonzero((frames.snr_index == level) & digital[frames.modulation])[:, 0]
+        measured = 10 * torch.log10(snr_ratio(frames.iq(index)).mean())
+        assert float(measured) == pytest.approx(snr_db, abs=0.4)
+    found = {}
+    for number, name in enumerate(frames.modulations):
+        index = torch.nonzero((frames.modulation == number) & (frames.snr_index >= 2))[:, 0]
+        found[name] = signature(frames.iq(index))[0]
+    assert found == SIGNATURE_OF_MODULATION
+    shipped = dict(zip(SHIPPED_WRONG_MODULATIONS, found.values(), strict=True))
+    assert sum(shipped[n] == SIGNATURE_OF_MODULATION[n] for n in shipped) < 14
+
+
+def test_split_is_stratified_disjoint_and_complete(small_frames):
+    split = stratified_split(small_frames, seed=1)
+    everything = torch.cat([split.train, split.validation, split.test])
+    assert torch.equal(everything.sort().values, torch.arange(120))
+    for part, share in ((split.train, 16), (split.validation, 2), (split.test, 2)):
+        assert torch.bincount(small_frames.cell[part]).tolist() == [share] * 6
+
+
+def test_split_depends_on_labels_and_seed_alone(small_frames):
+    noise = Frames(
+        torch.randn_like(small_frames.iq_pairs),
+        small_frames.modulation,
+        small_frames.snr_index,
+        small_frames.modulations,
+        small_frames.snr_grid_db,
+        {"label": "other"},
+    )
+    assert stratified_split(small_frames, seed=1).sha256 == stratified_split(noise, seed=1).sha256
+    assert stratified_split(small_frames, seed=1).sha256 != stratified_split(noise, seed=2).sha256
+
+
+def test_split_of_small_cells_keeps_its_proportions():
+    frames = synthesise_frames(
+        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 10), num_frames_per_cell=4, seed=1
+    )
+    split = stratified_split(frames, seed=1)
+    assert split.counts == {"train": 110, "validation": 13, "test": 13}
+    assert torch.bincount(frames.cell[split.test]).max() == 1
+
+
+def test_split_of_too_few_frames_is_refused():
+    frames = synthesise_frames(modulations=("BPSK",), snr_grid_db=(0,), num_frames_per_cell=9, seed=1)
+    with pytest.raises(ValueError, match="at least 10 frames, got 9"):
+        stratified_split(frames, seed=1)

@@ -1,0 +1,99 @@
+"""Tables against numbers worked out by hand or published."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amc_utils import metrics
+
+NAMES = ["BPSK", "QPSK", "8PSK"]
+
+
+def predictions(rows):
+    columns = ["modulation", "snr_db", "predicted_modulation", "predicted_snr_db", "confidence"]
+    table = pd.DataFrame(rows, columns=columns)
+    for name in ("modulation", "predicted_modulation"):
+        table[name] = pd.Categorical(table[name], NAMES, ordered=True)
+    table["frame"] = range(len(table))
+    table["modulation_confidence"] = table.pop("confidence")
+    return table.assign(snr_confidence=1.0)
+
+
+@pytest.fixture
+def table():
+    return predictions([
+        ("BPSK", 0, "BPSK", 0, 0.9),
+        ("BPSK", -2, "BPSK", 0, 0.9),
+        ("QPSK", 0, "BPSK", 0, 0.6),
+        ("QPSK", -2, "QPSK", -2, 0.6),
+    ])  # fmt: skip
+
+
+def test_wilson_interval_of_published_example():
+    """10 of 100: 0.0552 to 0.1744, as Newcombe (1998) and every calculator give it."""
+    assert metrics.wilson_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+    assert metrics.wilson_interval(0, 20)[0] == 0
+
+
+def test_accuracies_overall_and_by_level(table):
+    overall = metrics.accuracy_table(table).set_index("metric")["value"]
+    assert overall.to_dict() == {
+        "joint_accuracy": 0.5,
+        "modulation_accuracy": 0.75,
+        "snr_accuracy": 0.75,
+    }
+    by_snr = metrics.accuracy_table(table, "snr_db").set_index(["level", "metric"])["value"]
+    assert by_snr[-2, "snr_accuracy"] == 0.5
+    assert by_snr[0, "modulation_accuracy"] == 0.5
+
+
+def test_snr_error_is_in_db(table):
+    assert metrics.snr_error_table(table)["value"].item() == pytest.approx(0.5)
+
+
+def test_class_scores(table):
+    scores = metrics.class_table(table).set_index(["level", "metric"])["value"]
+    assert scores["BPSK", "precision"] == pytest.approx(2 / 3)
+    assert scores["BPSK", "recall"] == 1
+    assert scores["QPSK", "f1"] == pytest.approx(2 / 3)
+    assert scores["8PSK", "f1"] == 0
+
+
+def test_both_snr_ranges_stand_side_by_side(table):
+    groups = metrics.metrics_table(table)
+    joint = groups[groups["metric"] == "joint_accuracy"]
+    assert joint.loc[joint["group"] == "all", "num_frames"].item() == 4
+    assert joint.loc[joint["group"] == "snr_db >= 0", "num_frames"].item() == 2
+
+
+def test_confusion_rows_are_rates_of_the_true_class(table):
+    rates = metrics.confusion(table["modulation"], table["predicted_modulation"], NAMES)
+    np.testing.assert_allclose(rates.loc["QPSK"], [0.5, 0.5, 0])
+    assert rates.loc["8PSK"].isna().all()
+
+
+def test_cells(table):
+    cells = metrics.cell_table(table).set_index(["modulation", "snr_db"])["value"]
+    assert cells.to_dict() == {("BPSK", -2): 0, ("BPSK", 0): 1, ("QPSK", -2): 1, ("QPSK", 0): 0}
+
+
+def test_calibration_of_a_sure_and_a_humble_guess(table):
+    right = metrics.outcomes(table)["modulation"]
+    bins = metrics.calibration_table(table["modulation_confidence"], right, num_bins=2)
+    assert bins["num_frames"].tolist() == [2, 2]
+    assert bins["confidence"].tolist() == pytest.approx([0.6, 0.9])
+    assert bins["accuracy"].tolist() == [0.5, 1.0]
+    assert metrics.expected_calibration_error(bins) == pytest.approx((0.1 + 0.1) / 2)
+
+
+def test_paired_comparison_is_the_exact_sign_test(table):
+    better = table.assign(predicted_modulation=table["modulation"], predicted_snr_db=table["snr_db"])
+    row = metrics.paired_comparison({"a": table, "b": better}).iloc[0]
+    assert (row["only a right"], row["only b right"]) == (0, 2)
+    assert row["difference"] == -0.5
+    assert row["p value"] == pytest.approx(2 * 0.5**2)
+    other = table.assign(frame=table["frame"] + 1)
+    with pytest.raises(ValueError, match="share their test frames"):
+        metrics.paired_comparison({"a": table, "b": other})

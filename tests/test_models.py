@@ -1,0 +1,78 @@
+"""Networks of every kind build, train a step, and refuse what they cannot take."""
+
+from __future__ import annotations
+
+import huggingface_hub.constants
+import pytest
+import torch
+
+from amc_utils.models import build_network, count_flops, count_parameters
+
+# Millions of parameters of the trunks: those of the papers less the 1000-class head.
+NETWORKS = {
+    "resnet18": 11.2,
+    "resnet34": 21.3,
+    "resnet50": 23.5,
+    "swin_tiny": 27.5,
+    "swin_small": 48.8,
+    "swin_base": 86.7,
+    "vit_small": 21.5,
+    "vit_base": 85.5,
+}
+# Billions of multiply-adds at 224 px in three channels, as the papers give them.
+PUBLISHED_GMAC = {"resnet18": 1.8, "resnet34": 3.6, "swin_tiny": 4.5}
+SHAPE = {"num_channels": 2, "num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_trains_a_step(name):
+    network = build_network(name, image_size=64, **SHAPE)
+    assert count_parameters(network) / 1e6 == pytest.approx(NETWORKS[name], rel=0.01)
+    before = network.snr_head.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    logits = network(torch.rand(2, 2, 64, 64))
+    assert (logits.modulation.shape, logits.snr.shape) == ((2, 17), (2, 26))
+    (logits.modulation.square().mean() + logits.snr.square().mean()).backward()
+    assert next(network.trunk.parameters()).grad.abs().max() > 0
+    optimizer.step()
+    assert not torch.equal(before, network.snr_head.weight)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_GMAC)
+def test_operations_are_twice_the_published_multiply_adds(name):
+    network = build_network(name, image_size=224, **(SHAPE | {"num_channels": 3}))
+    gmac = count_flops(network, 3, 224) / 2e9
+    assert gmac == pytest.approx(PUBLISHED_GMAC[name], rel=0.04)
+
+
+def test_bottleneck_head():
+    network = build_network("resnet18", image_size=32, snr_head="bottleneck", **SHAPE)
+    assert network(torch.rand(2, 2, 32, 32)).snr.shape == (2, 26)
+    assert len(network.snr_head) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "swin_tiny", "image_size": 30}, "multiple of 32 for swin_tiny .*, got 30"),
+        ({"name": "vit_small", "image_size": 60}, "multiple of 16 for vit_small .*, got 60"),
+        ({"name": "resnet19", "image_size": 32}, "network must be a timm model .* got 'resnet19'"),
+        ({"name": "resnet18", "image_size": 32, "patch_size": 4}, "network_options must suit"),
+        ({"name": "resnet18", "image_size": 32, "snr_head": "deep"}, "snr_head must be"),
+    ],
+)
+def test_what_a_network_cannot_take_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(**options, **SHAPE)
+
+
+def test_swin_with_small_patches_takes_small_pictures():
+    network = build_network("swin_tiny", image_size=16, patch_size=2, window_size=2, **SHAPE)
+    assert network(torch.rand(1, 2, 16, 16)).modulation.shape == (1, 17)
+
+
+def test_missing_pretrained_weights_are_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="pretrained weights of resnet18 are neither cached"):
+        build_network("resnet18", image_size=32, pretrained=True, **SHAPE)

@@ -1,0 +1,145 @@
+"""Run folders, their selection, and the diary made from them."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from amc_utils import records, runlog
+from amc_utils.data import load_frames
+from amc_utils.experiment import Experiment
+from amc_utils.frames import stratified_split
+from amc_utils.paths import REPOSITORY, Workspace, replacing
+
+
+def finish_run(config):
+    experiment = Experiment.start(config, "test_notebook")
+    frames = load_frames(config)
+    split = stratified_split(frames, seed=config.seed)
+    trainer = experiment.trainer(experiment.network(), frames, split, experiment.fabric())
+    list(trainer.fit())
+    return experiment.finish(trainer), trainer
+
+
+@pytest.fixture
+def finished(make_config):
+    return finish_run(make_config(num_epochs=1, run_name="first-run"))
+
+
+def test_run_folder_holds_everything_needed(finished):
+    run, trainer = finished
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"run.json", "history.csv", "metrics.csv", "metrics.json", "predictions.npz"}
+    again = records.Run(run.folder)
+    pd.testing.assert_frame_equal(
+        again.history, trainer.history_table, check_exact=True, check_dtype=False
+    )
+    expected = trainer.evaluator.predict(trainer.split.test)
+    exact = ["frame", "modulation", "snr_db", "predicted_modulation", "predicted_snr_db"]
+    pd.testing.assert_frame_equal(again.predictions[exact], expected[exact])
+    assert (again.predictions["snr_confidence"] - expected["snr_confidence"]).abs().max() < 1e-3
+    in_json = pd.DataFrame(json.loads((run.folder / "metrics.json").read_text()))
+    assert in_json["value"].tolist() == pytest.approx(again.metrics["value"].tolist())
+    facts = again.facts
+    assert facts["data"]["counts"] == {"train": 96, "validation": 12, "test": 12}
+    assert facts["test"]["joint_accuracy"]["value"] == pytest.approx(
+        (expected["modulation"] == expected["predicted_modulation"])
+        .where(expected["snr_db"] == expected["predicted_snr_db"], other=False)
+        .mean()
+    )
+    assert {"commit", "dirty", "device", "versions"} <= facts["environment"].keys()
+
+
+def test_finished_run_is_never_overwritten(finished, make_config):
+    run, trainer = finished
+    with pytest.raises(ValueError, match="names a finished run"):
+        Experiment.start(make_config(run_name=run.name), "test_notebook")
+    with pytest.raises(FileExistsError):
+        records.write_run(
+            run.folder, facts={}, history=run.history, metrics=run.metrics,
+            predictions=run.predictions, split={},
+        )  # fmt: skip
+
+
+def test_failed_write_leaves_no_folder(finished, tmp_path):
+    run, _ = finished
+    with pytest.raises(ValueError, match="Out of range float"):
+        records.write_run(
+            tmp_path / "results" / "broken", facts={"loss": float("nan")}, history=run.history,
+            metrics=run.metrics, predictions=run.predictions, split={},
+        )  # fmt: skip
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["first-run"]
+
+
+def test_failed_replacement_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="disk full"), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError("disk full")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_new_names_are_of_the_trackers_kind(tmp_path):
+    assert records.new_run_name(tmp_path).count("-") == 2
+    assert records.new_run_name(tmp_path).endswith("-1")
+
+
+def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished, make_config):
+    results = finished[0].folder.parent
+    newer, _ = finish_run(make_config(num_epochs=1))
+    small = {"window_size": 2, "embed_dim": 12}
+    swin, _ = finish_run(make_config(num_epochs=1, network="swin_tiny", network_options=small))
+    assert {run.name for run in records.select_runs(results, [])} == {newer.name, swin.name}
+    other, _ = finish_run(make_config(num_epochs=1, seed=6))
+    assert [run.name for run in records.select_runs(results, [])] == [other.name]
+    with pytest.raises(ValueError, match="share their test frames"):
+        records.select_runs(results, [swin.name, other.name])
+    with pytest.raises(FileNotFoundError, match="no run named 'nobody'"):
+        records.select_runs(results, ["nobody"])
+
+
+def test_nothing_to_select_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run notebook 02 or 03 first"):
+        records.select_runs(tmp_path, [])
+
+
+def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
+    workspace = Workspace(finished[0].folder.parents[1])
+    text = runlog.update_runlog(workspace).read_text(encoding="utf8")
+    accuracy = finished[0].facts["test"]["joint_accuracy"]["value"]
+    for fact in (
+        "first-run",
+        "resnet18",
+        "nothing",
+        "batch 16",
+        "6 classes",
+        f"{accuracy:.3f}",
+        "variance",
+    ):
+        assert fact in text
+    by_hand = "Expected chance, came chance.\n\nNothing changes."
+    workspace.runlog.write_text(text.replace(runlog._UNREAD, by_hand), encoding="utf8")
+    finish_run(make_config(num_epochs=1, run_name="second-run"))
+    runlog.update_runlog(workspace)
+    text = workspace.runlog.read_text(encoding="utf8")
+    assert runlog.readings(text) == {"first-run": by_hand}
+    assert text.index("## Run second-run") < text.index("## Run first-run")
+    runlog.update_runlog(workspace)
+    assert workspace.runlog.read_text(encoding="utf8") == text
+
+
+def test_reading_survives_the_loss_of_its_run(finished):
+    workspace = Workspace(finished[0].folder.parents[1])
+    kept = {"lost-run": "It was instructive."}
+    text = runlog.render(records.list_runs(workspace.results), kept)
+    assert runlog.readings(text) == kept
+
+
+def test_committed_diary_is_that_of_the_committed_results():
+    workspace = Workspace(REPOSITORY)
+    text = workspace.runlog.read_text(encoding="utf8")
+    assert text == runlog.render(records.list_runs(workspace.results), runlog.readings(text))

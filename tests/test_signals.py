@@ -1,0 +1,224 @@
+"""Symbol maps, channel and generator against independent truths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from amc_utils.channel import FRAMES_PER_BLOCK, Channel, ChannelState
+from amc_utils.labels import DIGITAL_MODULATIONS
+from amc_utils.signals import (
+    MARGIN_IN_SYMBOLS,
+    SAMPLES_PER_SYMBOL,
+    generate_frames,
+    modulate,
+    raised_cosine,
+)
+from amc_utils.symbol_maps import LINEAR_MODULATIONS, symbol_map
+
+ORDERS = {"OOK": 2, "BPSK": 2, "QPSK": 4, "OQPSK": 4}
+STILL = Channel(
+    rolloff_range=(0.25, 0.25),
+    timing_range=(0.0, 0.0),
+    cfo_std=0.0,
+    clock_std=0.0,
+    random_phase=False,
+)
+
+
+def make(num_frames, modulation="QPSK", snr_db=300.0, channel=STILL, seed=1, **options):
+    index = torch.arange(num_frames)
+    return generate_frames(
+        index,
+        torch.zeros_like(index),
+        torch.full((num_frames,), snr_db),
+        modulations=(modulation,),
+        seed=seed,
+        channel=channel,
+        **options,
+    )
+
+
+def symbol_instants(frames, num_symbols=120):
+    """Samples at the symbols after an ideal matched filter, and the symbols sent, both [B, n]."""
+    num_samples = frames.iq.shape[1]
+    frequency = torch.fft.fftfreq(num_samples) * SAMPLES_PER_SYMBOL
+    matched = raised_cosine(frequency, torch.tensor(0.25)).sqrt()
+    filtered = torch.fft.ifft(torch.fft.fft(frames.iq) * matched)
+    # The ends are left out: the filter sees no samples beyond the frame.
+    middle = slice(4, num_symbols - 4)
+    received = filtered[:, ::SAMPLES_PER_SYMBOL][:, middle]
+    sent = frames.symbols[:, MARGIN_IN_SYMBOLS:][:, middle]
+    return received, sent
+
+
+@pytest.mark.parametrize("name", LINEAR_MODULATIONS)
+def test_symbol_maps_have_distinct_points_of_unit_power(name):
+    points = symbol_map(name)
+    order = ORDERS.get(name) or int("".join(c for c in name if c.isdigit()))
+    assert len(points) == order
+    assert np.mean(np.abs(points) ** 2) == pytest.approx(1)
+    distances = np.abs(points[:, None] - points) + 10 * np.eye(order)
+    assert distances.min() > 0.01
+    if name != "OOK":
+        assert abs(points.mean()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "ratios"),
+    [
+        ("16APSK", [1, 2.57]),
+        ("32APSK", [1, 2.53, 4.30]),
+        ("64APSK", [1, 2.4, 4.3, 7.0]),
+        ("128APSK", [1, 1.715, 2.118, 2.681, 2.75, 3.819]),
+    ],
+)
+def test_apsk_rings_are_those_of_the_standard(name, ratios):
+    radii = np.unique(np.abs(symbol_map(name)).round(6))
+    np.testing.assert_allclose(radii / radii[0], ratios, atol=1e-4)
+
+
+def test_analogue_modulation_is_refused():
+    with pytest.raises(ValueError, match="'FM' has no symbol map"):
+        symbol_map("FM")
+
+
+@pytest.mark.parametrize("rolloff", [0.1, 0.25, 0.4, 1.0])
+def test_pulse_meets_nyquist_criterion(rolloff):
+    """The spectrum's replicas at the symbol rate add up to one, so symbols do not interfere."""
+    frequency = torch.linspace(-0.5, 0.5, 201, dtype=torch.float64)
+    replicas = [
+        raised_cosine(frequency + k, torch.tensor(rolloff, dtype=torch.float64))
+        for k in (-2, -1, 0, 1, 2)
+    ]
+    torch.testing.assert_close(sum(replicas), torch.ones_like(frequency))
+
+
+def test_matched_filter_gives_the_symbols_back():
+    received, sent = symbol_instants(make(16))
+    scale = (received * sent.conj()).mean() / sent.abs().square().mean()
+    assert (received / scale - sent).abs().max() < 0.02
+
+
+def test_generator_equals_the_direct_sum():
+    """Every channel effect at once, against a plain evaluation of the trigonometric polynomial."""
+    channel = Channel(clock_std=1e-3, cfo_std=1e-3, delay_spread=2.0)
+    frames = make(3, "OQPSK", channel=channel)
+    num_symbols, sample = frames.symbols.shape[1], np.arange(1024)
+    period = num_symbols * SAMPLES_PER_SYMBOL
+    bins = np.arange(1 - num_symbols, num_symbols)
+    for row in range(3):
+        state = {k: v[row].numpy().astype(complex) for k, v in vars(frames.state).items()}
+        symbols = frames.symbols[row].numpy().astype(complex)
+        half = np.exp(-1j * np.pi * bins / num_symbols)
+        spectrum = np.fft.fft(symbols.real)[bins] + 1j * np.fft.fft(symbols.imag)[bins] * half
+        rolloff = torch.tensor(state["rolloff"].real)
+        shape = raised_cosine(torch.tensor(bins / num_symbols), rolloff).sqrt().numpy()
+        taps = np.arange(len(state["multipath"]))
+        response = np.exp(-2j * np.pi * np.outer(bins, taps) / period) @ state["multipath"]
+        time = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state["timing_offset"].real
+        time = time + sample * (1 + state["clock_offset"].real)
+        waves = np.exp(2j * np.pi * np.outer(time, bins) / period)
+        turn = np.exp(1j * (2 * np.pi * state["cfo"] * sample + state["phase_rad"]))
+        expected = waves @ (spectrum * shape * response) * turn
+        expected /= np.sqrt(np.mean(np.abs(expected) ** 2))
+        np.testing.assert_allclose(frames.iq[row].numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("snr_db", [-10, 0, 15])
+def test_noise_has_the_power_that_the_label_says(snr_db):
+    """Noise is what is left of a noisy frame after subtracting the same frame without noise."""
+    noisy, clean = make(512, snr_db=float(snr_db)), make(512)
+    ratio = (noisy.iq * clean.iq.conj()).mean(1).real
+    # Unit-power frames: noisy = ratio * clean + noise, so the noise has power 1 - ratio^2.
+    measured = 10 * torch.log10((ratio**2).mean() / (1 - ratio**2).mean())
+    assert float(measured) == pytest.approx(snr_db, abs=0.15)
+
+
+def test_qpsk_bit_errors_follow_theory():
+    snr_db = -4.0
+    received, sent = symbol_instants(make(512, snr_db=snr_db))
+    errors = (received.real.sign() != sent.real.sign()).double().mean()
+    es_n0 = 10 ** (snr_db / 10) * SAMPLES_PER_SYMBOL
+    assert float(errors) == pytest.approx(norm.sf(np.sqrt(es_n0)), rel=0.1)
+
+
+@pytest.mark.parametrize("cfo", [0.05, -0.02])
+def test_positive_carrier_offset_turns_counter_clockwise(cfo):
+    """A constant symbol sequence is a bare carrier, so its FFT peak lies at the offset."""
+    zero = torch.zeros(1)
+    state = ChannelState(torch.full((1,), 0.25), zero, zero, torch.full((1,), cfo), zero)
+    iq = modulate(torch.ones(1, 144, dtype=torch.complex64), state, is_offset=torch.tensor([False]))
+    peak = torch.fft.fftfreq(1024)[torch.fft.fft(iq).abs().argmax()]
+    assert float(peak) == pytest.approx(cfo, abs=1 / 1024)
+
+
+def test_oqpsk_quadrature_is_half_a_symbol_late():
+    symbols = torch.ones(1, 144, dtype=torch.complex64) * (1 + 1j)
+    symbols[0, 72] = -1 - 1j
+    zero = torch.zeros(1)
+    state = ChannelState(torch.full((1,), 0.25), zero, zero, zero, zero)
+    iq = modulate(symbols, state, is_offset=torch.tensor([True]))[0]
+    in_phase, quadrature = int(iq.real.argmin()), int(iq.imag.argmin())
+    assert in_phase == (72 - MARGIN_IN_SYMBOLS) * SAMPLES_PER_SYMBOL
+    assert quadrature - in_phase == SAMPLES_PER_SYMBOL // 2
+
+
+def test_timing_offset_moves_the_symbols_earlier():
+    early, late = (
+        ChannelState(torch.full((1,), 0.25), torch.full((1,), t), *torch.zeros(3, 1))
+        for t in (3.0, 0.0)
+    )
+    symbols = make(1).symbols
+    flags = torch.tensor([False])
+    moved, still = (modulate(symbols, s, is_offset=flags)[0] for s in (early, late))
+    torch.testing.assert_close(moved[:-3], still[3:], atol=1e-4, rtol=0)
+
+
+def test_frames_have_unit_power_and_channel_spread():
+    frames = make(2048, "64QAM", 10.0, Channel())
+    torch.testing.assert_close(frames.iq.abs().square().mean(1), torch.ones(2048))
+    state = frames.state
+    assert 0.1 <= float(state.rolloff.min()) < 0.11
+    assert 0.39 < float(state.rolloff.max()) <= 0.4
+    assert 15.9 < float(state.timing_offset.max()) < 16
+    assert float(state.phase_rad.max()) > 6.2
+    for spread in (state.cfo, state.clock_offset):
+        assert float(spread.std()) == pytest.approx(1e-4, rel=0.1)
+
+
+def test_multipath_has_unit_energy():
+    taps = make(300, channel=Channel(delay_spread=1.5)).state.multipath
+    torch.testing.assert_close(taps.abs().square().sum(1), torch.ones(300))
+    decay = taps.abs().square().mean(0)
+    assert float(decay[0] / decay[3]) == pytest.approx(np.exp(2), rel=0.35)
+
+
+def test_frame_depends_on_seed_and_index_alone():
+    index = torch.arange(2 * FRAMES_PER_BLOCK + 50)
+    modulation, snr_db = index % 17, (index % 5).float()
+
+    def draw(which, seed=3):
+        return generate_frames(
+            which,
+            modulation[which],
+            snr_db[which],
+            modulations=DIGITAL_MODULATIONS,
+            seed=seed,
+            channel=Channel(),
+        ).iq
+
+    whole = draw(index)
+    shuffled = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(draw(shuffled), whole[shuffled], atol=1e-5, rtol=0)
+    some = torch.tensor([300, 7, 555])
+    torch.testing.assert_close(draw(some), whole[some], atol=1e-5, rtol=0)
+    assert (draw(some, seed=4) - whole[some]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"rolloff_range": (0.0, 0.4)}, {"cfo_std": -1.0}])
+def test_impossible_channel_is_refused(wrong):
+    with pytest.raises(ValueError, match="must"):
+        Channel(**wrong)

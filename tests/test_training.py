@@ -1,0 +1,156 @@
+"""Training: exact resume, order of frames, what is learnt, what is refused."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from lightning.fabric import Fabric
+
+from amc_utils.data import load_frames
+from amc_utils.experiment import Experiment
+from amc_utils.frames import stratified_split
+from amc_utils.training import Trainer
+
+
+def make_trainer(config, folder):
+    frames = load_frames(config)
+    split = stratified_split(frames, seed=config.seed)
+    network = Experiment.start(config, "test").network()
+    return Trainer(config, network, frames, split, fabric=Fabric(accelerator="cpu"), folder=folder)
+
+
+def assert_same_weights(a, b):
+    for (name, x), y in zip(
+        a.network.state_dict().items(), b.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(x, y), name
+    for x, y in zip(a.weighting.parameters(), b.weighting.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"network": "resnet18"},
+        {"network": "swin_tiny", "network_options": {"window_size": 2, "embed_dim": 12}},
+    ],
+)
+def test_two_plus_two_epochs_equal_four(make_config, tmp_path, options):
+    straight = make_trainer(make_config(num_epochs=4, **options), tmp_path / "straight")
+    list(straight.fit())
+    first = make_trainer(make_config(num_epochs=2, **options), tmp_path / "first")
+    list(first.fit())
+    torch.rand(3)  # what a notebook draws in between must not matter
+    second = make_trainer(make_config(num_epochs=4, **options), tmp_path / "second")
+    second.resume(first.last_checkpoint)
+    assert [row["epoch"] for row in second.fit()] == [3, 4]
+    pd.testing.assert_frame_equal(straight.history_table, second.history_table, check_exact=True)
+    assert_same_weights(straight, second)
+    straight.load_best()
+    second.load_best()
+    assert_same_weights(straight, second)
+
+
+def test_cosine_schedule_resumes_exactly_and_ends_at_zero(make_config, tmp_path):
+    config = make_config(num_epochs=3, schedule="cosine")
+    straight = make_trainer(config, tmp_path / "straight")
+    list(straight.fit())
+    stopped = make_trainer(config, tmp_path / "stopped")
+    next(stopped.fit())
+    resumed = make_trainer(config, tmp_path / "resumed")
+    resumed.resume(stopped.last_checkpoint)
+    list(resumed.fit())
+    pd.testing.assert_frame_equal(straight.history_table, resumed.history_table, check_exact=True)
+    assert straight.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+    assert straight.history[0]["learning_rate"] == config.learning_rate
+
+
+def test_resume_refuses_another_run(make_config, tmp_path):
+    trainer = make_trainer(make_config(num_epochs=1), tmp_path / "a")
+    list(trainer.fit())
+    other = make_trainer(make_config(num_epochs=2, learning_rate=0.5), tmp_path / "b")
+    with pytest.raises(ValueError, match=r"learning_rate must stay 0.001 .* got 0.5"):
+        other.resume(trainer.last_checkpoint)
+    trainer.best_checkpoint.unlink()
+    same = make_trainer(make_config(num_epochs=2), tmp_path / "c")
+    with pytest.raises(FileNotFoundError, match=r"best.ckpt must lie beside"):
+        same.resume(trainer.last_checkpoint)
+
+
+def test_fixed_order_repeats_and_shuffled_order_does_not(make_config, tmp_path):
+    fixed = make_trainer(make_config(shuffle=False), tmp_path)
+    orders = [fixed._order(epoch if fixed.config.shuffle else 0) for epoch in (0, 1)]
+    assert torch.equal(*orders)
+    shuffled = make_trainer(make_config(shuffle=True), tmp_path)
+    first, second = (shuffled._order(epoch) for epoch in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort().values, second.sort().values)
+
+
+def test_every_order_is_used_in_training(make_config, tmp_path, monkeypatch):
+    """The batches that reach the network, not the helper that orders them."""
+    seen = {}
+    for shuffle in (True, False):
+        trainer = make_trainer(make_config(shuffle=shuffle), tmp_path)
+        batches = []
+        step = trainer._step
+        monkeypatch.setattr(trainer, "_step", lambda b, s=step, log=batches: log.append(b) or s(b))
+        list(trainer.fit())
+        half = len(batches) // 2
+        seen[shuffle] = torch.equal(torch.cat(batches[:half]), torch.cat(batches[half:]))
+    assert seen == {True: False, False: True}
+
+
+def test_network_learns_and_the_best_epoch_is_kept(make_config, tmp_path):
+    config = make_config(num_frames_per_cell=60, num_epochs=6, dropout=0.0)
+    trainer = make_trainer(config, tmp_path)
+    history = list(trainer.fit())
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert trainer.best_row["validation_joint_accuracy"] > 2 / 6
+    trainer.load_best()
+    measured = trainer.evaluator.measure(trainer.split.validation, "validation")
+    assert measured == {name: trainer.best_row[name] for name in measured}
+
+
+def test_predictions_agree_with_measured_accuracy(make_config, tmp_path):
+    trainer = make_trainer(make_config(), tmp_path)
+    list(trainer.fit())
+    table = trainer.evaluator.predict(trainer.split.test)
+    right = (table["modulation"] == table["predicted_modulation"]) & (
+        table["snr_db"] == table["predicted_snr_db"]
+    )
+    measured = trainer.evaluator.measure(trainer.split.test, "test")
+    assert right.mean() == pytest.approx(measured["test_joint_accuracy"])
+    assert table["modulation_confidence"].between(1 / 3, 1).all()
+    frames = trainer.frames
+    names = [frames.modulations[k] for k in frames.modulation[trainer.split.test]]
+    assert table["modulation"].tolist() == names
+
+
+def test_gradient_clip_bounds_the_step(make_config, tmp_path):
+    options = {"optimizer": "adam", "num_epochs": 1}
+    free = make_trainer(make_config(**options), tmp_path / "free")
+    clipped = make_trainer(make_config(gradient_clip=1e-3, **options), tmp_path / "clipped")
+    for trainer in (free, clipped):
+        trainer._step(trainer.split.train[:16])
+    norms = [
+        torch.stack([p.grad.norm() for p in t.network.parameters() if p.grad is not None]).norm()
+        for t in (free, clipped)
+    ]
+    assert norms[0] > 1e-2
+    assert float(norms[1]) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_weighting_learns_with_the_network(make_config, tmp_path):
+    trainer = make_trainer(make_config(), tmp_path)
+    list(trainer.fit())
+    assert trainer.history[-1]["variance_snr"] != 1.0
+    assert trainer.history[-1]["weight_modulation"] + trainer.history[-1][
+        "weight_snr"
+    ] == pytest.approx(1)
+
+
+def test_batch_larger_than_the_set_is_refused(make_config, tmp_path):
+    with pytest.raises(ValueError, match="batch_size must be at most .* 96, got 97"):
+        make_trainer(make_config(batch_size=97), tmp_path)
