@@ -152,5 +152,5 @@ def test_weighting_learns_with_the_network(make_config, tmp_path):
 
 
 def test_batch_larger_than_the_set_is_refused(make_config, tmp_path):
-    with pytest.raises(ValueError, match="batch_size must be at most .* 96, got 97"):
+    with pytest.raises(ValueError, match=r"batch_size must be at most .* 96, got 97"):
         make_trainer(make_config(batch_size=97), tmp_path)

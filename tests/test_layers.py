@@ -1,0 +1,86 @@
+"""The architecture, read from the source: who may import whom, and how long things may get."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from amc_utils.paths import REPOSITORY
+
+# A module imports from earlier rows only.
+ROWS = (
+    {"paths", "labels"},
+    {"config", "symbol_maps", "channel"},
+    {"signals", "constellation", "metrics", "losses", "models", "records"},
+    {"frames", "features", "plots", "runlog"},
+    {"data", "evaluation", "signal_plots"},
+    {"training"},
+    {"experiment"},
+)
+# Each heavy package has one home (or one per purpose).
+HOMES = {
+    "h5py": {"data"},
+    "timm": {"models"},
+    "matplotlib": {"plots", "signal_plots"},
+    "seaborn": {"plots"},
+    "lightning": {"training", "experiment"},
+    "pydantic": {"config"},
+    "sklearn": {"metrics"},
+    "coolname": {"records"},
+    "tqdm": {"training"},
+    "papermill": set(),
+    "IPython": set(),
+}
+MODULES = {p.stem: p for p in sorted((REPOSITORY / "amc_utils").glob("*.py")) if p.stem != "__init__"}
+
+
+def imported(tree):
+    """Full names of imported modules; `from amc_utils import x` counts as amc_utils.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "amc_utils":
+                yield from (f"amc_utils.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_every_module_has_a_row():
+    assert set().union(*ROWS) == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_from_earlier_rows_only(name):
+    row = next(number for number, members in enumerate(ROWS) if name in members)
+    allowed = set().union(*ROWS[:row])
+    names = imported(ast.parse(MODULES[name].read_text(encoding="utf8")))
+    own = {full.split(".")[1] for full in names if full.startswith("amc_utils.")}
+    assert own <= allowed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_packages_stay_at_home(name):
+    names = imported(ast.parse(MODULES[name].read_text(encoding="utf8")))
+    for package in {full.split(".")[0] for full in names} & HOMES.keys():
+        assert name in HOMES[package], f"{package} belongs to {HOMES[package]}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_grows_too_long(name):
+    text = MODULES[name].read_text(encoding="utf8")
+    assert text.count("\n") <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_importing_runs_no_statement(name):
+    """Top level holds definitions and constants; calls there only build constants."""
+    for node in ast.parse(MODULES[name].read_text(encoding="utf8")).body:
+        guard = isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        defined = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        assert guard or docstring or isinstance(node, defined), ast.unparse(node)

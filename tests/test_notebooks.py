@@ -1,0 +1,221 @@
+"""Notebooks: their form, their parameters, and that they run, on both kinds of data."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from amc_utils.config import AnalysisParameters, ExplorationParameters, TrainingParameters
+from amc_utils.paths import REPOSITORY
+from amc_utils.records import Run, list_runs
+
+FOLDER = REPOSITORY / "notebooks"
+PARAMETERS = {
+    "01_data_exploration": ExplorationParameters,
+    "02_resnet_ceiling": TrainingParameters,
+    "03_swin_training": TrainingParameters,
+    "04_per_class_analysis": AnalysisParameters,
+}
+NAMES = list(PARAMETERS)
+SMOKE = REPOSITORY / "profiles" / "smoke"
+# A network small enough for tests; the smoke profile proper runs the real Swin-Tiny.
+FORBIDDEN = re.compile(r"^\s*[!%]|sys\.path|os\.chdir|filterwarnings|pip install", re.M)
+
+
+def load(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(name):
+    return [cell for cell in load(name).cells if cell.cell_type == "code"]
+
+
+def defaults(name):
+    """Values of the parameters cell, evaluated as the literals that they must be."""
+    lines = ast.parse(code_cells(name)[0].source).body
+    assert all(isinstance(line, ast.AnnAssign) for line in lines)
+    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+
+
+def test_no_notebook_is_forgotten():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_is_stripped_and_short(name):
+    notebook, cells = load(name), code_cells(name)
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    assert notebook.metadata.keys() == {"kernelspec"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells)
+    assert lengths[-1] <= 25
+    assert lengths[len(lengths) // 2] <= 8
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
+    assert len(prose.split()) >= 3 * len(lines)
+    for field in ("**Reads**", "**Writes**", "**Takes**", "**Reaches**"):
+        assert field in notebook.cells[0].source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_defines_nothing_and_does_no_magic(name):
+    for cell in code_cells(name):
+        assert not FORBIDDEN.search(cell.source)
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.ClassDef, ast.FunctionDef, ast.Global, ast.Try}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_saved_where_they_are_drawn(name):
+    for cell in code_cells(name):
+        assert cell.source.count("plots.figure(") == cell.source.count("plots.save(")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_cell_is_what_papermill_and_the_config_expect(name):
+    cells = code_cells(name)
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == cells[:1]
+    assert all(line.count("=") == 1 for line in cells[0].source.splitlines())
+    inspected = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
+    assert inspected.keys() == defaults(name).keys() == PARAMETERS[name].model_fields.keys()
+    assert all(entry["help"] for entry in inspected.values()), "each parameter says what it is"
+    PARAMETERS[name].checked(defaults(name))
+    # A later cell that binds a parameter's name would make its set-up cell fail when run again.
+    later = ast.parse("\n".join(cell.source for cell in cells[1:]))
+    bound = {n.id for n in ast.walk(later) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    assert not bound & defaults(name).keys()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(REPOSITORY.glob("profiles/*/*.yaml")), ids=lambda p: p.parent.name
+)
+def test_profile_overrides_parameters_that_exist_with_values_that_are_right(path):
+    overrides = yaml.safe_load(path.read_text(encoding="utf8"))
+    assert overrides.keys() <= defaults(path.stem).keys()
+    PARAMETERS[path.stem].checked(defaults(path.stem) | overrides)
+
+
+def test_paper_profile_is_the_full_problem_with_the_log_s_settings():
+    for name in ("02_resnet_ceiling", "03_swin_training"):
+        text = (REPOSITORY / "profiles" / "paper" / f"{name}.yaml").read_text(encoding="utf8")
+        config = TrainingParameters.checked(defaults(name) | yaml.safe_load(text))
+        cells = len(config.modulation_names) * len(config.snr_grid_db)
+        assert (cells, cells * config.num_frames_per_cell) == (442, 1_810_432)
+        settings = (config.batch_size, config.learning_rate, config.dropout, config.weight_decay)
+        assert settings == (32, 1e-4, 0.3, 1e-5)
+        assert config.image_size == 224
+
+
+def test_02_and_03_differ_in_science_only():
+    """Cell for cell the same code but for parameters, the notebook's name and the claimed band."""
+    first, second = (code_cells(name) for name in ("02_resnet_ceiling", "03_swin_training"))
+    kinds = [
+        [cell.cell_type for cell in load(n).cells] for n in ("02_resnet_ceiling", "03_swin_training")
+    ]
+    assert kinds[0] == kinds[1]
+    apart = [
+        (a, b)
+        for x, y in zip(first[1:], second[1:], strict=True)
+        for a, b in zip(x.source.splitlines(), y.source.splitlines(), strict=True)
+        if a != b
+    ]
+    assert len(apart) == 3
+    assert all(re.search("Experiment.start|claimed", line) for line, _ in apart)
+    ours, theirs = defaults("02_resnet_ceiling"), defaults("03_swin_training")
+    assert {k for k in ours if ours[k] != theirs[k]} == {"network", "network_options"}
+
+
+def run_papermill(notebook, *arguments, output):
+    command = [sys.executable, "-m", "papermill", str(FOLDER / f"{notebook}.ipynb"), str(output)]
+    command += ["-k", "python3", "--no-progress-bar", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=output.parent)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> Path:
+    """All notebooks in order at smoke size, as papermill runs them."""
+    root = tmp_path_factory.mktemp("chain")
+    for name in NAMES:
+        profile = ("-f", str(SMOKE / f"{name}.yaml"))
+        done = run_papermill(
+            name, *profile, "-p", "output_root", str(root), output=root / f"{name}.ipynb"
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+def test_chain_leaves_runs_figures_and_a_diary(chain):
+    runs = list_runs(chain / "results")
+    assert [run.facts["notebook"] for run in runs] == ["02_resnet_ceiling", "03_swin_training"]
+    assert all(run.facts["config"]["profile"] == "smoke" for run in runs)
+    assert all(run.name in (chain / "RUNLOG.md").read_text(encoding="utf8") for run in runs)
+    figures = {path.stem for path in (chain / "figures").glob("*.pdf")}
+    assert figures == {path.stem for path in (chain / "figures").glob("*.png")}
+    drawn = sum(cell.source.count("plots.save(") for name in NAMES for cell in code_cells(name))
+    assert len(figures) == drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_executed_notebook_is_readable(chain, name):
+    """No error, no dead widget, no leftover warning, and a result under every cell that shows one."""
+    notebook = nbformat.read(chain / f"{name}.ipynb", as_version=4)
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert not [out for out in outputs if out.output_type == "error"]
+    assert not [out for out in outputs if "widget-view" in str(out.get("data", {}).keys())]
+    assert not [out for out in outputs if out.get("name") == "stderr"]
+
+
+def test_03_runs_on_a_radioml_file_and_resumes_to_the_same_run(gnuradio_slice, tmp_path):
+    """Two epochs, then two more from the checkpoint, against four at once; history bit for bit."""
+    settings = {
+        "data_path": str(gnuradio_slice),
+        "modulations": ["BPSK", "QPSK", "OQPSK", "16QAM"],
+        "snr_range_db": [10, 30, 20],
+        "batch_size": 4,
+    }
+    swin = {"network_options": {"window_size": 2, "embed_dim": 12}}
+    yaml_text = yaml.safe_dump(settings | swin | {"output_root": str(tmp_path)})
+    first = ("-y", yaml_text, "-p", "run_name", "two", "-p", "num_epochs", "2")
+    second = ("-y", yaml_text, "-p", "run_name", "two-more", "-p", "num_epochs", "4")
+    checkpoint = tmp_path / "outputs" / "checkpoints" / "two" / "last.ckpt"
+    straight = ("-y", yaml_text, "-p", "run_name", "four", "-p", "num_epochs", "4")
+    for arguments in (first, (*second, "-p", "resume_from", str(checkpoint)), straight):
+        done = run_papermill("03_swin_training", *arguments, output=tmp_path / "out.ipynb")
+        assert done.returncode == 0, done.stderr[-3000:]
+    resumed, whole = (Run(tmp_path / "results" / name) for name in ("two-more", "four"))
+    assert (resumed.folder / "history.csv").read_bytes() == (whole.folder / "history.csv").read_bytes()
+    assert resumed.predictions.equals(whole.predictions)
+    assert resumed.facts["data"]["source"]["label"] == "frames of gnuradio_slice.h5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["-p", "learning_rat", "1.0e-3"],
+            "unknown parameter learning_rat; did you mean learning_rate?",
+        ),
+        (["-r", "learning_rate", "1e-4"], "learning_rate must be a valid number, got '1e-4'"),
+        (["-p", "data_path", "nowhere.h5"], "RadioML file not found: nowhere.h5; README"),
+        (["-y", "modulations: [QPKS]"], "modulations must name classes .*, got 'QPKS'"),
+        (["-p", "image_size", "30"], "image_size must be a multiple of 32 for swin_tiny .*, got 30"),
+    ],
+)
+def test_wrong_parameter_stops_with_one_sentence_and_leaves_nothing(arguments, sentence, tmp_path):
+    written = tmp_path / "written"
+    done = run_papermill(
+        "03_swin_training", *arguments, "-p", "output_root", str(written), output=tmp_path / "out.ipynb"
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.search(rf"^(ValueError|FileNotFoundError): {sentence}", last), last
+    assert not written.exists()
