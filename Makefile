@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lint format lab runlog
+.PHONY: reproduce test lint format lab runlog benchmark
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,3 +43,6 @@ lab: $(INSTALLED)
 
 runlog: $(INSTALLED)
 	$(BIN)/python -m amc_utils.runlog
+
+benchmark: $(INSTALLED)
+	$(BIN)/python benchmarks/speed.py benchmarks/speed.csv
