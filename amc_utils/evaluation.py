@@ -84,15 +84,14 @@ class Evaluator:
 def tally(losses: Tensor, hits: Tensor) -> Tensor:
     """Sums over a batch, to be added up on the device: two losses, three hits, frames; float32 [6]."""
     size = hits.shape[1]
-    count = torch.tensor([size], device=hits.device)
-    return torch.cat([losses * size, hits.sum(1), count])
+    return torch.cat([losses * size, hits.sum(1), torch.full((1,), size, device=hits.device)])
 
 
 @torch.no_grad()
 def means(prefix: str, sums: Tensor, weighting: TaskWeighting) -> dict[str, float]:
     """Total loss, losses and accuracies from the sums of `tally`, keys beginning with `prefix`."""
-    means = sums[:5] / sums[5]
-    total = weighting(means[:2])
+    per_frame = sums[:5] / sums[5]
+    total = weighting(per_frame[:2])
     names = ("modulation_loss", "snr_loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
     row = {f"{prefix}_loss": float(total)}
-    return row | {f"{prefix}_{n}": v for n, v in zip(names, means.tolist(), strict=True)}
+    return row | {f"{prefix}_{n}": v for n, v in zip(names, per_frame.tolist(), strict=True)}

@@ -96,12 +96,10 @@ def modulate(
         num_samples: samples per frame.
     """
     num_symbols = symbols.shape[1]
+    # Every bin that a pulse of roll-off 1 occupies, whatever the batch needs: the arithmetic, and so
+    # the last bit of a frame, must not depend on the frames beside it.
     bins = torch.arange(1 - num_symbols, num_symbols, device=symbols.device)
     frequency = bins / num_symbols
-    # Only the bins that the widest pulse of the batch occupies take part.
-    inside = frequency.abs() < (1 + state.rolloff.max()) / 2
-    bins, frequency = bins[inside], frequency[inside]
-
     spectrum = torch.fft.fft(symbols)
     direct, mirrored = spectrum[:, bins % num_symbols], spectrum[:, -bins % num_symbols].conj()
     late = torch.where(is_offset[:, None], _unit_phasor(-torch.pi * frequency), 1)
@@ -122,7 +120,7 @@ def _sample(
     Chirp-z transform: f n = (f^2 + n^2 - (n - f)^2) / 2 makes the sum over f a convolution with a
     chirp. Source: Rabiner, Schafer, Rader, "The chirp z-transform algorithm", 1969.
     """
-    reach = int(bins.max())
+    reach = len(bins) // 2
     ramp = torch.arange(num_samples + reach, device=spectrum.device, dtype=torch.float32)
     # The chirp of a perfect clock has large phases, so it comes from float64; the rest is small.
     drift = _unit_phasor(torch.pi * state.clock_offset[:, None] * (ramp.square() / period))

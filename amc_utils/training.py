@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -179,13 +178,15 @@ class Trainer:
         }
 
     def save(self, path: Path) -> None:
-        """Write a complete checkpoint; it appears whole or not at all."""
+        """Write a complete checkpoint; it appears whole or not at all.
+
+        Random states need no place in it: order and dropout of an epoch follow from seed and epoch.
+        """
         facts = {
             "history": self.history,
             "epoch_seconds": self.epoch_seconds,
             "config": self.config.model_dump(),
-            "frames": self.split.sha256,
-            "lightning": lightning.__version__,
+            "frames": [self.split.sha256, self.frames.source],
         }
         with replacing(path) as temporary:
             self.fabric.save(temporary, self._state() | facts)
@@ -227,5 +228,5 @@ class Trainer:
                     f"{name} must stay {value!r} to resume from {path}, got {mine[name]!r}; "
                     f"leave resume_from empty to start a new run"
                 )
-        if facts["frames"] != self.split.sha256:
+        if facts["frames"] != [self.split.sha256, self.frames.source]:
             raise ValueError(f"{path} was trained on other frames; resume needs the same data and seed")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from amc_utils.data import load_frames
+from amc_utils.data import load_frames, write_radioml
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
 from amc_utils.training import Trainer
@@ -76,6 +76,16 @@ def test_resume_refuses_another_run(make_config, tmp_path):
     same = make_trainer(make_config(num_epochs=2), tmp_path / "c")
     with pytest.raises(FileNotFoundError, match=r"best.ckpt must lie beside"):
         same.resume(trainer.last_checkpoint)
+
+
+def test_resume_refuses_other_data_with_the_same_labels(make_config, tmp_path, small_frames):
+    written = tmp_path / "frames.h5"
+    write_radioml(written, small_frames)
+    trainer = make_trainer(make_config(num_epochs=1), tmp_path / "a")
+    list(trainer.fit())
+    other = make_trainer(make_config(num_epochs=2, data_path=str(written)), tmp_path / "b")
+    with pytest.raises(ValueError, match="trained on other frames"):
+        other.resume(trainer.last_checkpoint)
 
 
 def test_fixed_order_repeats_and_shuffled_order_does_not(make_config, tmp_path):

@@ -1,0 +1,68 @@
+"""README.md says what is there: runs, numbers, commands, files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import papermill
+import pytest
+import yaml
+
+from amc_utils.paths import REPOSITORY
+from amc_utils.records import Run
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf8")
+
+
+def options(command, flags):
+    """Words that follow any of the flags, `width` at a time."""
+    words = shlex.split(command)
+    return [words[i + 1] for i, word in enumerate(words) if word in flags]
+
+
+def test_numbers_are_those_of_the_runs_named():
+    rows = re.findall(
+        r"^\| (\S+) \| (\w+) \| (\d+ classes.*?) \| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", README, re.M
+    )
+    assert rows
+    for name, network, scope, *accuracies in rows:
+        run = Run(REPOSITORY / "results" / name)
+        assert (run.facts["network"]["name"], run.scope) == (network, scope)
+        joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
+        for group, text in zip(("all", "snr_db >= 0"), accuracies, strict=True):
+            value, low, high = joint.loc[group, ["value", "low", "high"]]
+            assert text == f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_targets_exist(command):
+    assert re.search(rf"^{command.split()[1]}:", MAKEFILE, re.M)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("papermill")])
+def test_papermill_commands_name_what_exists(command):
+    notebook = REPOSITORY / command.split()[1]
+    known = papermill.inspect_notebook(str(notebook)).keys()
+    named = set(options(command, {"-p"}))
+    for text in options(command, {"-y"}):
+        named |= yaml.safe_load(text).keys()
+    assert named <= known
+    for profile in options(command, {"-f"}):
+        assert (REPOSITORY / profile).is_file()
+
+
+def test_figures_and_files_exist():
+    for target in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (REPOSITORY / target).is_file()
+    for name in re.findall(r"`fig_(\w+?)`", README):
+        assert (REPOSITORY / "figures" / f"fig_{name}.pdf").is_file()
+
+
+def test_every_module_stands_in_the_architecture():
+    block = next(block for block in BLOCKS if block.startswith("experiment"))
+    names = {path.stem for path in (REPOSITORY / "amc_utils").glob("*.py")} - {"__init__"}
+    assert names <= set(re.findall(r"\w+", block))
