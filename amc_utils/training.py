@@ -220,6 +220,14 @@ class Trainer:
         return max(self.history, key=lambda row: row["validation_joint_accuracy"])
 
     def _check_same_run(self, path: Path, facts: dict[str, Any]) -> None:
+        if not {"history", "config", "frames"} <= facts.keys():
+            raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
+        done = len(facts["history"])
+        if done >= self.config.num_epochs:
+            raise ValueError(
+                f"num_epochs must exceed the {done} epochs that {path} has behind it, "
+                f"got {self.config.num_epochs}"
+            )
         free = _FREE_ON_RESUME - ({"num_epochs"} if self.config.schedule != "constant" else set())
         mine = self.config.model_dump()
         for name, value in facts["config"].items():

@@ -72,6 +72,12 @@ def test_resume_refuses_another_run(make_config, tmp_path):
     other = make_trainer(make_config(num_epochs=2, learning_rate=0.5), tmp_path / "b")
     with pytest.raises(ValueError, match=r"learning_rate must stay 0.001 .* got 0.5"):
         other.resume(trainer.last_checkpoint)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match="must be a checkpoint that this project wrote"):
+        other.resume(tmp_path / "foreign.ckpt")
+    finished = make_trainer(make_config(num_epochs=1), tmp_path / "d")
+    with pytest.raises(ValueError, match="num_epochs must exceed the 1 epochs"):
+        finished.resume(trainer.last_checkpoint)
     trainer.best_checkpoint.unlink()
     same = make_trainer(make_config(num_epochs=2), tmp_path / "c")
     with pytest.raises(FileNotFoundError, match=r"best.ckpt must lie beside"):
