@@ -211,8 +211,9 @@ class Trainer:
                 shutil.copyfile(best, temporary)
 
     def load_best(self) -> None:
-        """Give the network the weights of the epoch with the best validation joint accuracy."""
-        self.fabric.load(self.best_checkpoint, {"network": self.network}, weights_only=True)
+        """Restore network and task weights of the epoch with the best validation joint accuracy."""
+        kept = {"network": self.network, "weighting": self.weighting}
+        self.fabric.load(self.best_checkpoint, kept, weights_only=True)
 
     @property
     def best_row(self) -> dict[str, float]:
