@@ -48,7 +48,7 @@ def figure(
 def save(fig: Figure, name: str, folder: Path, note: str) -> Figure:
     """Write fig_<name>.pdf and .png, `note` below the axes in small print: what data, what scale."""
     # At this size about 26 letters of the note fit into an inch.
-    lines = textwrap.wrap(note, int(26 * fig.get_figwidth()))
+    lines = textwrap.wrap(note, int(26 * fig.get_figwidth()), break_on_hyphens=False)
     fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
     for suffix in (".pdf", ".png"):
         # Without a date or version of its maker in it, the same figure is the same file.

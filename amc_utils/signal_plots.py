@@ -70,9 +70,12 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
             color=COLOUR_OF_FAMILY[family],
             label=family,
         )
-    for _, row in table[table["found"] != "neither"].iterrows():
+    named = table[table["found"] != "neither"].sort_values("squared_line")
+    for number, (_, row) in enumerate(named.iterrows()):
+        # Names of neighbours go to either side of their points.
+        side, aim = ((-4, -2), "right") if number % 2 == 0 else ((4, -2), "left")
         place = (row["squared_line"], row["envelope_std"])
-        ax.annotate(row["modulation"], place, (3, 2), textcoords="offset points", fontsize=6)
+        ax.annotate(row["modulation"], place, side, textcoords="offset points", fontsize=6, ha=aim)
     ax.axvline(SPECTRAL_LINE, color="0.6", lw=0.8, ls=":")
     ax.axhline(CONSTANT_ENVELOPE, color="0.6", lw=0.8, ls=":")
     ax.set(xlabel="share of the strongest line of iq²", ylabel="envelope std / mean")
