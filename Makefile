@@ -13,7 +13,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --compile-bytecode -r requirements.lock -e .
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock -e .
 	touch $@
 
 reproduce: $(INSTALLED)
