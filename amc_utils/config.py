@@ -6,9 +6,9 @@ import ast
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amc_utils.labels import expand_modulations, snr_grid
 
@@ -61,7 +61,7 @@ class DataParameters(Parameters):
     channels: list[str]
     image_size: int = Field(ge=8, le=1024)
     profile: str
-    seed: int = NotNegative
+    seed: int = Field(ge=0, lt=2**63)
 
     @field_validator("data_path")
     @classmethod
@@ -97,6 +97,12 @@ class ExplorationParameters(DataParameters):
 
     example: str
 
+    @model_validator(mode="after")
+    def _example_selected(self) -> Self:
+        if self.example not in self.modulation_names:
+            raise ValueError(f"example must be one of {self.modulation_names}, got {self.example!r}")
+        return self
+
 
 class TrainingParameters(DataParameters):
     """Everything that a training run depends on."""
@@ -105,7 +111,7 @@ class TrainingParameters(DataParameters):
     network_options: dict[str, bool | int | float | str]
     dropout: float = Fraction
     task_weighting: Literal["log_variance", "equal", "sum"]
-    snr_loss_weights: list[float] = Field(min_length=2, max_length=2)
+    snr_loss_weights: list[Annotated[float, NotNegative]] = Field(min_length=2, max_length=2)
     optimizer: Literal["adamw", "adam"]
     learning_rate: float = Positive
     weight_decay: float = NotNegative
@@ -121,11 +127,8 @@ class TrainingParameters(DataParameters):
     @field_validator("snr_loss_weights")
     @classmethod
     def _some_weight(cls, value: list[float]) -> list[float]:
-        if min(value) < 0 or max(value) <= 0:
-            raise ValueError(
-                f"snr_loss_weights must be [cross-entropy, distance], none negative, one above 0, "
-                f"got {value}"
-            )
+        if max(value) <= 0:
+            raise ValueError(f"snr_loss_weights must have one weight above 0, got {value}")
         return value
 
     @field_validator("resume_from")
@@ -169,6 +172,6 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     else:
         requirement = first["msg"].removeprefix("Input should ")
         text = f"{name} must {requirement}, got {first['input']!r}"
-        if isinstance(first["input"], str) and first["type"].endswith(("_type", "_parsing")):
+        if isinstance(first["input"], str) and first["type"].startswith("float"):
             text += "; write a number without quotes, in YAML as 1.0e-4"
     return text + (f" (and {len(others)} more)" if others else "")

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Half width of the picture in units of the root mean power of the frame [training log].
+# Half width of the picture, as in the runs under test. Frames are drawn as they are: synthetic ones
+# have unit mean power, and notebook 01 measures that of a file.
 WINDOW = 2.5
 # On a CPU the pictures of this many frames at 224 x 224 stay in the cache while they are drawn.
 _FRAMES_IN_CACHE = 32
 
 
 def _to_8_bit_of_maximum(counts: Tensor) -> Tensor:
-    """Counts over the frame's largest count, rounded to 8 bits: the training log's PNG pictures."""
+    """Counts over the frame's largest count, rounded to 8 bits: the picture of the runs under test."""
     return (counts * (255 / counts.amax(1, keepdim=True).clamp_min(1))).round_().div_(255)
 
 
@@ -58,7 +59,7 @@ def constellation_images(
     the last, which holds its right edge. Samples outside the window are not counted, nor are NaNs.
 
     Args:
-        iq: complex64 [B, num_samples], unit mean power per frame.
+        iq: complex64 [B, num_samples], of about unit mean power.
         channels: names from CHANNELS.
         image_size: bins per axis.
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.

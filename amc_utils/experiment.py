@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from lightning.fabric import Fabric
 
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import check_channels
-from amc_utils.frames import Frames, Split
+from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
 from amc_utils.paths import Workspace
@@ -70,16 +71,25 @@ class Experiment:
         """Fabric on the best device there is, in the precision that the parameters ask for."""
         return Fabric(accelerator="auto", devices=1, precision=self.config.precision)
 
-    def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
-        """Trainer of the run, continued from the checkpoint that the parameters name, if any."""
+    def trainer(
+        self,
+        network: TwoHeadNetwork,
+        frames: Frames,
+        split: Split,
+        fabric: Fabric,
+        *,
+        resume_from: Path | str | None = None,
+    ) -> Trainer:
+        """Trainer of the run, continued from a checkpoint, by default the one the parameters name."""
         folder = self.workspace.checkpoints / self.name
         trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
-        if self.config.resume_from:
-            trainer.resume(self.config.resume_from)
+        checkpoint = resume_from or self.config.resume_from
+        if checkpoint:
+            trainer.resume(checkpoint)
         return trainer
 
     def finish(self, trainer: Trainer) -> Run:
-        """Measure the kept epoch on the test frames, once, and write the results folder."""
+        """Measure the kept epoch on the test frames and write the results folder."""
         trainer.load_best()
         predictions = trainer.evaluator.predict(trainer.split.test)
         metrics = metrics_table(predictions)
@@ -114,13 +124,18 @@ class Experiment:
                 "loss": trainer.evaluator.measure(trainer.split.test, "test")["test_loss"],
                 **test,
             },
-            "config": config.model_dump(exclude={"output_root"}),
+            # Where files lay on this machine is nobody's business; their names are.
+            "config": config.model_dump(exclude={"output_root"})
+            | {
+                "data_path": Path(config.data_path).name,
+                "resume_from": "/".join(Path(config.resume_from).parts[-2:]),
+            },
             "data": {
                 "description": frames.description,
                 "num_classes": frames.num_classes,
                 "source": frames.source,
                 "counts": trainer.split.counts,
-                "test_sha256": trainer.split.sha256,
+                "test_sha256": split_fingerprint(frames, trainer.split),
             },
             "network": {
                 "name": config.network,

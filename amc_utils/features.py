@@ -94,14 +94,47 @@ def level_table(frames: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns level (dB); power, power_low, power_high: median and 5 to 95 % range; measured_db,
         measured_db_low, measured_db_high: SNR of the level's mean ratio over digital frames, and the
-        5 to 95 % range of single frames (not a number where chance makes the ratio negative).
+        5 to 95 % range of single frames; -30 where chance makes the ratio smaller or negative.
     """
     rows = []
     for level, group in frames.groupby("level"):
         low, median, high = group["power"].quantile([0.05, 0.5, 0.95])
         ratio = group.loc[group["digital"], "snr_ratio"]
         ratios = [ratio.mean(), ratio.quantile(0.05), ratio.quantile(0.95)]
-        in_db = [10 * math.log10(value) if value > 0 else math.nan for value in ratios]
+        in_db = [10 * math.log10(max(value, 1e-3)) for value in ratios]
         rows.append((level, median, low, high, *in_db))
     names = [f"{name}{end}" for name in ("power", "measured_db") for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["level", *names])
+
+
+def snr_convention(levels: pd.DataFrame) -> tuple[str, float]:
+    """Whether SNR labels are per sample or Es/N0, decided from level_table between -10 and 20 dB.
+
+    The measured SNR is per sample. Labels that are Es/N0 lie 10 log10(samples per symbol), 9.03 dB,
+    above it.
+
+    Returns:
+        "SNR per sample", "Es/N0" or "undecided", and the median of measured minus label in dB.
+    """
+    seen = levels[levels["level"].between(-10, 20)]
+    offset_db = float((seen["measured_db"] - seen["level"]).median())
+    expected = {"SNR per sample": 0.0, "Es/N0": -10 * math.log10(SAMPLES_PER_SYMBOL)}
+    near = [name for name, shift in expected.items() if abs(offset_db - shift) < 2]
+    return (near[0] if near else "undecided"), offset_db
+
+
+def label_order(found: pd.DataFrame, lowest_db: int) -> str:
+    """Which list of names the labels follow: "corrected", "shipped", "neither" or "cannot tell".
+
+    Only classes for which the two lists promise different signatures decide.
+
+    Args:
+        found: columns found, promised, promised_shipped, a row a class.
+        lowest_db: lowest SNR among the frames looked at; below 20 dB noise hides the signatures.
+    """
+    apart = found[found["promised"] != found["promised_shipped"]]
+    if lowest_db < 20 or apart.empty:
+        return "cannot tell"
+    if (apart["found"] == apart["promised"]).all():
+        return "corrected"
+    return "shipped" if (apart["found"] == apart["promised_shipped"]).all() else "neither"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -127,10 +128,14 @@ class Split:
         """Frames in each part."""
         return {name: len(index) for name, index in vars(self).items()}
 
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of the test part: equal for runs tested on the same frames."""
-        return hashlib.sha256(self.test.cpu().numpy().tobytes()).hexdigest()
+
+def split_fingerprint(frames: Frames, split: Split) -> str:
+    """SHA-256 that two runs share if and only if they are tested on the same frames and classes."""
+    origin = [frames.modulations, frames.snr_grid_db, frames.source, len(frames)]
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    for numbers in (split.test, frames.cell[split.test]):
+        digest.update(numbers.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def stratified_split(frames: Frames, *, seed: int) -> Split:

@@ -25,7 +25,7 @@ def expected_distance(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def snr_loss(logits: Tensor, target: Tensor, *, weights: tuple[float, float]) -> Tensor:
-    """weights[0] * cross-entropy + weights[1] * expected distance in steps [training log]."""
+    """weights[0] * cross-entropy + weights[1] * expected distance in steps."""
     alpha, beta = weights
     return alpha * cross_entropy(logits.float(), target) + beta * expected_distance(logits, target)
 
@@ -38,7 +38,7 @@ class TaskWeighting(nn.Module):
     sum_i (1 + ln L_i) / 2, whatever the tasks mean.
 
     Source: Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", 2018,
-    equation 10, with the classification terms scaled as in [training log].
+    equation 7, with the factor 1/2 for both tasks.
     """
 
     def __init__(self, kind: Literal["log_variance", "equal", "sum"], num_tasks: int = 2) -> None:

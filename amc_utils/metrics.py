@@ -66,7 +66,10 @@ def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.Data
 
 
 def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Precision, recall and F1 of each modulation, in tidy rows like accuracy_table."""
+    """Precision, recall and F1 of each modulation, in tidy rows like accuracy_table.
+
+    num_frames is the number of frames of the class, also beside its precision.
+    """
     names = list(predictions["modulation"].cat.categories)
     scores = precision_recall_fscore_support(
         predictions["modulation"].astype(str),
@@ -165,7 +168,8 @@ def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int =
 def expected_calibration_error(table: pd.DataFrame) -> float:
     """Mean gap between confidence and accuracy over frames, from calibration_table.
 
-    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", 2017, eq. 3.
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", 2017, eq. 3,
+    here with bins of equal numbers of frames (adaptive bins) instead of equal width.
     """
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float(np.average(gap, weights=table["num_frames"]))

@@ -33,13 +33,13 @@ class TwoHeadNetwork(nn.Module):
         self,
         trunk: nn.Module,
         *,
+        width: int,
         num_modulations: int,
         num_snrs: int,
         dropout: float,
         snr_head: str = "linear",
     ) -> None:
         super().__init__()
-        width = trunk.num_features
         self.trunk = trunk
         self.dropout = nn.Dropout(dropout)
         self.modulation_head = nn.Linear(width, num_modulations)
@@ -97,6 +97,7 @@ def build_network(
     _check_image_size(name, trunk, image_size)
     return TwoHeadNetwork(
         trunk,
+        width=_feature_width(name, trunk, num_channels, image_size),
         num_modulations=num_modulations,
         num_snrs=num_snrs,
         dropout=dropout,
@@ -140,11 +141,24 @@ def _create_trunk(timm_name: str, num_channels: int, pretrained: bool, options: 
 
 def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
     """Transformers cut the picture into patches and Swin halves the map thrice; nothing may be lost."""
-    if not hasattr(trunk, "patch_embed"):
+    patch_size = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    if patch_size is None:
         return
     reductions = [info["reduction"] for info in getattr(trunk, "feature_info", [])]
-    step = max([trunk.patch_embed.patch_size[0], *reductions])
+    step = max([patch_size[0], *reductions])
     if image_size % step:
         raise ValueError(
             f"image_size must be a multiple of {step} for {name} with this patch size, got {image_size}"
         )
+
+
+@torch.no_grad()
+def _feature_width(name: str, trunk: nn.Module, num_channels: int, image_size: int) -> int:
+    """Pooled features of one picture; measured, since networks disagree on where they state it."""
+    trunk.eval()
+    try:
+        width = trunk(torch.zeros(1, num_channels, image_size, image_size)).shape[1]
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"{name} cannot take pictures of {image_size} px: {error}") from None
+    trunk.train()
+    return width

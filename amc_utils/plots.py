@@ -25,12 +25,18 @@ COLOUR_OF_FAMILY = {
 COLOUR_OF_TASK = {"joint": "#000000", "modulation": "#0072B2", "snr": "#D55E00"}
 LABEL_OF_TASK = {"joint": "joint", "modulation": "modulation", "snr": "SNR"}
 # Runs side by side differ by marker and line as well, for prints without colour.
-RUN_STYLES = (
-    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-    {"color": "#009E73", "marker": "^", "linestyle": "-."},
-    {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
-)
+_RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_RUN_MARKERS = "os^Dv<>P"
+_RUN_LINES = ("-", "--", "-.", ":")
+
+
+def run_style(number: int) -> dict[str, str]:
+    """Colour, marker and line of the run of that number among several."""
+    return {
+        "color": _RUN_COLOURS[number % len(_RUN_COLOURS)],
+        "marker": _RUN_MARKERS[number % len(_RUN_MARKERS)],
+        "linestyle": _RUN_LINES[number % len(_RUN_LINES)],
+    }
 
 
 def use_style() -> None:
@@ -92,14 +98,14 @@ def learning_curves(ax: Axes, history: pd.DataFrame, task: str) -> Axes:
 
 
 def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
-    """Learned share of each task against epoch, and the share that inverse losses predict."""
+    """Share of each task against epoch, and the share that inverse losses would give."""
     losses = history[["train_modulation_loss", "train_snr_loss"]]
     inverse = 1 / losses.to_numpy()
     predicted = inverse / inverse.sum(1, keepdims=True)
     for number, task in enumerate(("modulation", "snr")):
         style = {"color": COLOUR_OF_TASK[task]}
         label = LABEL_OF_TASK[task]
-        ax.plot(history["epoch"], history[f"weight_{task}"], "o-", label=f"{label}, learned", **style)
+        ax.plot(history["epoch"], history[f"weight_{task}"], "o-", label=f"{label}, used", **style)
         ax.plot(history["epoch"], predicted[:, number], "x:", label=f"{label}, inverse loss", **style)
     ax.set(xlabel="epoch", ylabel="task weight", ylim=(0, 1))
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -109,6 +115,7 @@ def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
 def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:
     """Shade a range of accuracies that somebody reports."""
     ax.axhspan(*band, color="0.85", lw=0, label=label, zorder=0)
+    ax.set_ylim(top=max(ax.get_ylim()[1], 1.1 * band[1]))
     return ax
 
 
@@ -116,8 +123,8 @@ def modulation_bars(ax: Axes, tables: dict[str, pd.DataFrame], metric: str) -> A
     """A metric of each modulation for several runs, coloured by family, runs apart by marker."""
     names = next(iter(tables.values()))["level"].tolist()
     for number, (run, table) in enumerate(tables.items()):
-        place = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * 0.22
-        marker = RUN_STYLES[number]["marker"]
+        place = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * 0.66 / len(tables)
+        marker = run_style(number)["marker"]
         # An empty series carries the legend entry, so that it has no family's colour.
         ax.plot([], [], marker, color="0.3", label=run)
         for x, (_, row) in zip(place, table.iterrows(), strict=True):

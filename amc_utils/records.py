@@ -98,7 +98,7 @@ def claim_run_name(wanted: str, results: Path) -> str:
 
 def list_runs(results: Path) -> list[Run]:
     """Finished runs, oldest first."""
-    runs = [Run(path.parent) for path in results.glob("*/run.json")]
+    runs = [Run(path.parent) for path in results.glob("[!.]*/run.json")]
     return sorted(runs, key=lambda run: (run.facts["started"], run.name))
 
 
@@ -129,7 +129,23 @@ def select_runs(results: Path, names: Sequence[str]) -> list[Run]:
 
 
 def _test_frames(run: Run) -> str:
-    return run.facts["data"]["test_sha256"] + json.dumps(run.facts["data"]["source"], sort_keys=True)
+    return run.facts["data"]["test_sha256"]
+
+
+def by_label(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by the name of their network, or by their own name where two share a network."""
+    networks = [run.facts["network"]["name"] for run in runs]
+    return {
+        network if networks.count(network) == 1 else run.name: run
+        for network, run in zip(networks, runs, strict=True)
+    }
+
+
+def differing_parameters(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """Parameters that are not the same in all runs, a row each; what a comparison compares."""
+    table = pd.DataFrame({label: pd.Series(run.facts["config"]) for label, run in runs.items()})
+    same = table.astype(str).nunique(axis=1) == 1
+    return table[~same].drop(index=["run_name", "resume_from"], errors="ignore")
 
 
 def environment() -> dict[str, Any]:

@@ -16,12 +16,26 @@ Training runs, newest first. Everything but the paragraphs headed *Reading* is g
 Accuracies are fractions of test frames with 95 % Wilson intervals. Every run is a single run.
 """
 _UNREAD = "_Not written yet: what was expected, what came, what it changes._"
-_READING = re.compile(r"^## Run ([^\n]+?)\n.*?^\*\*Reading\.\*\* (.*?)\s*(?=^## Run |\Z)", re.M | re.S)
+_READING = re.compile(r"^\*\*Reading[.:]?\*\*[.:]?\s*", re.M)
 
 
 def readings(text: str) -> dict[str, str]:
-    """Hand-written readings in a diary, by run name."""
-    return {name: reading for name, reading in _READING.findall(text) if reading != _UNREAD}
+    """Hand-written readings in a diary, by run name.
+
+    Raises:
+        ValueError: an entry without its paragraph, whose reading would be lost.
+    """
+    found = {}
+    for entry in re.split(r"^## Run ", text, flags=re.M)[1:]:
+        name, _, body = entry.partition("\n")
+        marker = _READING.search(body)
+        if not marker:
+            raise ValueError(
+                f"RUNLOG.md's entry {name!r} must have a paragraph that begins with **Reading.**, "
+                f"it has none; put it back, and keep '## Run' out of readings"
+            )
+        found[name] = body[marker.end() :].strip()
+    return {name: reading for name, reading in found.items() if reading != _UNREAD}
 
 
 def render(runs: list[Run], kept: dict[str, str]) -> str:
@@ -71,14 +85,20 @@ def _summary(runs: list[Run]) -> str:
 def _entry(run: Run) -> str:
     facts, config = run.facts, run.facts["config"]
     network, data, env = facts["network"], facts["data"], facts["environment"]
-    last = run.history.iloc[-1]
+    kept = facts["kept"]
+    learned = config["task_weighting"] == "log_variance"
+    weights = (
+        f"modulation {kept['weight_modulation']:.1%} (variance {kept['variance_modulation']:.3f}), "
+        f"SNR {kept['weight_snr']:.1%} (variance {kept['variance_snr']:.3f}), kept epoch"
+    )
     counts = ", ".join(f"{name} {count:,}" for name, count in data["counts"].items())
     alpha, beta = config["snr_loss_weights"]
     dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
     facts_lines = {
-        "Status": f"{facts['status']}, started {facts['started']}, {facts['seconds']:.0f} s",
+        "Status": f"{facts['status']}, started {facts['started']}",
+        "Training time": f"{facts['seconds']:.0f} s",
         "Notebook": f"{facts['notebook']}, profile {config['profile']}",
-        "Network": f"{network['name']} {network['options'] or ''}, {network['parameters']:,} "
+        "Network": f"{network['name']}{network['options'] or ''}, {network['parameters']:,} "
         f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per picture",
         "Resumed from": config["resume_from"] or "nothing",
         "Configuration": f"batch {config['batch_size']}, {config['optimizer']}, learning rate "
@@ -89,9 +109,7 @@ def _entry(run: Run) -> str:
         f"{alpha:g} cross-entropy + {beta:g} distance, pictures {'+'.join(config['channels'])} "
         f"at {config['image_size']} px",
         "Data": f"{data['description']}; {counts}",
-        "Task weights": f"modulation {last['weight_modulation']:.1%} (variance "
-        f"{last['variance_modulation']:.3f}), SNR {last['weight_snr']:.1%} (variance "
-        f"{last['variance_snr']:.3f})",
+        "Task weights": weights if learned else f"fixed ({config['task_weighting']})",
         "Kept epoch": f"{facts['best_epoch']} of {facts['epochs']}, by validation joint accuracy",
         "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
         "Commit": f"{env['commit'][:12]}{dirty}",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from amc_utils.constellation import WINDOW
 from amc_utils.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
 from amc_utils.labels import FAMILY_OF_MODULATION
-from amc_utils.plots import COLOUR_OF_FAMILY
+from amc_utils.plots import COLOUR_OF_FAMILY, figure
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 
 
@@ -81,3 +84,15 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.set(xlabel="share of the strongest line of iq²", ylabel="envelope std / mean")
     ax.set(xlim=(0, 1), ylim=(0, None))
     return ax
+
+
+def gallery(pictures: np.ndarray, names: Sequence[str]) -> Figure:
+    """Page-wide figure of pictures [N, H, W] with their names, nine a row."""
+    num_rows = -(-len(pictures) // 9)
+    columns = min(len(pictures), 9)
+    fig, axes = figure("page", 1.0 * num_rows + 0.2, num_rows, columns, squeeze=False)
+    for ax in axes.flat[len(pictures) :]:
+        ax.set_axis_off()
+    for ax, name, picture in zip(axes.flat, names, pictures, strict=False):
+        image(ax, picture, ticks=False).set_title(name)
+    return fig

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from amc_utils.config import TrainingParameters
 from amc_utils.evaluation import Evaluator, means, tally
-from amc_utils.frames import Frames, Split
+from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import TwoHeadNetwork
 from amc_utils.paths import replacing
@@ -60,8 +60,12 @@ class Trainer:
             )
         self.weighting = TaskWeighting(config.task_weighting).to(fabric.device)
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-        learned = [p for p in (*network.parameters(), *self.weighting.parameters()) if p.requires_grad]
-        optimizer = kind(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # Decay would pull the task weights towards one half, whatever the losses say.
+        groups = [
+            {"params": list(network.parameters()), "weight_decay": config.weight_decay},
+            {"params": list(self.weighting.parameters()), "weight_decay": 0.0},
+        ]
+        optimizer = kind(groups, lr=config.learning_rate)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.scheduler = self._make_scheduler()
         self.evaluator = Evaluator(self.network, self.weighting, frames, config)
@@ -186,7 +190,7 @@ class Trainer:
             "history": self.history,
             "epoch_seconds": self.epoch_seconds,
             "config": self.config.model_dump(),
-            "frames": [self.split.sha256, self.frames.source],
+            "frames": split_fingerprint(self.frames, self.split),
         }
         with replacing(path) as temporary:
             self.fabric.save(temporary, self._state() | facts)
@@ -213,18 +217,22 @@ class Trainer:
     def load_best(self) -> None:
         """Restore network and task weights of the epoch with the best validation joint accuracy."""
         kept = {"network": self.network, "weighting": self.weighting}
-        self.fabric.load(self.best_checkpoint, kept, weights_only=True)
+        rest = self.fabric.load(self.best_checkpoint, kept, weights_only=True)
+        if len(rest["history"]) != self.best_row["epoch"]:
+            best = self.best_row["epoch"]
+            raise ValueError(f"{self.best_checkpoint} must hold epoch {best}, the best, and does not")
 
     @property
     def best_row(self) -> dict[str, float]:
-        """The history's row of that epoch; of equals the earliest, as saved."""
+        """Row of the history with the best validation joint accuracy; of equals the earliest."""
         return max(self.history, key=lambda row: row["validation_joint_accuracy"])
 
     def _check_same_run(self, path: Path, facts: dict[str, Any]) -> None:
         if not {"history", "config", "frames"} <= facts.keys():
             raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
         done = len(facts["history"])
-        if done >= self.config.num_epochs:
+        restoring = path.parent.resolve() == self.folder.resolve()
+        if done > self.config.num_epochs or (done == self.config.num_epochs and not restoring):
             raise ValueError(
                 f"num_epochs must exceed the {done} epochs that {path} has behind it, "
                 f"got {self.config.num_epochs}"
@@ -237,5 +245,5 @@ class Trainer:
                     f"{name} must stay {value!r} to resume from {path}, got {mine[name]!r}; "
                     f"leave resume_from empty to start a new run"
                 )
-        if facts["frames"] != [self.split.sha256, self.frames.source]:
+        if facts["frames"] != split_fingerprint(self.frames, self.split):
             raise ValueError(f"{path} was trained on other frames; resume needs the same data and seed")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from amc_utils import data
 from amc_utils.data import read_radioml, write_radioml
-from amc_utils.features import signature, snr_ratio
-from amc_utils.frames import Frames, stratified_split, synthesise_frames
+from amc_utils.features import label_order, level_table, signature, snr_convention, snr_ratio
+from amc_utils.frames import Frames, split_fingerprint, stratified_split, synthesise_frames
 from amc_utils.labels import (
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
@@ -47,6 +48,62 @@ def written(small_frames, tmp_path_factory):
     path = tmp_path_factory.mktemp("radioml") / "frames.h5"
     write_radioml(path, small_frames)
     return path
+
+
+def test_label_order_is_the_one_the_data_follow():
+    """Typed out, so that no slip in the module goes unnoticed [radioML/dataset, issue 25]."""
+    order = (
+        "OOK 4ASK 8ASK BPSK QPSK 8PSK 16PSK 32PSK 16APSK 32APSK 64APSK 128APSK 16QAM 32QAM 64QAM "
+        "128QAM 256QAM AM-SSB-WC AM-SSB-SC AM-DSB-WC AM-DSB-SC FM GMSK OQPSK"
+    )
+    assert tuple(order.split()) == RADIOML_2018_MODULATIONS
+
+
+def test_first_of_the_pair_is_in_phase(written, small_frames):
+    """A hand-written row, read back: real part from column 0."""
+    with h5py.File(written) as file:
+        row = file["X"][0]
+    iq = small_frames.iq(torch.tensor([0]))[0]
+    np.testing.assert_array_equal(iq.real.numpy(), row[:, 0])
+    np.testing.assert_array_equal(iq.imag.numpy(), row[:, 1])
+
+
+def levels_of(frames, shift_db=0.0):
+    index = torch.arange(len(frames))
+    level = torch.tensor(frames.snr_grid_db)[frames.snr_index] + shift_db
+    ratio = snr_ratio(frames.iq(index))
+    return level_table(
+        pd.DataFrame({"level": level, "power": 1.0, "snr_ratio": ratio, "digital": True})
+    )
+
+
+def test_snr_convention_is_told_apart():
+    frames = synthesise_frames(
+        modulations=("QPSK", "16QAM"), snr_grid_db=(0, 4, 8), num_frames_per_cell=30, seed=1
+    )
+    verdict, offset = snr_convention(levels_of(frames))
+    assert (verdict, offset) == ("SNR per sample", pytest.approx(0, abs=0.3))
+    # The same frames under labels that are Es/N0 of 8 samples per symbol.
+    verdict, offset = snr_convention(levels_of(frames, 9.03))
+    assert (verdict, offset) == ("Es/N0", pytest.approx(-9.03, abs=0.3))
+    assert snr_convention(levels_of(frames, 5.0))[0] == "undecided"
+    assert snr_convention(levels_of(frames, 25.0))[0] == "undecided"
+
+
+@pytest.mark.parametrize("truth", ["corrected", "shipped"])
+def test_label_order_verdict(truth):
+    rows = []
+    for right, shipped in zip(RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, strict=True):
+        promised, promised_shipped = (SIGNATURE_OF_MODULATION[n] for n in (right, shipped))
+        rows.append(
+            (promised if truth == "corrected" else promised_shipped, promised, promised_shipped)
+        )
+    table = pd.DataFrame(rows, columns=["found", "promised", "promised_shipped"])
+    assert label_order(table, lowest_db=26) == truth
+    assert label_order(table, lowest_db=10) == "cannot tell"
+    assert label_order(table[table["promised"] == table["promised_shipped"]], 26) == "cannot tell"
+    table.loc[table["promised"] != table["promised_shipped"], "found"] = "something else"
+    assert label_order(table, lowest_db=26) == "neither"
 
 
 def test_labels_are_the_published_counts():
@@ -184,8 +241,28 @@ def test_split_depends_on_labels_and_seed_alone(small_frames):
         small_frames.snr_grid_db,
         {"label": "other"},
     )
-    assert stratified_split(small_frames, seed=1).sha256 == stratified_split(noise, seed=1).sha256
-    assert stratified_split(small_frames, seed=1).sha256 != stratified_split(noise, seed=2).sha256
+    ours = stratified_split(small_frames, seed=1)
+    same, other = (stratified_split(noise, seed=seed) for seed in (1, 2))
+    assert torch.equal(ours.test, same.test)
+    assert torch.equal(ours.validation, same.validation)
+    assert not torch.equal(ours.test, other.test)
+
+
+def test_fingerprint_tells_classes_and_sources_apart():
+    def fingerprint(modulations, grid, seed=1):
+        frames = synthesise_frames(
+            modulations=modulations, snr_grid_db=grid, num_frames_per_cell=10, seed=seed
+        )
+        return split_fingerprint(frames, stratified_split(frames, seed=1))
+
+    ours = fingerprint(("BPSK", "QPSK"), (0, 10))
+    assert ours == fingerprint(("BPSK", "QPSK"), (0, 10))
+    others = {
+        fingerprint(("16QAM", "64QAM"), (0, 10)),
+        fingerprint(("BPSK", "QPSK"), (-20, 30)),
+        fingerprint(("BPSK", "QPSK"), (0, 10), seed=2),
+    }
+    assert len(others | {ours}) == 4
 
 
 def test_split_of_small_cells_keeps_its_proportions():

@@ -62,6 +62,17 @@ def test_gradient_equals_finite_difference_and_is_not_zero(weights, rng):
         assert float(logits.grad[place]) == pytest.approx(float(up - down) / (2 * step), abs=1e-4)
 
 
+def test_snr_loss_weighs_cross_entropy_first_and_distance_second():
+    """Uniform logits over 5 levels, true level 0: cross-entropy ln 5, expected distance 2."""
+    logits, target = torch.zeros(1, 5), torch.tensor([0])
+    for weights, expected in {
+        (1.0, 0.0): math.log(5),
+        (0.0, 1.0): 2,
+        (2.0, 0.5): 2 * math.log(5) + 1,
+    }.items():
+        assert snr_loss(logits, target, weights=weights).item() == pytest.approx(expected)
+
+
 def test_weighting_gradient_reaches_losses_and_log_variances():
     weighting = TaskWeighting("log_variance")
     losses = torch.tensor([2.0, 0.5], requires_grad=True)

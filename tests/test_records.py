@@ -16,9 +16,10 @@ from amc_utils.paths import REPOSITORY, Workspace, replacing
 
 def finish_run(config):
     experiment = Experiment.start(config, "test_notebook")
-    frames = load_frames(config)
+    fabric = experiment.fabric()
+    frames = load_frames(config, device=fabric.device)
     split = stratified_split(frames, seed=config.seed)
-    trainer = experiment.trainer(experiment.network(), frames, split, experiment.fabric())
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     list(trainer.fit())
     return experiment.finish(trainer), trainer
 
@@ -107,6 +108,31 @@ def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished,
         records.select_runs(results, ["nobody"])
 
 
+def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
+    newer, _ = finish_run(make_config(num_epochs=1, learning_rate=0.01))
+    labelled = records.by_label([finished[0], newer])
+    assert set(labelled) == {"first-run", newer.name}
+    assert records.differing_parameters(labelled).index.tolist() == ["learning_rate"]
+    assert list(records.by_label([newer])) == ["resnet18"]
+
+
+def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):
+    """The last epoch is not the best; test loss and predictions must come from the best."""
+    experiment = Experiment.start(make_config(num_epochs=2), "test_notebook")
+    fabric = experiment.fabric()
+    frames = load_frames(experiment.config, device=fabric.device)
+    split = stratified_split(frames, seed=experiment.config.seed)
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
+    losses = []
+    for row in trainer.fit():
+        losses.append(trainer.evaluator.measure(split.test, "test")["test_loss"])
+        row["validation_joint_accuracy"] = 1.0 / row["epoch"]
+    assert losses[0] != losses[1]
+    run = experiment.finish(trainer)
+    assert run.facts["best_epoch"] == 1
+    assert run.facts["test"]["loss"] == losses[0]
+
+
 def test_nothing_to_select_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 02 or 03 first"):
         records.select_runs(tmp_path, [])
@@ -142,6 +168,13 @@ def test_reading_survives_the_loss_of_its_run(finished):
     kept = {"lost-run": "It was instructive."}
     text = runlog.render(records.list_runs(workspace.results), kept)
     assert runlog.readings(text) == kept
+
+
+def test_readings_are_never_lost_or_swapped():
+    text = "## Run a\n- fact\n\n**Reading.**\nFirst.\n\n## Run b\n\n**Reading**: Second.\n"
+    assert runlog.readings(text) == {"a": "First.", "b": "Second."}
+    with pytest.raises(ValueError, match="entry 'a' must have a paragraph"):
+        runlog.readings(text.replace("**Reading.**", "Reading:"))
 
 
 def test_committed_diary_is_that_of_the_committed_results():

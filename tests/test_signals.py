@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import chisquare, norm
 
 from amc_utils.channel import FRAMES_PER_BLOCK, Channel, ChannelState
 from amc_utils.labels import DIGITAL_MODULATIONS
@@ -78,6 +78,36 @@ def test_symbol_maps_have_distinct_points_of_unit_power(name):
 def test_apsk_rings_are_those_of_the_standard(name, ratios):
     radii = np.unique(np.abs(symbol_map(name)).round(6))
     np.testing.assert_allclose(radii / radii[0], ratios, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "ring", "first_degree", "step_degree"),
+    [
+        ("16APSK", 0, 45, 90),
+        ("16APSK", 1, 15, 30),
+        ("32APSK", 1, 15, 30),
+        ("32APSK", 2, 0, 22.5),
+        ("64APSK", 2, 9, 18),
+        ("64APSK", 3, 180 / 28, 360 / 28),
+        ("128APSK", 0, 332 / 28, None),
+    ],
+)
+def test_apsk_phases_are_those_of_the_standard(name, ring, first_degree, step_degree):
+    points = symbol_map(name)
+    radii = np.unique(np.abs(points).round(6))
+    on_ring = points[np.abs(points).round(6) == radii[ring]]
+    degrees = np.sort(np.rad2deg(np.angle(on_ring)) % 360).round(6) % 360
+    assert np.sort(degrees)[0] == pytest.approx(first_degree, abs=1e-4)
+    if step_degree:
+        np.testing.assert_allclose(np.diff(np.sort(degrees)), step_degree, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DIGITAL_MODULATIONS)
+def test_every_symbol_is_sent_equally_often(name):
+    sent = make(256, name).symbols.flatten().numpy()
+    nearest = np.abs(sent[:, None] - symbol_map(name)).argmin(1)
+    counts = np.bincount(nearest, minlength=len(symbol_map(name)))
+    assert chisquare(counts).pvalue > 1e-4
 
 
 def test_analogue_modulation_is_refused():

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from lightning.fabric import Fabric
+from torch.nn.functional import cross_entropy
 
+from amc_utils.constellation import constellation_images
 from amc_utils.data import load_frames, write_radioml
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
@@ -127,6 +129,104 @@ def test_network_learns_and_the_best_epoch_is_kept(make_config, tmp_path):
     trainer.load_best()
     measured = trainer.evaluator.measure(trainer.split.validation, "validation")
     assert measured == {name: trainer.best_row[name] for name in measured}
+
+
+def script_validation(trainer, monkeypatch, scores):
+    """Let the validation accuracies of the epochs be `scores`, whatever the network does."""
+    measure = trainer.evaluator.measure
+
+    def scripted(index, prefix):
+        row = measure(index, prefix)
+        if prefix == "validation":
+            row["validation_joint_accuracy"] = scores[len(trainer.history)]
+        return row
+
+    monkeypatch.setattr(trainer.evaluator, "measure", scripted)
+
+
+def test_best_epoch_in_the_middle_is_kept_across_a_resume(make_config, tmp_path, monkeypatch):
+    """The best epoch is the first after the resume, neither the last nor the one resumed from."""
+    scores = [0.1, 0.2, 0.9, 0.3]
+    first = make_trainer(make_config(num_epochs=2), tmp_path / "first")
+    script_validation(first, monkeypatch, scores)
+    list(first.fit())
+    second = make_trainer(make_config(num_epochs=4), tmp_path / "second")
+    second.resume(first.last_checkpoint)
+    script_validation(second, monkeypatch, scores)
+    weights = {}
+    for row in second.fit():
+        weights[row["epoch"]] = second.network.snr_head.weight.detach().clone()
+    # A run restored from its own last checkpoint keeps its own best one.
+    again = make_trainer(make_config(num_epochs=4), tmp_path / "second")
+    again.resume(second.last_checkpoint)
+    again.load_best()
+    assert again.best_row["epoch"] == 3
+    assert torch.equal(again.network.snr_head.weight, weights[3])
+    assert not torch.equal(weights[3], weights[4])
+
+
+def test_best_checkpoint_of_another_epoch_is_refused(make_config, tmp_path, monkeypatch):
+    trainer = make_trainer(make_config(num_epochs=2), tmp_path)
+    script_validation(trainer, monkeypatch, [0.9, 0.1])
+    list(trainer.fit())
+    trainer.save(trainer.best_checkpoint)
+    with pytest.raises(ValueError, match="must hold epoch 1"):
+        trainer.load_best()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_epoch_equals_a_plain_loop(make_config, tmp_path, weight_decay):
+    """Same batches, same optimiser, written out without any of the trainer's helpers."""
+    config = make_config(dropout=0.0, weight_decay=weight_decay, num_epochs=1, task_weighting="sum")
+    trainer, plain = (make_trainer(config, tmp_path) for _ in range(2))
+    batches = trainer._order(0).split(16)
+    network, frames = plain.network.module, plain.frames
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=weight_decay)
+    network.train()
+    losses = []
+    for batch in batches:
+        iq = torch.view_as_complex(frames.iq_pairs[batch])
+        logits = network(constellation_images(iq, ["counts_8_bit"], 32))
+        steps = (torch.arange(2) - frames.snr_index[batch][:, None]).abs()
+        distance = (logits.snr.softmax(1) * steps).sum(1).mean()
+        modulation = cross_entropy(logits.modulation, frames.modulation[batch])
+        loss = modulation + cross_entropy(logits.snr, frames.snr_index[batch]) + 0.1 * distance
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    (row,) = trainer.fit()
+    assert row["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    for ours, theirs in zip(trainer.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_train_eval_measures_training_frames(make_config, tmp_path, monkeypatch):
+    trainer = make_trainer(make_config(), tmp_path)
+    looked_at = {}
+    measure = trainer.evaluator.measure
+    monkeypatch.setattr(
+        trainer.evaluator,
+        "measure",
+        lambda index, prefix: looked_at.update({prefix: set(index.tolist())}) or measure(index, prefix),
+    )
+    next(trainer.fit())
+    assert looked_at["train_eval"] <= set(trainer.split.train.tolist())
+    assert looked_at["validation"] == set(trainer.split.validation.tolist())
+    assert len(looked_at["train_eval"]) == len(looked_at["validation"])
+
+
+def test_dropout_acts_in_training_and_seed_draws_the_weights(make_config):
+    network = Experiment.start(make_config(dropout=0.5), "test").network()
+    pictures = torch.rand(4, 1, 32, 32)
+    network.eval()
+    assert torch.equal(network(pictures).snr, network(pictures).snr)
+    network.trunk.eval()
+    network.dropout.train()
+    assert not torch.equal(network(pictures).snr, network(pictures).snr)
+    same, other = (Experiment.start(make_config(seed=seed), "test").network() for seed in (5, 6))
+    assert torch.equal(network.snr_head.weight, same.snr_head.weight)
+    assert not torch.equal(network.snr_head.weight, other.snr_head.weight)
 
 
 def test_predictions_agree_with_measured_accuracy(make_config, tmp_path):
