@@ -48,7 +48,7 @@ class Experiment:
         """
         workspace = Workspace.at(config.output_root)
         name = claim_run_name(config.run_name, workspace.results)
-        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)
 
     def network(self) -> TwoHeadNetwork:

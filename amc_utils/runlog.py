@@ -95,10 +95,11 @@ def _entry(run: Run) -> str:
     alpha, beta = config["snr_loss_weights"]
     dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
     facts_lines = {
-        "Status": f"{facts['status']}, started {facts['started']}",
+        "Status": f"{facts['status']}, started {facts['started'][:19]} UTC",
         "Training time": f"{facts['seconds']:.0f} s",
         "Notebook": f"{facts['notebook']}, profile {config['profile']}",
-        "Network": f"{network['name']}{network['options'] or ''}, {network['parameters']:,} "
+        "Network": f"{' '.join([network['name'], str(network['options'] or '')]).strip()}, "
+        f"{network['parameters']:,} "
         f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per picture",
         "Resumed from": config["resume_from"] or "nothing",
         "Configuration": f"batch {config['batch_size']}, {config['optimizer']}, learning rate "
