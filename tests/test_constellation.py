@@ -60,7 +60,7 @@ def test_eight_bit_channel_is_count_over_maximum(rng):
 def test_log_channel_is_log_count(rng):
     iq = torch.randn(5, 1024, dtype=torch.complex64, generator=rng)
     expected = np.log1p(reference_counts(iq, 48)) / np.log(1025)
-    np.testing.assert_allclose(constellation_images(iq, ["log_counts"], 48)[:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(constellation_images(iq, ["raw"], 48)[:, 0], expected, atol=1e-6)
 
 
 def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
@@ -73,7 +73,7 @@ def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
 
 
 def test_row_is_quadrature_and_column_is_in_phase():
-    picture = constellation_images(torch.full((1, 1024), 1.0 - 2.0j), ["log_counts"], 5)[0, 0]
+    picture = constellation_images(torch.full((1, 1024), 1.0 - 2.0j), ["raw"], 5)[0, 0]
     assert picture.nonzero().tolist() == [[0, 3]]
 
 
@@ -86,5 +86,5 @@ def test_unknown_channel_is_refused(channels):
 def test_buffer_of_wrong_shape_is_refused():
     with pytest.raises(ValueError, match="out must have the shape"):
         constellation_images(
-            torch.zeros(1, 16, dtype=torch.complex64), ["log_counts"], 8, out=torch.zeros(1, 1, 9, 9)
+            torch.zeros(1, 16, dtype=torch.complex64), ["raw"], 8, out=torch.zeros(1, 1, 9, 9)
         )
