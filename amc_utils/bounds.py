@@ -79,7 +79,9 @@ def genie_frames(
         mine = modulation == number
         symbols[mine] = points[(uniform[mine] * len(points)).long()].to(torch.complex64)
     zero = torch.zeros(size, device=device)
-    rolloff = torch.lerp(*torch.tensor(channel.rolloff_range, device=device), torch.rand(size, **options))
+    rolloff = torch.lerp(
+        *torch.tensor(channel.rolloff_range, device=device), torch.rand(size, **options)
+    )
     state = ChannelState(rolloff, zero, zero, zero, zero)
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)

@@ -112,14 +112,14 @@ class TrainingParameters(DataParameters):
     dropout: float = Fraction
     task_weighting: Literal["log_variance", "equal", "sum"]
     snr_loss_weights: list[Annotated[float, NotNegative]] = Field(min_length=2, max_length=2)
-    optimizer: Literal["adamw", "adam"]
     learning_rate: float = Positive
     weight_decay: float = NotNegative
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "one_cycle"]
     gradient_clip: float = NotNegative
     batch_size: int = Field(ge=2)
     num_epochs: int = Count
     shuffle: bool
+    fresh_frames: bool
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
     resume_from: str
@@ -130,6 +130,15 @@ class TrainingParameters(DataParameters):
         if max(value) <= 0:
             raise ValueError(f"snr_loss_weights must have one weight above 0, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _fresh_frames_can_be_drawn(self) -> Self:
+        if self.fresh_frames and self.data_path:
+            raise ValueError(
+                f"fresh_frames must be false with a file, which has no new ones; got data_path "
+                f"{self.data_path!r}"
+            )
+        return self
 
     @field_validator("resume_from")
     @classmethod

@@ -137,16 +137,23 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 }
 
 
-def check_channels(channels: Sequence[str]) -> None:
-    """Refuse an empty list and names that are no channel.
+CHANNEL_GROUPS = {
+    "stack": ("raw", "synchronised", "aligned", "differential", "polar", "noise"),
+}
+
+
+def expand_channels(channels: Sequence[str]) -> tuple[str, ...]:
+    """Names of channels with the groups expanded.
 
     Raises:
         ValueError: see above.
     """
-    unknown = [name for name in channels if name not in CHANNELS]
+    unknown = [name for name in channels if name not in (*CHANNELS, *CHANNEL_GROUPS)]
     if unknown or not channels:
         got = repr(unknown[0]) if unknown else "an empty list"
-        raise ValueError(f"channels must be some of {', '.join(CHANNELS)}, got {got}")
+        known = ", ".join([*CHANNEL_GROUPS, *CHANNELS])
+        raise ValueError(f"channels must be some of {known}, got {got}")
+    return tuple(member for name in channels for member in CHANNEL_GROUPS.get(name, (name,)))
 
 
 def constellation_images(
@@ -154,20 +161,21 @@ def constellation_images(
 ) -> Tensor:
     """Pictures of a batch, float32 [B, C, image_size, image_size] in [0, 1].
 
-    Row r of a picture is the quadrature bin, column c the in-phase bin, both ascending, so show it
-    with origin="lower". The bins are those of numpy.histogram2d over [-2.5, 2.5]^2: half open but for
-    the last, which holds its right edge. Samples outside the window are not counted, nor are NaNs.
+    Row r of a picture is the bin of the imaginary part (quadrature), column c that of the real part
+    (in-phase), both ascending, so show it with origin="lower". The bins are those of
+    numpy.histogram2d over [-2.5, 2.5]^2: half open but for the last, which holds its right edge.
+    Points outside the window are not counted, nor are NaNs.
 
     Args:
         iq: complex64 [B, num_samples], of about unit mean power.
-        channels: names from CHANNELS.
+        channels: names from CHANNELS or CHANNEL_GROUPS.
         image_size: bins per axis.
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.
 
     Raises:
         ValueError: unknown channel, or `out` of another shape.
     """
-    check_channels(channels)
+    channels = expand_channels(channels)
     shape = (len(iq), len(channels), image_size, image_size)
     if out is None:
         out = torch.empty(shape, device=iq.device)
@@ -196,9 +204,9 @@ def _draw(points: Tensor, grey: Callable[[Tensor], Tensor], out: Tensor) -> None
 
 
 def pixel_index(iq: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Flat pixel of each sample, int64 [B, num_samples], and 1 for samples inside the window, else 0.
+    """Flat pixel of each point, int64 [B, P], and 1 for points inside the window, else 0.
 
-    Samples outside are given some pixel of the picture, to be counted with weight 0.
+    Points outside are given some pixel of the picture, to be counted with weight 0.
     """
     in_phase, quadrature = iq.real.contiguous(), iq.imag.contiguous()
     inside = torch.maximum(in_phase.abs(), quadrature.abs()) <= WINDOW

@@ -36,7 +36,8 @@ class Evaluator:
     def draw(self, batch: Tensor) -> Tensor:
         """Pictures of some frames, float32 [B, C, H, W], drawn on the device."""
         iq = self.frames.iq(batch)
-        return constellation_images(iq, self.config.channels, self.config.image_size)
+        images = constellation_images(iq, self.config.channels, self.config.image_size)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from amc_utils.config import TrainingParameters
-from amc_utils.constellation import check_channels
+from amc_utils.constellation import expand_channels
 from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
@@ -54,12 +54,12 @@ class Experiment:
     def network(self) -> TwoHeadNetwork:
         """Untrained network that the parameters describe, its weights drawn by their seed."""
         config = self.config
-        check_channels(config.channels)
+        num_channels = len(expand_channels(config.channels))
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             return build_network(
                 config.network,
-                num_channels=len(config.channels),
+                num_channels=num_channels,
                 image_size=config.image_size,
                 num_modulations=len(config.modulation_names),
                 num_snrs=len(config.snr_grid_db),
@@ -141,9 +141,7 @@ class Experiment:
                 "name": config.network,
                 "options": config.network_options,
                 "parameters": count_parameters(trainer.network),
-                "flops_per_frame": count_flops(
-                    trainer.network, len(config.channels), config.image_size
-                ),
+                "flops_per_frame": count_flops(trainer.network),
             },
             "environment": environment(),
         }

@@ -99,20 +99,32 @@ def synthesise_frames(
     index = torch.arange(len(modulations) * num_levels * num_frames_per_cell, device=device)
     cell = index // num_frames_per_cell
     modulation, snr_index = cell // num_levels, cell % num_levels
-    grid = torch.tensor(snr_grid_db, device=device)
     iq_pairs = torch.empty(len(index), NUM_SAMPLES, 2, device=device, dtype=dtype)
+    source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
+    frames = Frames(iq_pairs, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
+    redraw_frames(frames, index, 0)
+    return frames
+
+
+def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
+    """Overwrite synthetic frames by others of the same cells, channel and seed.
+
+    Args:
+        frames: synthetic frames; changed in place.
+        index: int64, the frames to draw anew.
+        generation: number of the drawing; 0 gives the frames that the set began with.
+    """
+    grid = torch.tensor(frames.snr_grid_db, device=frames.device)
     for part in index.split(_CHUNK):
         made = generate_frames(
-            part,
-            modulation[part],
-            grid[snr_index[part]],
-            modulations=modulations,
-            seed=seed,
-            channel=channel,
+            part + generation * len(frames),
+            frames.modulation[part],
+            grid[frames.snr_index[part]],
+            modulations=frames.modulations,
+            seed=frames.source["seed"],
+            channel=Channel(**frames.source["generator"]),
         )
-        iq_pairs[part] = torch.view_as_real(made.iq).to(dtype)
-    source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
-    return Frames(iq_pairs, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
+        frames.iq_pairs[part] = torch.view_as_real(made.iq).to(frames.iq_pairs.dtype)
 
 
 @dataclass(frozen=True)

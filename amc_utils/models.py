@@ -27,12 +27,17 @@ class Logits(NamedTuple):
 
 
 class TwoHeadNetwork(nn.Module):
-    """Shared trunk, dropout, one head a task."""
+    """Shared trunk, dropout, one head a task.
+
+    Attributes:
+        input_shape: channels, height and width of a picture.
+    """
 
     def __init__(
         self,
         trunk: nn.Module,
         *,
+        input_shape: tuple[int, int, int],
         width: int,
         num_modulations: int,
         num_snrs: int,
@@ -40,6 +45,7 @@ class TwoHeadNetwork(nn.Module):
         snr_head: str = "linear",
     ) -> None:
         super().__init__()
+        self.input_shape = input_shape
         self.trunk = trunk
         self.dropout = nn.Dropout(dropout)
         self.modulation_head = nn.Linear(width, num_modulations)
@@ -97,6 +103,7 @@ def build_network(
     _check_image_size(name, trunk, image_size)
     return TwoHeadNetwork(
         trunk,
+        input_shape=(num_channels, image_size, image_size),
         width=_feature_width(name, trunk, num_channels, image_size),
         num_modulations=num_modulations,
         num_snrs=num_snrs,
@@ -110,13 +117,13 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def count_flops(network: nn.Module, num_channels: int, image_size: int) -> int:
+def count_flops(network: TwoHeadNetwork) -> int:
     """Floating-point operations of one forward pass of one picture; a multiply-add counts as two."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, num_channels, image_size, image_size, device=device))
+        network(torch.zeros(1, *network.input_shape, device=device))
     network.train(was_training)
     return counter.get_total_flops()
 

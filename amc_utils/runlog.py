@@ -102,7 +102,7 @@ def _entry(run: Run) -> str:
         f"{network['parameters']:,} "
         f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per picture",
         "Resumed from": config["resume_from"] or "nothing",
-        "Configuration": f"batch {config['batch_size']}, {config['optimizer']}, learning rate "
+        "Configuration": f"batch {config['batch_size']}, AdamW, learning rate "
         f"{config['learning_rate']:g} ({config['schedule']}), weight decay "
         f"{config['weight_decay']:g}, dropout {config['dropout']:g}, gradient clip "
         f"{config['gradient_clip'] or 'none'}, {'shuffled' if config['shuffle'] else 'fixed order'}, "

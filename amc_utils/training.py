@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from amc_utils.config import TrainingParameters
 from amc_utils.evaluation import Evaluator, means, tally
-from amc_utils.frames import Frames, Split, split_fingerprint
+from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import TwoHeadNetwork
 from amc_utils.paths import replacing
@@ -26,6 +26,8 @@ from amc_utils.paths import replacing
 # What a resumed run may change; anything else would make it another run.
 _FREE_ON_RESUME = {"num_epochs", "run_name", "resume_from", "output_root", "profile", "data_path"}
 _SECONDS_BETWEEN_UPDATES = 5
+# Share of the steps in which a one-cycle schedule raises the learning rate.
+_WARM_UP = 0.15
 
 
 class Trainer:
@@ -59,13 +61,14 @@ class Trainer:
                 f"got {config.batch_size}"
             )
         self.weighting = TaskWeighting(config.task_weighting).to(fabric.device)
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
         # Decay would pull the task weights towards one half, whatever the losses say.
         groups = [
             {"params": list(network.parameters()), "weight_decay": config.weight_decay},
             {"params": list(self.weighting.parameters()), "weight_decay": 0.0},
         ]
-        optimizer = kind(groups, lr=config.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
+        network = network.to(memory_format=torch.channels_last)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.scheduler = self._make_scheduler()
         self.evaluator = Evaluator(self.network, self.weighting, frames, config)
@@ -76,6 +79,10 @@ class Trainer:
         if self.config.schedule == "constant":
             return torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         num_steps = self.config.num_epochs * self.steps_per_epoch
+        if self.config.schedule == "one_cycle":
+            return torch.optim.lr_scheduler.OneCycleLR(
+                self.optimizer, self.config.learning_rate, num_steps, pct_start=_WARM_UP
+            )
         return torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=num_steps)
 
     @property
@@ -123,6 +130,8 @@ class Trainer:
         epoch = len(self.history)
         # Dropout and order depend on seed and epoch alone, so a resumed run repeats them exactly.
         torch.manual_seed(int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0]))
+        if self.config.fresh_frames and epoch:
+            redraw_frames(self.frames, self.split.train, epoch)
         order = self._order(epoch if self.config.shuffle else 0)
         batches = order[: self.steps_per_epoch * self.config.batch_size].split(self.config.batch_size)
         learning_rate = self.scheduler.get_last_lr()[0]

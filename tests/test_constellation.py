@@ -65,7 +65,7 @@ def test_log_channel_is_log_count(rng):
 
 def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
     iq = torch.randn(70, 1024, dtype=torch.complex64, generator=rng)
-    out = torch.full((70, 2, 32, 32), 7.0)
+    out = torch.full((70, len(CHANNELS), 32, 32), 7.0)
     stack = constellation_images(iq, list(CHANNELS), 32, out=out)
     assert stack.data_ptr() == out.data_ptr()
     for number, name in enumerate(CHANNELS):
@@ -79,7 +79,7 @@ def test_row_is_quadrature_and_column_is_in_phase():
 
 @pytest.mark.parametrize("channels", [[], ["raw_pixels"]])
 def test_unknown_channel_is_refused(channels):
-    with pytest.raises(ValueError, match="channels must be some of counts_8_bit, log_counts"):
+    with pytest.raises(ValueError, match="channels must be some of stack, counts_8_bit, raw"):
         constellation_images(torch.zeros(1, 1024, dtype=torch.complex64), channels, 8)
 
 

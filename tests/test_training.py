@@ -245,7 +245,7 @@ def test_predictions_agree_with_measured_accuracy(make_config, tmp_path):
 
 
 def test_gradient_clip_bounds_the_step(make_config, tmp_path):
-    options = {"optimizer": "adam", "num_epochs": 1}
+    options = {"num_epochs": 1}
     free = make_trainer(make_config(**options), tmp_path / "free")
     clipped = make_trainer(make_config(gradient_clip=1e-3, **options), tmp_path / "clipped")
     for trainer in (free, clipped):
