@@ -131,7 +131,7 @@ def log_likelihoods(
     )
     num_candidates = min(num_candidates, len(snr_grid_db))
     for symbols, is_offset in ((output.aligned, False), (output.offset, True)):
-        fit = _energy_fit(symbols, output, symbol_snr)
+        fit = energy_fit(symbols, output, symbol_snr)
         chosen = fit.topk(num_candidates, dim=1).indices
         for number, name in enumerate(modulations):
             if (name == "OQPSK") != is_offset:
@@ -149,7 +149,7 @@ def log_likelihoods(
     return result
 
 
-def _energy_fit(symbols: Tensor, output: MatchedFilterOutput, symbol_snr: Tensor) -> Tensor:
+def energy_fit(symbols: Tensor, output: MatchedFilterOutput, symbol_snr: Tensor) -> Tensor:
     """Log-likelihood of each SNR level if symbols were Gaussian, [B, num_snrs]: energies alone."""
     num_symbols, num_noise = symbols.shape[1], output.num_dimensions - symbols.shape[1]
     inside = torch.view_as_real(symbols).square().sum((1, 2))[:, None]

@@ -15,14 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amc_utils.carrier import align_with_line, recover_carrier
 from amc_utils.signals import SAMPLES_PER_SYMBOL
-from amc_utils.synchronisation import (
-    BAND_EDGE,
-    Synchronised,
-    align_with_line,
-    recover_carrier,
-    synchronise,
-)
+from amc_utils.synchronisation import BAND_EDGE, Synchronised, synchronise, synchronise_offset
 
 # Half width of the picture, as in the runs under test. Frames are drawn as they are: synthetic ones
 # have unit mean power, and notebook 01 measures that of a file.
@@ -71,6 +66,13 @@ def _symbols(views: Views) -> Tensor:
 def _aligned_symbols(views: Views) -> Tensor:
     """Symbols turned by their strongest power line; the window ends at twice their root mean square."""
     return align_with_line(views.timed) * _SYMBOL_SCALE
+
+
+def _offset_symbols(views: Views) -> Tensor:
+    """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
+    symbols = synchronise_offset(views.iq)
+    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
+    return symbols * (_SYMBOL_SCALE / power.sqrt())[:, None]
 
 
 def _differential_symbols(views: Views) -> Tensor:
@@ -131,6 +133,7 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
     "raw": (_samples, _to_log_of_maximum),
     "synchronised": (_symbols, _to_log_of_maximum),
     "aligned": (_aligned_symbols, _to_log_of_maximum),
+    "offset": (_offset_symbols, _to_log_of_maximum),
     "differential": (_differential_symbols, _to_log_of_maximum),
     "polar": (_polar_symbols, _to_log_of_maximum),
     "noise": (_levels, _to_log_of_maximum),
@@ -138,7 +141,7 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 
 
 CHANNEL_GROUPS = {
-    "stack": ("raw", "synchronised", "aligned", "differential", "polar", "noise"),
+    "stack": ("raw", "synchronised", "aligned", "offset", "differential", "polar", "noise"),
 }
 
 

@@ -102,13 +102,13 @@ def modulate(
     frequency = bins / num_symbols
     spectrum = torch.fft.fft(symbols)
     direct, mirrored = spectrum[:, bins % num_symbols], spectrum[:, -bins % num_symbols].conj()
-    late = torch.where(is_offset[:, None], _unit_phasor(-torch.pi * frequency), 1)
+    late = torch.where(is_offset[:, None], unit_phasor(-torch.pi * frequency), 1)
     shaped = (direct + mirrored + (direct - mirrored) * late) / (2 * num_symbols)
     shaped = shaped * raised_cosine(frequency, state.rolloff[:, None]).sqrt()
     if state.multipath is not None:
         taps = torch.arange(state.multipath.shape[1], device=symbols.device)
         delay = torch.outer(taps, frequency) / SAMPLES_PER_SYMBOL
-        shaped = shaped * (state.multipath @ _unit_phasor(-2 * torch.pi * delay))
+        shaped = shaped * (state.multipath @ unit_phasor(-2 * torch.pi * delay))
     return _sample(shaped, bins, state, num_symbols * SAMPLES_PER_SYMBOL, num_samples)
 
 
@@ -123,28 +123,29 @@ def _sample(
     reach = len(bins) // 2
     ramp = torch.arange(num_samples + reach, device=spectrum.device, dtype=torch.float32)
     # The chirp of a perfect clock has large phases, so it comes from float64; the rest is small.
-    drift = _unit_phasor(torch.pi * state.clock_offset[:, None] * (ramp.square() / period))
+    drift = unit_phasor(torch.pi * state.clock_offset[:, None] * (ramp.square() / period))
     chirp = _base_chirp(len(ramp), period, spectrum.device) * drift
 
     start = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state.timing_offset
-    advance = _unit_phasor(2 * torch.pi / period * start[:, None] * bins)
+    advance = unit_phasor(2 * torch.pi / period * start[:, None] * bins)
     length = next_fast_len(num_samples + 2 * reach)
     front = torch.fft.fft(spectrum * advance * chirp[:, bins.abs()], length)
     lags = torch.arange(-reach, num_samples + reach, device=spectrum.device).abs()
     kernel = torch.fft.fft(chirp[:, lags].conj(), length)
     swept = torch.fft.ifft(front * kernel)[:, 2 * reach : 2 * reach + num_samples]
     turn = 2 * torch.pi * state.cfo[:, None] * ramp[:num_samples] + state.phase_rad[:, None]
-    return swept * chirp[:, :num_samples] * _unit_phasor(turn)
+    return swept * chirp[:, :num_samples] * unit_phasor(turn)
 
 
-def _unit_phasor(angle_rad: Tensor) -> Tensor:
+def unit_phasor(angle_rad: Tensor) -> Tensor:
+    """exp(j angle), complex64, of angles in radians."""
     return torch.polar(torch.ones_like(angle_rad), angle_rad)
 
 
 @cache
 def _base_chirp(length: int, period: int, device: torch.device) -> Tensor:
     ramp = torch.arange(length, dtype=torch.float64)
-    return _unit_phasor(torch.pi * ramp.square() / period).to(torch.complex64).to(device)
+    return unit_phasor(torch.pi * ramp.square() / period).to(torch.complex64).to(device)
 
 
 @cache

@@ -1,9 +1,8 @@
-"""Blind synchronisation: from the samples of a frame to its symbols, knowing no more than 8 per symbol.
+"""Blind timing: from the samples of a frame to its symbols, knowing no more than 8 samples per symbol.
 
-No step knows the modulation. Timing and roll-off are those of a Gaussian signal of greatest
-likelihood; the carrier offset is the one under which symbols of like magnitude meet at like angles; the
-phase is the one under which in-phase and quadrature parts gather on the fewest values. What is not
-there (the timing line of OQPSK, any carrier below the noise) is estimated all the same, at random.
+Timing and roll-off are those under which a Gaussian signal of that bandwidth is likeliest, so no step
+knows the modulation; only OQPSK, whose two parts change half a symbol apart, needs its own. Where
+there is nothing to find, as below the noise, something is found at random.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
+from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine, unit_phasor
 
 # Roll-offs that are tried; their spacing costs less than 0.01 dB of matched-filter output.
+_MEAN_ROLLOFF = 0.25
 ROLLOFFS = tuple(round(0.1 + 0.025 * step, 3) for step in range(13))
 # Beyond this distance from the carrier, in symbol rates, there is noise alone.
 BAND_EDGE = 0.7
@@ -25,13 +25,7 @@ GUARD_SYMBOLS = 2
 # Carrier offsets that are tried, in cycles per sample: three standard deviations of the channel of
 # record to each side, in steps that turn the ends of a frame by less than three degrees.
 MAX_CFO = 3.75e-4
-_NUM_CFOS = 49
-# Magnitude rings of the carrier search, in units of the root mean square, and bins of a quarter turn.
-_RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 0.2, 11, 64, 16
-# Phases of a quarter turn, and bins of the magnitude of a symbol's parts, that the phase search tries.
-_NUM_PHASES, _NUM_BINS, _LARGEST_PART = 64, 64, 1.8
-# Rotational symmetries whose line the symbols are aligned with: two, and the multiples of four.
-_SYMMETRIES = (2, 4, 8, 12, 16, 20, 24, 28, 32)
+NUM_CFOS = 49
 
 
 @dataclass(frozen=True)
@@ -58,20 +52,69 @@ def synchronise(iq: Tensor) -> Synchronised:
         iq: complex64 [B, num_samples], 8 samples per symbol.
     """
     rolloff, timing = estimate_timing(iq)
-    num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
-    # Zeros behind the frame keep its two ends from mixing.
-    length = iq.shape[1] + 2 * SAMPLES_PER_SYMBOL * SAMPLES_PER_SYMBOL
-    frequency = torch.fft.fftfreq(length, 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    response = raised_cosine(frequency, rolloff[:, None]).sqrt()
-    turn = 2 * torch.pi * frequency * (timing / SAMPLES_PER_SYMBOL)[:, None]
-    shaped = torch.fft.fft(iq, length) * torch.polar(response, turn)
-    folded = shaped.view(len(iq), SAMPLES_PER_SYMBOL, -1).sum(1)
-    symbols = torch.fft.ifft(folded)[:, GUARD_SYMBOLS : num_symbols - GUARD_SYMBOLS]
-    # The noise of a symbol has the variance of a sample's when the pulse has unit energy.
-    symbols = symbols / SAMPLES_PER_SYMBOL**0.5
+    symbols = _sample(_matched_spectrum(iq, rolloff), timing, iq.shape[1])
     power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
     symbols = symbols / power.sqrt()[:, None]
     return Synchronised(symbols, rolloff, timing, out_of_band_power(iq) / power)
+
+
+def synchronise_offset(iq: Tensor) -> Tensor:
+    """Symbols as those of OQPSK, the quadrature part half a symbol late; complex64 [B, K].
+
+    The square of OQPSK has lines at twice the carrier offset plus and minus the symbol rate; the mean
+    of their phases is twice the carrier's, half their difference the timing's. The offset is the one
+    under which the two lines are strongest. Symbols have the scale of unit noise energy per sample
+    and are known up to quarter turns; those of any other modulation come out as a smear.
+
+    Args:
+        iq: complex64 [B, num_samples], 8 samples per symbol.
+    """
+    num_samples, device = iq.shape[1], iq.device
+    spectrum = _matched_spectrum(iq, torch.full((len(iq),), _MEAN_ROLLOFF, device=device))
+    # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
+    quarter = spectrum.shape[1] // 4
+    slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))
+    square = slow[:, : num_samples // 2].square()
+    lines = square @ _square_waves(num_samples, device)
+    upper, lower = lines.unflatten(1, (2, NUM_CFOS)).unbind(1)
+    best = (upper.abs() + lower.abs()).argmax(1, keepdim=True)
+    upper, lower = (side.gather(1, best)[:, 0].angle() for side in (upper, lower))
+    cfo = cfo_grid(device)[best[:, 0]]
+    phase = (upper + lower) / 4
+    # Phases and timing are those at the middle of the frame.
+    timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + num_samples / 2
+    parts = []
+    for late in (0.0, SAMPLES_PER_SYMBOL / 2):
+        first = (timing + late) % SAMPLES_PER_SYMBOL
+        start = first + GUARD_SYMBOLS * SAMPLES_PER_SYMBOL - num_samples / 2
+        symbols = _sample(spectrum, first, num_samples)
+        instants = start[:, None] + SAMPLES_PER_SYMBOL * torch.arange(symbols.shape[1], device=device)
+        parts.append(symbols * unit_phasor(-2 * torch.pi * cfo[:, None] * instants - phase[:, None]))
+    return torch.complex(parts[0].real, parts[1].imag)
+
+
+def cfo_grid(device: torch.device) -> Tensor:
+    """Carrier offsets that are tried, in cycles per sample, float32 [NUM_CFOS]."""
+    return torch.linspace(-MAX_CFO, MAX_CFO, NUM_CFOS, device=device)
+
+
+def _matched_spectrum(iq: Tensor, rolloff: Tensor) -> Tensor:
+    """Spectrum after the matched filter, zeros appended to keep the two ends of a frame apart."""
+    length = iq.shape[1] + 2 * SAMPLES_PER_SYMBOL**2
+    frequency = torch.fft.fftfreq(length, 1 / SAMPLES_PER_SYMBOL, device=iq.device)
+    response = raised_cosine(frequency, rolloff[:, None]).sqrt()
+    return torch.fft.fft(iq, length) * response
+
+
+def _sample(spectrum: Tensor, timing: Tensor, num_samples: int) -> Tensor:
+    """Signal of a matched spectrum once per symbol from `timing` on (samples), complex64 [B, K]."""
+    frequency = torch.fft.fftfreq(spectrum.shape[1], 1 / SAMPLES_PER_SYMBOL, device=spectrum.device)
+    turned = spectrum * unit_phasor(2 * torch.pi * frequency * (timing / SAMPLES_PER_SYMBOL)[:, None])
+    # Sampling once per symbol folds the spectrum.
+    symbols = torch.fft.ifft(turned.unflatten(1, (SAMPLES_PER_SYMBOL, -1)).sum(1))
+    # The noise of a symbol has the variance of a sample's when the pulse has unit energy.
+    symbols = symbols / SAMPLES_PER_SYMBOL**0.5
+    return symbols[:, GUARD_SYMBOLS : num_samples // SAMPLES_PER_SYMBOL - GUARD_SYMBOLS]
 
 
 def out_of_band_power(iq: Tensor) -> Tensor:
@@ -103,90 +146,6 @@ def estimate_timing(iq: Tensor) -> tuple[Tensor, Tensor]:
     return rolloffs[best[:, 0]], (turns % 1.0) * SAMPLES_PER_SYMBOL
 
 
-def estimate_cfo(synchronised: Synchronised) -> Tensor:
-    """Carrier offset in cycles per sample, float32 [B]: symbols of like magnitude meet at like angles.
-
-    Symbols are counted by magnitude ring and by angle modulo a quarter turn, for every offset that is
-    tried. The score is the energy of the count's variation along the angle, its fine structure
-    weighted down as far as the noise has washed it out.
-    """
-    symbols, device = synchronised.symbols, synchronised.symbols.device
-    cfos = torch.linspace(-MAX_CFO, MAX_CFO, _NUM_CFOS, device=device)
-    ring = (symbols.abs() / _RING_WIDTH).long().clamp_(max=_NUM_RINGS - 1)
-    # In quarter turns, of which the fraction counts.
-    drift = 4 * SAMPLES_PER_SYMBOL * cfos[:, None] * _centred(symbols.shape[1], device)
-    quarter = symbols.angle()[:, None] * (2 / torch.pi) - drift
-    angle = quarter.sub_(quarter.floor()).mul_(_NUM_ANGLES).long().clamp_(max=_NUM_ANGLES - 1)
-    place = angle.add_(ring[:, None] * _NUM_ANGLES)
-    table = torch.zeros(len(symbols), _NUM_CFOS, _NUM_RINGS * _NUM_ANGLES, device=device)
-    table.scatter_add_(2, place, torch.ones((), device=device).expand(place.shape))
-    waves, order = _angle_waves(device)
-    energy = (table.view(*table.shape[:2], _NUM_RINGS, -1) @ waves).square().sum(2)
-    weight = torch.exp(-synchronised.noise_power[:, None] / 2 * order.square())
-    return cfos[torch.einsum("bwn,bn->bw", energy, weight).argmax(1)]
-
-
-def estimate_phase(symbols: Tensor) -> Tensor:
-    """Phase in radians, float32 [B], in [0, pi / 2): parts gather on the fewest values.
-
-    Args:
-        symbols: complex64 [B, K], unit mean power, without carrier offset.
-    """
-    phases = torch.arange(_NUM_PHASES, device=symbols.device) * (torch.pi / 2 / _NUM_PHASES)
-    cosine, sine = phases.cos()[:, None], phases.sin()[:, None]
-    real, imag = symbols.real[:, None], symbols.imag[:, None]
-    parts = torch.cat([real * cosine + imag * sine, imag * cosine - real * sine], 2).abs_()
-    place = parts.mul_(_NUM_BINS / _LARGEST_PART).long().clamp_(max=_NUM_BINS - 1)
-    counts = torch.zeros(len(symbols), _NUM_PHASES, _NUM_BINS, device=symbols.device)
-    counts.scatter_add_(2, place, torch.ones((), device=symbols.device).expand(place.shape))
-    smooth = torch.nn.functional.avg_pool1d(counts, 3, 1, 1)
-    return phases[smooth.square().sum(2).argmax(1)]
-
-
-def recover_carrier(synchronised: Synchronised) -> Tensor:
-    """Symbols without carrier offset and phase, complex64 [B, K], up to quarter turns."""
-    symbols = _derotate(synchronised.symbols, estimate_cfo(synchronised))
-    return symbols * _phasor(-estimate_phase(symbols))[:, None]
-
-
-def align_with_line(synchronised: Synchronised) -> Tensor:
-    """Symbols turned so that their strongest power line stands at frequency and phase zero.
-
-    Raising the angles to the m-th multiple turns a constellation of m-fold symmetry into a spectral
-    line at m times the carrier offset. Of all symmetries and offsets that are tried the strongest line
-    is taken; complex64 [B, K], up to turns by 1/m.
-    """
-    symbols = synchronised.symbols
-    cfos = torch.linspace(-MAX_CFO, MAX_CFO, _NUM_CFOS, device=symbols.device)
-    waves, orders = _line_waves(symbols.shape[1], symbols.device)
-    fourth = (symbols / symbols.abs().clamp_min(1e-12)).square()
-    raised = [symbols.abs().square() * fourth]
-    fourth = fourth.square()
-    raised.append(symbols.abs().square() * fourth)
-    while len(raised) < len(_SYMMETRIES):
-        raised.append(raised[-1] * fourth)
-    lines = torch.einsum("bmk,mkw->bmw", torch.stack(raised, 1), waves).flatten(1)
-    # All symmetries have the same weights, hence the same noise, and compare as they are.
-    best = lines.abs().argmax(1)
-    order = orders[best // _NUM_CFOS]
-    phase = lines.gather(1, best[:, None])[:, 0].angle() / order
-    return _derotate(symbols, cfos[best % _NUM_CFOS]) * _phasor(-phase)[:, None]
-
-
-def _derotate(symbols: Tensor, cfo: Tensor) -> Tensor:
-    turn = 2 * torch.pi * SAMPLES_PER_SYMBOL * cfo[:, None]
-    return symbols * _phasor(-turn * _centred(symbols.shape[1], symbols.device))
-
-
-def _phasor(angle_rad: Tensor) -> Tensor:
-    return torch.polar(torch.ones_like(angle_rad), angle_rad)
-
-
-def _centred(num_symbols: int, device: torch.device) -> Tensor:
-    """Symbol numbers with their mean at zero: a wrong offset then leaves the phase as it is."""
-    return torch.arange(num_symbols, device=device) - (num_symbols - 1) / 2
-
-
 @cache
 def _taper(num_samples: int, device: torch.device) -> Tensor:
     """Window that falls to zero over a twentieth of the frame at either end."""
@@ -205,17 +164,9 @@ def _timing_weights(num_symbols: int, device: torch.device) -> tuple[Tensor, Ten
 
 
 @cache
-def _angle_waves(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines over the bins of a quarter turn, and the symmetry order of each."""
-    number = torch.arange(1, _NUM_HARMONICS + 1, device=device)
-    angle = torch.outer(torch.arange(_NUM_ANGLES, device=device), number) * (2 * torch.pi / _NUM_ANGLES)
-    return torch.cat([angle.cos(), angle.sin()], 1), 4.0 * torch.cat([number, number])
-
-
-@cache
-def _line_waves(num_symbols: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Conjugate carriers [symmetries, K, offsets] at each multiple of each offset; the symmetries."""
-    orders = torch.tensor(_SYMMETRIES, device=device, dtype=torch.float32)
-    cfos = torch.linspace(-MAX_CFO, MAX_CFO, _NUM_CFOS, device=device)
-    turns = orders[:, None, None] * _centred(num_symbols, device)[:, None] * cfos
-    return _phasor(-2 * torch.pi * SAMPLES_PER_SYMBOL * turns), orders
+def _square_waves(num_samples: int, device: torch.device) -> Tensor:
+    """Conjugate lines of a squared signal at half the sample rate, [num_samples / 2, 2 * offsets]."""
+    instants = 2.0 * torch.arange(num_samples // 2, device=device) - num_samples / 2
+    sides = torch.tensor([1.0, -1.0], device=device)[:, None] / SAMPLES_PER_SYMBOL
+    frequency = (2 * cfo_grid(device) + sides).flatten()
+    return unit_phasor(-2 * torch.pi * instants[:, None] * frequency)

@@ -12,9 +12,11 @@ from amc_utils.paths import REPOSITORY
 ROWS = (
     {"paths", "labels"},
     {"config", "symbol_maps", "channel"},
-    {"signals", "constellation", "metrics", "losses", "models", "records"},
-    {"frames", "features", "plots", "runlog"},
-    {"data", "evaluation", "signal_plots"},
+    {"signals", "metrics", "losses", "models", "records"},
+    {"synchronisation", "bounds", "frames", "features", "plots", "runlog"},
+    {"carrier", "data"},
+    {"constellation"},
+    {"evaluation", "signal_plots"},
     {"training"},
     {"experiment"},
 )
