@@ -1,120 +1,25 @@
 """Pictures of frames: batched two-dimensional histograms of complex points, on any device.
 
-A channel is a set of points made from the samples (the samples themselves, symbols, products, levels)
-and a scaling from counts to grey. A frame has at most 1,024 points, so scaling is done on the touched
-pixels only; the rest stay zero. What the plane of a channel means, and its unit, is said where its
-points are made; all planes share one window.
+A channel is a set of points (amc_utils.views) and a scaling from counts to grey. A frame has at most
+1,024 points, so scaling is done on the touched pixels only; the rest stay zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.carrier import align_with_line, recover_carrier
-from amc_utils.signals import SAMPLES_PER_SYMBOL
-from amc_utils.synchronisation import BAND_EDGE, Synchronised, synchronise, synchronise_offset
+from amc_utils import views
+from amc_utils.views import WINDOW, Views
 
-# Half width of the picture, as in the runs under test. Frames are drawn as they are: synthetic ones
-# have unit mean power, and notebook 01 measures that of a file.
-WINDOW = 2.5
-# Symbols of unit mean power reach 1.7 at most; enlarged they fill the window, noise included.
-_SYMBOL_SCALE = 1.25
-# The plane of levels: its middle in dB, and dB per unit.
-_LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -17.5, 11.0
 # On a CPU the pictures of this many frames at 224 x 224 stay in the cache while they are drawn, and
 # the temporaries of synchronisation of that many.
 _FRAMES_IN_CACHE = 32
 _FRAMES_AT_ONCE = 128
-
-
-class Views:
-    """A batch of frames and what is made of it, each made once however many channels need it.
-
-    Attributes:
-        iq: complex64 [B, num_samples], of about unit mean power.
-    """
-
-    def __init__(self, iq: Tensor) -> None:
-        self.iq = iq
-
-    @cached_property
-    def timed(self) -> Synchronised:
-        """Symbols after timing recovery."""
-        return synchronise(self.iq)
-
-    @cached_property
-    def recovered(self) -> Tensor:
-        """Symbols after carrier recovery, complex64 [B, K]."""
-        return recover_carrier(self.timed)
-
-
-def _samples(views: Views) -> Tensor:
-    """The samples as they come: in-phase and quadrature, in units of the root mean square."""
-    return views.iq
-
-
-def _symbols(views: Views) -> Tensor:
-    """Symbols after timing and carrier recovery; the window ends at twice their root mean square."""
-    return views.recovered * _SYMBOL_SCALE
-
-
-def _aligned_symbols(views: Views) -> Tensor:
-    """Symbols turned by their strongest power line; the window ends at twice their root mean square."""
-    return align_with_line(views.timed) * _SYMBOL_SCALE
-
-
-def _offset_symbols(views: Views) -> Tensor:
-    """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
-    symbols = synchronise_offset(views.iq)
-    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
-    return symbols * (_SYMBOL_SCALE / power.sqrt())[:, None]
-
-
-def _differential_symbols(views: Views) -> Tensor:
-    """Each symbol times the conjugate of the one before, over the square root of the magnitude.
-
-    A carrier offset turns all of them alike, by less than a degree; the phase is gone. The window
-    ends at twice the root mean square of the symbols.
-    """
-    symbols = views.timed.symbols
-    product = symbols[:, 1:] * symbols[:, :-1].conj()
-    return product * (_SYMBOL_SCALE / product.abs().sqrt().clamp_min(1e-12))
-
-
-def _polar_symbols(views: Views) -> Tensor:
-    """Symbols after carrier recovery as angle modulo a quarter turn (across) and magnitude (up).
-
-    The window spans a quarter turn, and magnitudes from zero to twice the root mean square.
-    """
-    symbols = views.recovered
-    quarter = symbols.angle() * (2 / torch.pi)
-    quarter = quarter - quarter.floor()
-    return torch.complex(quarter * 2 - 1, symbols.abs() - 1) * WINDOW
-
-
-def _levels(views: Views) -> Tensor:
-    """Level inside (across) and outside (up) the signal's band, sample by sample, -45 to 10 dB.
-
-    Noise reaches both, the signal the first only, so SNR is a displacement. Both levels are those of
-    the noise alone when there is no signal.
-    """
-    iq = views.iq
-    frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    inside = frequency.abs() <= BAND_EDGE
-    spectrum = torch.fft.fft(iq)
-    share = inside.float().mean()
-    parts = (torch.fft.ifft(spectrum * inside), share), (torch.fft.ifft(spectrum * ~inside), 1 - share)
-    levels = [
-        10 * (torch.view_as_real(part).square().sum(-1) / size).clamp_min(1e-12).log10()
-        for part, size in parts
-    ]
-    across, up = ((level - _LEVEL_CENTRE_DB) / _LEVEL_SCALE_DB for level in levels)
-    return torch.complex(across, up)
 
 
 def _to_8_bit_of_maximum(counts: Tensor) -> Tensor:
@@ -129,14 +34,14 @@ def _to_log_of_maximum(counts: Tensor) -> Tensor:
 
 # Points of a batch, complex64 [B, P] from Views, and grey levels in [0, 1] of the counts at the points.
 CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]] = {
-    "counts_8_bit": (_samples, _to_8_bit_of_maximum),
-    "raw": (_samples, _to_log_of_maximum),
-    "synchronised": (_symbols, _to_log_of_maximum),
-    "aligned": (_aligned_symbols, _to_log_of_maximum),
-    "offset": (_offset_symbols, _to_log_of_maximum),
-    "differential": (_differential_symbols, _to_log_of_maximum),
-    "polar": (_polar_symbols, _to_log_of_maximum),
-    "noise": (_levels, _to_log_of_maximum),
+    "counts_8_bit": (views.samples, _to_8_bit_of_maximum),
+    "raw": (views.samples, _to_log_of_maximum),
+    "synchronised": (views.symbols, _to_log_of_maximum),
+    "aligned": (views.aligned_symbols, _to_log_of_maximum),
+    "offset": (views.offset_symbols, _to_log_of_maximum),
+    "differential": (views.differential_symbols, _to_log_of_maximum),
+    "polar": (views.polar_symbols, _to_log_of_maximum),
+    "noise": (views.levels, _to_log_of_maximum),
 }
 
 
@@ -187,12 +92,12 @@ def constellation_images(
     on_cpu = iq.device.type == "cpu"
     step = _FRAMES_AT_ONCE if on_cpu else max(len(iq), 1)
     for part, images in zip(iq.split(step), out.split(step), strict=True):
-        views = Views(part)
+        frames = Views(part)
         for number, name in enumerate(channels):
             points, grey = CHANNELS[name]
             step = _FRAMES_IN_CACHE if on_cpu else max(len(part), 1)
             for some, image in zip(
-                points(views).split(step), images[:, number].split(step), strict=True
+                points(frames).split(step), images[:, number].split(step), strict=True
             ):
                 _draw(some, grey, image)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -68,18 +70,29 @@ class Evaluator:
             modulation = logits.modulation.float().softmax(1).max(1)
             snr = logits.snr.float().softmax(1).max(1)
             parts.append((modulation.indices, snr.indices, modulation.values, snr.values))
-        predicted = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-        names, grid = list(self.frames.modulations), np.array(self.frames.snr_grid_db)
-        true = self.frames.modulation[index].cpu().numpy()
-        return pd.DataFrame({
-            "frame": index.cpu().numpy(),
-            "modulation": pd.Categorical.from_codes(true, names, ordered=True),
-            "snr_db": grid[self.frames.snr_index[index].cpu().numpy()],
-            "predicted_modulation": pd.Categorical.from_codes(predicted[0], names, ordered=True),
-            "predicted_snr_db": grid[predicted[1]],
-            "modulation_confidence": predicted[2],
-            "snr_confidence": predicted[3],
-        })  # fmt: skip
+        return prediction_table(self.frames, index, [torch.cat(c) for c in zip(*parts, strict=True)])
+
+
+def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -> pd.DataFrame:
+    """Predictions for some frames, in the columns that amc_utils.metrics describes.
+
+    Args:
+        frames: the frames.
+        index: int64 [B], which of them.
+        decided: [B] each, index of the modulation, index of the SNR level, confidence in either.
+    """
+    modulation, level, *sure = (column.cpu().numpy() for column in decided)
+    names, grid = list(frames.modulations), np.array(frames.snr_grid_db)
+    true = frames.modulation[index].cpu().numpy()
+    return pd.DataFrame({
+        "frame": index.cpu().numpy(),
+        "modulation": pd.Categorical.from_codes(true, names, ordered=True),
+        "snr_db": grid[frames.snr_index[index].cpu().numpy()],
+        "predicted_modulation": pd.Categorical.from_codes(modulation, names, ordered=True),
+        "predicted_snr_db": grid[level],
+        "modulation_confidence": sure[0],
+        "snr_confidence": sure[1],
+    })  # fmt: skip
 
 
 def tally(losses: Tensor, hits: Tensor) -> Tensor:

@@ -17,8 +17,25 @@ from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
 from amc_utils.paths import Workspace
-from amc_utils.records import Run, claim_run_name, environment, write_run
+from amc_utils.recording import environment, write_run
+from amc_utils.records import Run, claim_run_name
 from amc_utils.training import Trainer
+
+
+def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
+    """Network that the parameters describe, its weights drawn by their seed."""
+    num_channels = len(expand_channels(config.channels))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return build_network(
+            config.network,
+            num_channels=num_channels,
+            image_size=config.image_size,
+            num_modulations=len(config.modulation_names),
+            num_snrs=len(config.snr_grid_db),
+            dropout=config.dropout,
+            **config.network_options,
+        )
 
 
 @dataclass(frozen=True)
@@ -53,19 +70,7 @@ class Experiment:
 
     def network(self) -> TwoHeadNetwork:
         """Untrained network that the parameters describe, its weights drawn by their seed."""
-        config = self.config
-        num_channels = len(expand_channels(config.channels))
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            return build_network(
-                config.network,
-                num_channels=num_channels,
-                image_size=config.image_size,
-                num_modulations=len(config.modulation_names),
-                num_snrs=len(config.snr_grid_db),
-                dropout=config.dropout,
-                **config.network_options,
-            )
+        return untrained_network(self.config)
 
     def fabric(self) -> Fabric:
         """Fabric on the best device there is, in the precision that the parameters ask for."""
@@ -112,6 +117,7 @@ class Experiment:
         }
         return {
             "run": self.name,
+            "kind": "network",
             "notebook": self.notebook,
             "status": "completed",
             "started": self.started.isoformat(),

@@ -11,10 +11,11 @@ from amc_utils.records import Run, list_runs
 _PREAMBLE = """\
 # Run log
 
-Training runs, newest first. Everything but the paragraphs headed *Reading* is generated from
+Runs, newest first. Everything but the paragraphs headed *Reading* is generated from
 `results/*/run.json` by `python -m amc_utils.runlog`; readings are written by hand and kept.
 Accuracies are fractions of test frames with 95 % Wilson intervals. Every run is a single run.
 """
+_TASKS = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
 _UNREAD = "_Not written yet: what was expected, what came, what it changes._"
 _READING = re.compile(r"^\*\*Reading[.:]?\*\*[.:]?\s*", re.M)
 
@@ -69,20 +70,48 @@ def _interval(metric: dict) -> str:
 
 def _summary(runs: list[Run]) -> str:
     lines = [
-        "| run | profile | network | classes and data | epochs | joint accuracy (test) | seed |",
+        "| run | profile | network and pictures | classes and data | epochs | joint (test) | seed |",
         "|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         facts = run.facts
         lines.append(
-            f"| {run.name} | {facts['config']['profile']} | {facts['network']['name']} "
-            f"| {run.scope} | {facts['epochs']} | {_interval(facts['test']['joint_accuracy'])} "
+            f"| {run.name} | {facts['config']['profile']} | {run.label} "
+            f"| {run.scope} | {facts.get('epochs', 0)} | {_interval(facts['test']['joint_accuracy'])} "
             f"| {facts['config']['seed']} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _entry(run: Run) -> str:
+    return _trained(run) if run.kind == "network" else _assessed(run)
+
+
+def _assessed(run: Run) -> str:
+    """Entry of a run that trained nothing."""
+    facts, config, env = run.facts, run.facts["config"], run.facts["environment"]
+    dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
+    lines = {
+        "Status": f"{facts['status']}, started {facts['started'][:19]} UTC, {facts['seconds']:.0f} s",
+        "Decided by": run.label + (f", weights of run {facts['parent']}" if "parent" in facts else ""),
+        "Data": f"{run.scope}; {facts['data']['counts']['test']:,} frames, seed {config['seed']}",
+        "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
+        "Commit": f"{env['commit'][:12]}{dirty}",
+    }
+    scores = " | ".join(_interval(facts["test"][task]) for task in _TASKS)
+    return "\n".join([
+        f"## Run {run.name}",
+        "",
+        *(f"- **{name}**: {text}" for name, text in lines.items()),
+        "",
+        "| | joint | modulation | SNR |",
+        "|---|---|---|---|",
+        f"| test | {scores} |",
+        "",
+    ])  # fmt: skip
+
+
+def _trained(run: Run) -> str:
     facts, config = run.facts, run.facts["config"]
     network, data, env = facts["network"], facts["data"], facts["environment"]
     kept = facts["kept"]
@@ -139,14 +168,13 @@ def _trajectory(run: Run) -> str:
 
 def _final(facts: dict) -> str:
     lines = ["| kept epoch | loss | joint | modulation | SNR |", "|---|---|---|---|---|"]
-    tasks = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
     for part in ("train_eval", "validation"):
         row = facts["kept"]
-        scores = " | ".join(f"{row[f'{part}_{task}']:.3f}" for task in tasks)
+        scores = " | ".join(f"{row[f'{part}_{task}']:.3f}" for task in _TASKS)
         label = {"train_eval": "train, same mode", "validation": "validation"}[part]
         lines.append(f"| {label} | {row[f'{part}_loss']:.3f} | {scores} |")
     test = facts["test"]
-    scores = " | ".join(_interval(test[task]) for task in tasks)
+    scores = " | ".join(_interval(test[task]) for task in _TASKS)
     lines.append(f"| test | {test['loss']:.3f} | {scores} |")
     return "\n".join(lines) + "\n"
 

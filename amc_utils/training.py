@@ -21,13 +21,12 @@ from amc_utils.evaluation import Evaluator, means, tally
 from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import TwoHeadNetwork
+from amc_utils.optimisation import make_optimizer, make_scheduler
 from amc_utils.paths import replacing
 
 # What a resumed run may change; anything else would make it another run.
 _FREE_ON_RESUME = {"num_epochs", "run_name", "resume_from", "output_root", "profile", "data_path"}
 _SECONDS_BETWEEN_UPDATES = 5
-# Share of the steps in which a one-cycle schedule raises the learning rate.
-_WARM_UP = 0.15
 
 
 class Trainer:
@@ -61,29 +60,15 @@ class Trainer:
                 f"got {config.batch_size}"
             )
         self.weighting = TaskWeighting(config.task_weighting).to(fabric.device)
-        # Decay would pull the task weights towards one half, whatever the losses say.
-        groups = [
-            {"params": list(network.parameters()), "weight_decay": config.weight_decay},
-            {"params": list(self.weighting.parameters()), "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        optimizer = make_optimizer(network, self.weighting, config)
         # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
         network = network.to(memory_format=torch.channels_last)
         self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.scheduler = self._make_scheduler()
+        num_steps = config.num_epochs * self.steps_per_epoch
+        self.scheduler = make_scheduler(self.optimizer, config, num_steps)
         self.evaluator = Evaluator(self.network, self.weighting, frames, config)
         self.history: list[dict[str, float]] = []
         self.epoch_seconds: list[float] = []
-
-    def _make_scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
-        if self.config.schedule == "constant":
-            return torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
-        num_steps = self.config.num_epochs * self.steps_per_epoch
-        if self.config.schedule == "one_cycle":
-            return torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, self.config.learning_rate, num_steps, pct_start=_WARM_UP
-            )
-        return torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=num_steps)
 
     @property
     def best_checkpoint(self) -> Path:

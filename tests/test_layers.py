@@ -12,13 +12,15 @@ from amc_utils.paths import REPOSITORY
 ROWS = (
     {"paths", "labels"},
     {"config", "symbol_maps", "channel"},
-    {"signals", "metrics", "losses", "models", "records"},
-    {"synchronisation", "bounds", "frames", "features", "plots", "runlog"},
-    {"carrier", "data"},
+    {"signals", "optimisation", "metrics", "losses", "models", "records"},
+    {"recording", "synchronisation", "bounds", "frames", "features", "plots", "runlog"},
+    {"carrier", "receiver", "data"},
+    {"views"},
     {"constellation"},
     {"evaluation", "signal_plots"},
     {"training"},
     {"experiment"},
+    {"assess"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
@@ -30,7 +32,7 @@ HOMES = {
     "pydantic": {"config"},
     "sklearn": {"metrics"},
     "coolname": {"records"},
-    "tqdm": {"training"},
+    "tqdm": {"training", "assess"},
     "papermill": set(),
     "IPython": set(),
 }

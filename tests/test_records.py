@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from amc_utils import records, runlog
+from amc_utils import recording, records, runlog
 from amc_utils.data import load_frames
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
@@ -58,7 +58,7 @@ def test_finished_run_is_never_overwritten(finished, make_config):
     with pytest.raises(ValueError, match="names a finished run"):
         Experiment.start(make_config(run_name=run.name), "test_notebook")
     with pytest.raises(FileExistsError):
-        records.write_run(
+        recording.write_run(
             run.folder, facts={}, history=run.history, metrics=run.metrics,
             predictions=run.predictions, split={},
         )  # fmt: skip
@@ -67,7 +67,7 @@ def test_finished_run_is_never_overwritten(finished, make_config):
 def test_failed_write_leaves_no_folder(finished, tmp_path):
     run, _ = finished
     with pytest.raises(ValueError, match="Out of range float"):
-        records.write_run(
+        recording.write_run(
             tmp_path / "results" / "broken", facts={"loss": float("nan")}, history=run.history,
             metrics=run.metrics, predictions=run.predictions, split={},
         )  # fmt: skip
@@ -113,7 +113,7 @@ def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
     labelled = records.by_label([finished[0], newer])
     assert set(labelled) == {"first-run", newer.name}
     assert records.differing_parameters(labelled).index.tolist() == ["learning_rate"]
-    assert list(records.by_label([newer])) == ["resnet18"]
+    assert list(records.by_label([newer])) == ["resnet18, counts_8_bit"]
 
 
 def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):

@@ -1,0 +1,144 @@
+"""A likelihood receiver without a genie: it estimates what the genie of amc_utils.bounds knows.
+
+Timing and roll-off come from amc_utils.synchronisation and are trusted; carrier phase and offset are
+averaged over, the offset with the spread that the channel gives it; SNR follows from the energies in
+and out of the band. What lies between the bound and this receiver is the price of synchronisation, and
+what lies between this receiver and a network is the price of pictures, network and training.
+
+The likelihood of a symbol under a modulation depends on its magnitude and, periodically, on its angle.
+As a Fourier series in the angle, the sum over the symbols of a frame is, for all phases and offsets at
+once, a pair of discrete Fourier transforms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from amc_utils.bounds import MatchedFilterOutput, energy_fit
+from amc_utils.channel import Channel
+from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
+from amc_utils.symbol_maps import symbol_map
+from amc_utils.synchronisation import (
+    cfo_grid,
+    out_of_band_power,
+    synchronise,
+    synchronise_offset,
+)
+
+# Above this SNR frames are judged as if they had no more: finer structure than the grids of phase and
+# offset resolve would count against the truth, and no two modulations are as close as this noise.
+_MAX_SNR_DB = 16
+_NUM_RADII, _LARGEST_RADIUS = 96, 2.4
+_NUM_ANGLES, _NUM_HARMONICS, _NUM_PHASES = 128, 32, 64
+_FRAMES_AT_ONCE = 64
+
+
+def receiver_log_likelihoods(
+    iq: Tensor, *, modulations: Sequence[str], snr_grid_db: Sequence[int], channel: Channel
+) -> Tensor:
+    """Log-likelihood of every class, float32 [B, num_modulations, num_snrs], up to a constant a frame.
+
+    Args:
+        iq: complex64 [B, num_samples], 8 samples per symbol.
+        modulations: hypotheses.
+        snr_grid_db: hypotheses, per complex sample.
+        channel: gives the spread of the carrier offset.
+    """
+    parts = [
+        _log_likelihoods(part, tuple(modulations), tuple(snr_grid_db), channel)
+        for part in iq.split(_FRAMES_AT_ONCE)
+    ]
+    return torch.cat(parts)
+
+
+def _log_likelihoods(
+    iq: Tensor, modulations: tuple[str, ...], snr_grid_db: tuple[int, ...], channel: Channel
+) -> Tensor:
+    timed = synchronise(iq)
+    noise = out_of_band_power(iq)
+    scale = (timed.noise_power.rsqrt())[:, None]
+    symbols = {False: timed.symbols * scale, True: synchronise_offset(iq) * noise.rsqrt()[:, None]}
+    grid = torch.tensor(snr_grid_db, device=iq.device, dtype=torch.float32)
+    result = iq.real.new_empty(len(iq), len(modulations), len(snr_grid_db))
+    prior = -0.5 * (cfo_grid(iq.device) / max(channel.cfo_std, 1e-9)).square()
+    fits = {kind: _snr_fit(points, iq.shape[1], grid) for kind, points in symbols.items()}
+    for number, name in enumerate(modulations):
+        kind = name == "OQPSK"
+        level = fits[kind].argmax(1)
+        shape = iq.real.new_empty(len(iq))
+        for one in level.unique().tolist():
+            rows = level == one
+            shape[rows] = _shape_likelihood(symbols[kind][rows], name, snr_grid_db[one], prior)
+        # Where the SNR fits the energies less well, so does any modulation at that SNR.
+        fit = fits[kind]
+        result[:, number] = shape[:, None] + fit - fit.gather(1, level[:, None])
+    return result
+
+
+def _snr_fit(symbols: Tensor, num_samples: int, grid_db: Tensor) -> Tensor:
+    """Log-likelihood of each SNR level from energies alone, for symbols at unit noise variance."""
+    inside = torch.view_as_real(symbols).square().sum((1, 2))
+    outside = num_samples * (1 - 1 / SAMPLES_PER_SYMBOL)
+    output = MatchedFilterOutput(symbols, symbols, inside + outside, symbols.shape[1] + int(outside))
+    return energy_fit(symbols, output, SAMPLES_PER_SYMBOL * 10 ** (grid_db / 10))
+
+
+def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tensor) -> Tensor:
+    """Log-likelihood of symbols at unit noise variance, averaged over phase and offset; float32 [B]."""
+    used_db = min(snr_db, _MAX_SNR_DB)
+    amplitude = math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (used_db / 10))
+    radius = symbols.abs() * 10 ** ((used_db - snr_db) / 20) / amplitude
+    series, order = _angle_series(modulation, used_db, symbols.device)
+    place = (radius * (_NUM_RADII / _LARGEST_RADIUS)).long().clamp_(max=_NUM_RADII - 1)
+    coefficients = series[place]
+    harmonics = torch.arange(_NUM_HARMONICS, device=symbols.device)
+    turned = coefficients * unit_phasor(order * harmonics * symbols.angle()[..., None])
+    waves = _offset_waves(order, symbols.shape[1], symbols.device)
+    # [B, K, N] and [N, K, W] give [B, N, W]; then all phases of one turn by 1/order.
+    by_offset = torch.einsum("bkn,nkw->bwn", turned, waves)
+    phases = torch.arange(_NUM_PHASES, device=symbols.device) * (2 * torch.pi / _NUM_PHASES)
+    rotation = torch.view_as_real(unit_phasor(harmonics[:, None] * phases))
+    real = by_offset.real @ rotation[..., 0] + by_offset.imag @ rotation[..., 1]
+    return (real + prior[:, None]).logsumexp((1, 2)) - prior.logsumexp(0) - math.log(_NUM_PHASES)
+
+
+@cache
+def _angle_series(modulation: str, snr_db: int, device: torch.device) -> tuple[Tensor, int]:
+    """Fourier series in the angle of log mean_s exp(-|z - a s|^2) + |z|^2, and the symmetry order.
+
+    Returns:
+        complex64 [radii, harmonics], the constant halved so that the real part of the sum over
+        harmonics is the function; and the order of the rotational symmetry.
+    """
+    points = torch.from_numpy(symbol_map(modulation).copy()).to(torch.complex64)
+    order = max(n for n in (1, 2, 4, 8, 16, 32) if _is_symmetric(points, n))
+    snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
+    radius = (torch.arange(_NUM_RADII) + 0.5) * (_LARGEST_RADIUS / _NUM_RADII)
+    angle = torch.arange(_NUM_ANGLES) * (2 * torch.pi / _NUM_ANGLES / order)
+    places = radius[:, None] * unit_phasor(angle)
+    inner = (places[..., None] * points.conj()).real
+    exponent = snr * (2 * inner - torch.view_as_real(points).square().sum(-1))
+    function = exponent.logsumexp(-1) - math.log(len(points))
+    series = torch.fft.rfft(function, norm="forward")[:, :_NUM_HARMONICS] * 2
+    series[:, 0] /= 2
+    return series.to(device), order
+
+
+def _is_symmetric(points: Tensor, order: int) -> bool:
+    """Whether a turn by 1/order maps the points onto themselves."""
+    turned = points * unit_phasor(torch.tensor(2 * torch.pi / order))
+    return bool((turned[:, None] - points).abs().amin(1).max() < 1e-3)
+
+
+@cache
+def _offset_waves(order: int, num_symbols: int, device: torch.device) -> Tensor:
+    """Conjugate carriers at each harmonic of each offset, complex64 [harmonics, K, offsets]."""
+    number = torch.arange(num_symbols, device=device) - (num_symbols - 1) / 2
+    harmonics = order * torch.arange(_NUM_HARMONICS, device=device)
+    turns = harmonics[:, None, None] * SAMPLES_PER_SYMBOL * number[:, None] * cfo_grid(device)
+    return unit_phasor(-2 * torch.pi * turns)

@@ -1,0 +1,109 @@
+"""Views of frames: sets of complex points to be counted in a picture, each made on any device.
+
+Every view maps a batch of frames to points, complex64 [B, P], in a plane that its docstring explains.
+All planes share the window [-WINDOW, WINDOW]^2.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from amc_utils.carrier import align_with_line, recover_carrier
+from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.synchronisation import BAND_EDGE, Synchronised, synchronise, synchronise_offset
+
+# Half width of the window, as in the runs under test. Frames are taken as they are: synthetic ones
+# have unit mean power, and notebook 01 measures that of a file.
+WINDOW = 2.5
+# Symbols of unit mean power reach 1.7 at most; enlarged they fill the window, noise included.
+_SYMBOL_SCALE = 1.25
+# The plane of levels: its middle in dB, and dB per unit.
+_LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -17.5, 11.0
+
+
+class Views:
+    """A batch of frames and what is made of it, each made once however many channels need it.
+
+    Attributes:
+        iq: complex64 [B, num_samples], of about unit mean power.
+    """
+
+    def __init__(self, iq: Tensor) -> None:
+        self.iq = iq
+
+    @cached_property
+    def timed(self) -> Synchronised:
+        """Symbols after timing recovery."""
+        return synchronise(self.iq)
+
+    @cached_property
+    def recovered(self) -> Tensor:
+        """Symbols after carrier recovery, complex64 [B, K]."""
+        return recover_carrier(self.timed)
+
+
+def samples(frames: Views) -> Tensor:
+    """The samples as they come: in-phase and quadrature, in units of the root mean square."""
+    return frames.iq
+
+
+def symbols(frames: Views) -> Tensor:
+    """Symbols after timing and carrier recovery; the window ends at twice their root mean square."""
+    return frames.recovered * _SYMBOL_SCALE
+
+
+def aligned_symbols(frames: Views) -> Tensor:
+    """Symbols turned by their strongest power line; the window ends at twice their root mean square."""
+    return align_with_line(frames.timed) * _SYMBOL_SCALE
+
+
+def offset_symbols(frames: Views) -> Tensor:
+    """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
+    symbols = synchronise_offset(frames.iq)
+    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
+    return symbols * (_SYMBOL_SCALE / power.sqrt())[:, None]
+
+
+def differential_symbols(frames: Views) -> Tensor:
+    """Each symbol times the conjugate of the one before, over the square root of the magnitude.
+
+    A carrier offset turns all of them alike, by less than a degree; the phase is gone. The window
+    ends at twice the root mean square of the symbols.
+    """
+    symbols = frames.timed.symbols
+    product = symbols[:, 1:] * symbols[:, :-1].conj()
+    return product * (_SYMBOL_SCALE / product.abs().sqrt().clamp_min(1e-12))
+
+
+def polar_symbols(frames: Views) -> Tensor:
+    """Symbols after carrier recovery as angle modulo a quarter turn (across) and magnitude (up).
+
+    The window spans a quarter turn, and magnitudes from zero to twice the root mean square.
+    """
+    symbols = frames.recovered
+    quarter = symbols.angle() * (2 / torch.pi)
+    quarter = quarter - quarter.floor()
+    return torch.complex(quarter * 2 - 1, symbols.abs() - 1) * WINDOW
+
+
+def levels(frames: Views) -> Tensor:
+    """Level inside (across) and outside (up) the signal's band, sample by sample, -45 to 10 dB.
+
+    Noise reaches both, the signal the first only, so SNR is a displacement. Both levels are those of
+    the noise alone when there is no signal.
+    """
+    iq = frames.iq
+    frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
+    inside = frequency.abs() <= BAND_EDGE
+    spectrum = torch.fft.fft(iq)
+    share = inside.float().mean()
+    parts = (torch.fft.ifft(spectrum * inside), share), (torch.fft.ifft(spectrum * ~inside), 1 - share)
+    levels = [
+        10 * (torch.view_as_real(part).square().sum(-1) / size).clamp_min(1e-12).log10()
+        for part, size in parts
+    ]
+    across, up = ((level - _LEVEL_CENTRE_DB) / _LEVEL_SCALE_DB for level in levels)
+    return torch.complex(across, up)

@@ -1,0 +1,167 @@
+"""The bound against brute force, the Cramér-Rao bound and what must hold for any best receiver."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from amc_utils import bounds
+from amc_utils.bounds import MatchedFilterOutput, genie_frames, log_likelihoods, matched_filter
+from amc_utils.channel import Channel
+from amc_utils.labels import DIGITAL_MODULATIONS, SNR_GRID_DB
+from amc_utils.symbol_maps import symbol_map
+
+
+def observe(modulations, snr_db, num_frames, *, num_symbols=128, seed=0):
+    """The same number of frames of each modulation at one SNR; their modulation and what is seen."""
+    modulation = torch.arange(len(modulations)).repeat_interleave(num_frames)
+    output = genie_frames(
+        modulation,
+        torch.full((len(modulation),), float(snr_db)),
+        modulations=modulations,
+        generator=torch.Generator().manual_seed(seed),
+        channel=Channel(),
+        num_symbols=num_symbols,
+    )
+    return modulation, output
+
+
+def brute_force(output, modulation, snr_db):
+    """Log-likelihood in float64 by trying very many noise levels, from the definition."""
+    points = symbol_map(modulation).astype(complex)
+    gain = 8 * 10 ** (snr_db / 10)
+    result = []
+    for symbols, energy in zip(output.aligned.numpy().astype(complex), output.energy, strict=True):
+        noise_energy = float(energy) - np.sum(np.abs(symbols) ** 2)
+        guess = noise_energy / (output.num_dimensions - len(symbols))
+        best = -np.inf
+        for v in guess * np.exp(np.linspace(-0.25, 0.25, 4001)):
+            distance = np.abs(symbols[:, None] - np.sqrt(gain * v) * points) ** 2 / v
+            inside = np.log(np.exp(-distance).mean(1) + 1e-300).sum()
+            best = max(best, inside - output.num_dimensions * np.log(v) - noise_energy / v)
+        result.append(best)
+    return np.array(result)
+
+
+def test_likelihood_equals_brute_force_over_levels():
+    _, output = observe(["BPSK", "QPSK"], -8, 6)
+    found = log_likelihoods(output, modulations=["BPSK", "QPSK"], snr_grid_db=[-8])[:, :, 0]
+    expected = np.stack([brute_force(output, name, -8) for name in ("BPSK", "QPSK")], 1)
+    np.testing.assert_allclose(found[:, 0] - found[:, 1], expected[:, 0] - expected[:, 1], atol=0.02)
+
+
+def test_bpsk_against_qpsk_has_the_error_rate_of_the_known_level_receiver():
+    """128 symbols tell the two apart as often as an independent float64 receiver told the level."""
+    modulation, output = observe(["BPSK", "QPSK"], -16, 2000)
+    found = log_likelihoods(output, modulations=["BPSK", "QPSK"], snr_grid_db=[-16])[:, :, 0]
+    error = (found.argmax(1) != modulation).double().mean()
+    rng = np.random.default_rng(1)
+    gain, v = 8 * 10**-1.6, 1.0
+    wrong = []
+    for truth, points in enumerate(map(symbol_map, ("BPSK", "QPSK"))):
+        sent = rng.choice(points, (4000, 128)) * np.sqrt(gain)
+        noise = rng.normal(size=(2, 4000, 128)) / np.sqrt(2)
+        z = sent + noise[0] + 1j * noise[1]
+        scores = [
+            np.log(np.exp(-(np.abs(z[..., None] - np.sqrt(gain) * p) ** 2) / v).mean(-1)).sum(-1)
+            for p in map(symbol_map, ("BPSK", "QPSK"))
+        ]
+        wrong.append(np.argmax(scores, 0) != truth)
+    known = np.mean(wrong)
+    assert 0.05 < known < 0.45, "the test must be at an SNR where there are errors"
+    assert float(error) == pytest.approx(known, abs=4 * np.sqrt(known / 4000))
+
+
+@pytest.mark.parametrize("snr_db", [0, 15])
+def test_snr_estimate_has_the_variance_of_the_cramer_rao_bound(snr_db):
+    """Known symbols: var(ln SNR) >= 2 / (K Es/N0) + 1 / N, attained when K Es/N0 is large."""
+    grid = [snr_db + 0.02 * step for step in range(-45, 46)]
+    _, output = observe(["QPSK"], snr_db, 1500)
+    best = log_likelihoods(output, modulations=["QPSK"], snr_grid_db=grid, num_candidates=91)[:, 0]
+    estimate = torch.tensor(grid)[best.argmax(1)] * np.log(10) / 10
+    bound = 2 / (128 * 8 * 10 ** (snr_db / 10)) + 1 / 1024
+    # Four standard errors of a variance over 1,500 frames are 15 %.
+    assert float(estimate.var()) == pytest.approx(bound, rel=0.15)
+    assert float(estimate.mean()) * 10 / np.log(10) == pytest.approx(snr_db, abs=0.03)
+
+
+def test_order_of_the_hypotheses_changes_nothing():
+    names, grid = ["4ASK", "QPSK", "16QAM", "OQPSK"], [-4, 0, 4, 8]
+    _, output = observe(names, 2, 20)
+    straight = log_likelihoods(output, modulations=names, snr_grid_db=grid)
+    permuted = log_likelihoods(
+        output,
+        modulations=[names[k] for k in (2, 0, 3, 1)],
+        snr_grid_db=[grid[k] for k in (3, 1, 0, 2)],
+    )
+    torch.testing.assert_close(
+        permuted, straight[:, (2, 0, 3, 1)][:, :, (3, 1, 0, 2)], rtol=0, atol=0.02
+    )
+
+
+def test_more_symbols_never_hurt():
+    names = ["BPSK", "QPSK", "8PSK", "16QAM"]
+    accuracy = []
+    for num_symbols in (32, 64, 128, 256):
+        modulation, output = observe(names, -7, 400, num_symbols=num_symbols)
+        found = log_likelihoods(output, modulations=names, snr_grid_db=[-7])[:, :, 0]
+        accuracy.append(float((found.argmax(1) == modulation).float().mean()))
+    assert accuracy == sorted(accuracy)
+    assert accuracy[-1] > accuracy[0] + 0.1
+
+
+def test_candidates_and_steps_that_are_spared_change_no_decision(monkeypatch):
+    options = {"modulations": DIGITAL_MODULATIONS, "snr_grid_db": SNR_GRID_DB}
+    for snr_db in (-20, -6, 6, 18):
+        _, output = observe(DIGITAL_MODULATIONS, snr_db, 3, seed=snr_db + 50)
+        quick = log_likelihoods(output, **options).flatten(1).argmax(1)
+        monkeypatch.setattr(bounds, "_NUM_STEPS", 8)
+        full = log_likelihoods(output, num_candidates=len(SNR_GRID_DB), **options).flatten(1).argmax(1)
+        monkeypatch.undo()
+        assert torch.equal(quick, full)
+
+
+@pytest.mark.parametrize("name", ["QPSK", "64QAM", "OQPSK"])
+def test_matched_filter_returns_the_symbols_and_all_their_energy(name):
+    _, output = observe([name], 200, 5)
+    symbols = output.offset if name == "OQPSK" else output.aligned
+    points = torch.from_numpy(symbol_map(name).copy()).to(torch.complex64) * 8**0.5
+    assert (symbols[..., None] - points).abs().amin(-1).max() < 1e-3
+    inside = torch.view_as_real(symbols).square().sum((1, 2))
+    torch.testing.assert_close(inside, output.energy, rtol=1e-4, atol=0)
+
+
+def test_noise_alone_fills_all_dimensions_evenly(rng):
+    noise = torch.randn(400, 1024, dtype=torch.complex64, generator=rng)
+    output = matched_filter(noise, torch.full((400,), 0.3))
+    for symbols in (output.aligned, output.offset):
+        assert float(symbols.abs().square().mean()) == pytest.approx(1, abs=0.02)
+    assert float(output.energy.mean()) == pytest.approx(1024, rel=0.01)
+
+
+def test_bound_knows_everything_without_noise_and_next_to_nothing_in_it():
+    names, grid = DIGITAL_MODULATIONS, SNR_GRID_DB
+    for snr_db, low, high in ((20, 1, 1), (-20, 1 / 442 / 4, 0.15)):
+        modulation, output = observe(names, snr_db, 10)
+        best = log_likelihoods(output, modulations=names, snr_grid_db=grid).flatten(1).argmax(1)
+        right = (best == modulation * len(grid) + grid.index(snr_db)).float().mean()
+        assert low <= right <= high
+
+
+def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch):
+    names = ["QPSK", "256QAM"]
+    _, output = observe(names, 5, 9)
+    whole = log_likelihoods(output, modulations=names, snr_grid_db=SNR_GRID_DB)
+    monkeypatch.setattr(bounds, "_ELEMENTS_AT_ONCE", {"cpu": 1})
+    single = log_likelihoods(output, modulations=names, snr_grid_db=SNR_GRID_DB)
+    torch.testing.assert_close(whole, single, rtol=1e-6, atol=0.02)
+
+
+def test_output_type_holds_what_it_says(rng):
+    output = matched_filter(
+        torch.randn(3, 64, dtype=torch.complex64, generator=rng), torch.full((3,), 0.2)
+    )
+    assert isinstance(output, MatchedFilterOutput)
+    assert output.aligned.shape == output.offset.shape == (3, 8)
+    assert output.num_dimensions == 64

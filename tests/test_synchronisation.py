@@ -1,0 +1,170 @@
+"""Synchronisation and views: what comes out against what the generator put in."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from amc_utils.carrier import align_with_line, estimate_cfo, recover_carrier
+from amc_utils.channel import Channel
+from amc_utils.constellation import constellation_images
+from amc_utils.data import read_radioml
+from amc_utils.signals import SAMPLES_PER_SYMBOL, generate_frames
+from amc_utils.symbol_maps import symbol_map
+from amc_utils.synchronisation import synchronise, synchronise_offset
+from amc_utils.views import Views, levels
+
+NOISELESS = 200.0
+
+
+def make(modulation, snr_db, num_frames=40, **channel):
+    return generate_frames(
+        torch.arange(num_frames),
+        torch.zeros(num_frames, dtype=torch.int64),
+        torch.full((num_frames,), float(snr_db)),
+        modulations=[modulation],
+        seed=11,
+        channel=Channel(**channel),
+    )
+
+
+def four_clusters(symbols):
+    """How far the fourth powers of symbols agree: 1 for four tight clusters, near 0 for none."""
+    unit = symbols / symbols.abs().square().mean(1, keepdim=True).sqrt()
+    return (unit**4).mean(1).abs()
+
+
+def distance_to_map(symbols, modulation):
+    """Mean distance of symbols to the nearest points of the map, in the best rotation of each frame."""
+    points = torch.from_numpy(symbol_map(modulation).copy()).to(torch.complex64)
+    turns = torch.polar(torch.ones(64), torch.arange(64) * (math.pi / 128))
+    apart = (symbols[:, None, :, None] * turns[:, None, None] - points).abs().amin(-1)
+    return apart.mean(-1).amin(1)
+
+
+@pytest.mark.parametrize("modulation", ["QPSK", "16APSK", "64QAM", "256QAM", "32PSK"])
+def test_timing_and_rolloff_are_those_of_the_channel(modulation):
+    made = make(modulation, 30, clock_std=0.0)
+    found = synchronise(made.iq)
+    period = SAMPLES_PER_SYMBOL
+    error = (found.timing + made.state.timing_offset + period / 2) % period - period / 2
+    assert error.abs().max() < 0.12
+    assert error.square().mean().sqrt() < 0.05
+    assert (found.rolloff - made.state.rolloff).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("snr_db", [-10, 0, 10, 30])
+def test_noise_power_is_that_of_the_label(snr_db):
+    """Per symbol the noise keeps its variance, and the signal has 8 samples' energy."""
+    made = make("16QAM", snr_db, 200)
+    ratio = 1 / synchronise(made.iq).noise_power - 1
+    expected = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
+    assert float(ratio.median()) == pytest.approx(expected, rel=0.12)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_carrier_offset_is_found_with_its_sign(sign):
+    cfo = sign * 2.3e-4
+    made = make("16QAM", 25, cfo_std=0.0)
+    turn = torch.polar(torch.ones(1024), 2 * torch.pi * cfo * torch.arange(1024))
+    found = estimate_cfo(synchronise(made.iq * turn))
+    # The step of the search is 1.6e-5, so the nearest two are within this.
+    assert (found - cfo).abs().max() < 1.3e-5
+
+
+@pytest.mark.parametrize("modulation", ["QPSK", "8PSK", "16APSK", "16QAM", "32QAM", "64QAM", "256QAM"])
+def test_noiseless_symbols_lie_on_the_points_of_their_map(modulation):
+    """Unknown phase, timing, roll-off, clock and carrier offset."""
+    made = make(modulation, NOISELESS)
+    apart = distance_to_map(recover_carrier(synchronise(made.iq)), modulation)
+    points = torch.from_numpy(symbol_map(modulation).copy())
+    spacing = torch.pdist(torch.view_as_real(points).float()).min()
+    assert apart.median() < 0.2 * spacing
+    assert apart.max() < 0.45 * spacing
+
+
+def test_qpsk_gives_four_clusters_and_oqpsk_only_on_its_own_lines():
+    for name, own, other in (
+        ("QPSK", lambda iq: synchronise(iq).symbols, synchronise_offset),
+        ("OQPSK", synchronise_offset, lambda iq: synchronise(iq).symbols),
+    ):
+        # Without carrier offset, which only one of the two ways removes.
+        iq = make(name, NOISELESS, cfo_std=0.0).iq
+        assert four_clusters(own(iq)).min() > 0.9
+        assert four_clusters(other(iq)).median() < 0.8
+
+
+def test_oqpsk_is_found_with_carrier_offset_in_noise():
+    assert four_clusters(synchronise_offset(make("OQPSK", 6).iq)).median() > 0.85
+    assert four_clusters(synchronise_offset(make("QPSK", 6).iq)).median() < 0.5
+
+
+@pytest.mark.parametrize("order", [4, 8, 16, 32])
+def test_strongest_line_stands_at_frequency_and_phase_zero(order):
+    name = "QPSK" if order == 4 else f"{order}PSK"
+    unit = align_with_line(synchronise(make(name, 30).iq))
+    power = (unit / unit.abs()) ** order
+    assert power.mean(1).real.min() > 0.8
+
+
+def test_differential_symbols_of_qpsk_are_quarter_turns():
+    picture = Views(make("QPSK", NOISELESS).iq)
+    symbols = picture.timed.symbols
+    product = symbols[:, 1:] * symbols[:, :-1].conj()
+    assert ((product / product.abs()) ** 4).real.mean(1).min() > 0.95
+
+
+def test_gnu_radio_s_frames_synchronise_as_well(gnuradio_slice):
+    """Timing, roll-off and carrier of frames that share no code with the generator."""
+    frames = read_radioml(
+        path=gnuradio_slice,
+        modulations=("QPSK", "16QAM"),
+        snr_grid_db=(30,),
+        num_frames_per_cell=10,
+        seed=0,
+    )
+    for name in ("QPSK", "16QAM"):
+        symbols = recover_carrier(synchronise(frames.iq(frames.select(name, 30))))
+        assert distance_to_map(symbols, name).max() < 0.12
+
+
+def test_noise_picture_moves_linearly_in_db():
+    """The height of the cloud is the noise level: minus the SNR while the signal dominates."""
+    grid = torch.arange(-10, 31, 5)
+    height, expected = [], []
+    for snr_db in grid.tolist():
+        points = levels(Views(make("16QAM", snr_db).iq))
+        height.append(float(points.imag.mean()) * 11.0)
+        expected.append(-10 * math.log10(1 + 10 ** (snr_db / 10)))
+    shift = [h - e for h, e in zip(height, expected, strict=True)]
+    # A line of slope one in dB; the constant is the mean of the logarithm of exponential power.
+    # The ends of a frame leak some signal out of the band, which tells above 25 dB.
+    assert max(shift) - min(shift) < 1.0
+
+
+@pytest.mark.parametrize("channel", ["differential", "noise"])
+def test_pictures_without_phase_ignore_a_rotation(channel):
+    iq = make("16APSK", 15).iq
+    turned = iq * torch.polar(torch.ones(()), torch.tensor(0.7))
+    straight, rotated = (constellation_images(x, [channel], 64) for x in (iq, turned))
+    # Points on an edge between pixels may fall to either side.
+    assert (straight != rotated).float().mean() < 0.002
+
+
+def test_raw_picture_turns_with_the_input():
+    iq = make("16APSK", 15).iq
+    straight, turned = (constellation_images(x, ["raw"], 64) for x in (iq, iq * 1j))
+    assert torch.equal(torch.rot90(straight, -1, (2, 3)), turned)
+
+
+@pytest.mark.parametrize("channel", ["synchronised", "polar"])
+def test_synchronised_pictures_ignore_a_quarter_turn(channel):
+    iq = make("64QAM", 20).iq
+    straight, turned = (constellation_images(x, [channel], 64) for x in (iq, iq * 1j))
+    same = [
+        any((torch.rot90(b, k, (1, 2)) - a).abs().mean() < 2e-3 for k in range(4))
+        for a, b in zip(straight, turned, strict=True)
+    ]
+    assert sum(same) >= 38
