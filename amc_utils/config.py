@@ -153,6 +153,16 @@ class AnalysisParameters(Parameters):
     num_hardest: int = Count
 
 
+class AnatomyParameters(Parameters):
+    """Which stored runs the anatomy of the ceiling is read from."""
+
+    plain: str
+    stack: str
+    bound: str
+    receiver: str
+    elsewhere: str
+
+
 def _existing_file(value: str, what: str, way_out: str) -> str:
     if value and not Path(value).is_file():
         raise FileNotFoundError(f"{what} not found: {value}; {way_out}")

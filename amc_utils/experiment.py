@@ -68,6 +68,11 @@ class Experiment:
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)
 
+    @property
+    def tag(self) -> str:
+        """Network and pictures in a form that file names can hold."""
+        return "_".join([self.config.network, *self.config.channels])
+
     def network(self) -> TwoHeadNetwork:
         """Untrained network that the parameters describe, its weights drawn by their seed."""
         return untrained_network(self.config)

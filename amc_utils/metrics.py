@@ -150,6 +150,25 @@ def confusion(true: pd.Series, predicted: pd.Series, labels: list) -> pd.DataFra
     return pd.DataFrame(rates, index=labels, columns=labels)
 
 
+def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
+    """For every SNR the two modulations that are taken for one another most often.
+
+    Returns:
+        Index snr_db; columns a, b and share, the fraction of the frames of both that are exchanged.
+    """
+    rows = []
+    for snr_db, group in predictions.groupby("snr_db"):
+        counts = pd.crosstab(group["modulation"].astype(str), group["predicted_modulation"].astype(str))
+        names = sorted(set(counts.index) | set(counts.columns))
+        square = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
+        exchanged = np.triu(square + square.T, 1)
+        totals = square.sum(1)
+        share = exchanged / np.maximum(totals[:, None] + totals, 1)
+        a, b = np.unravel_index(share.argmax(), share.shape)
+        rows.append((snr_db, names[a], names[b], share[a, b]))
+    return pd.DataFrame(rows, columns=["snr_db", "a", "b", "share"]).set_index("snr_db")
+
+
 def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int = 8) -> pd.DataFrame:
     """Mean confidence against accuracy in bins of ascending confidence and equal numbers of frames.
 

@@ -28,6 +28,8 @@ LABEL_OF_TASK = {"joint": "joint", "modulation": "modulation", "snr": "SNR"}
 _RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _RUN_MARKERS = "os^Dv<>P"
 _RUN_LINES = ("-", "--", "-.", ":")
+# What takes accuracy away, from the top of a waterfall down.
+_STEP_COLOURS = ("#CCCCCC", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7")
 
 
 def run_style(number: int) -> dict[str, str]:
@@ -109,6 +111,33 @@ def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
         ax.plot(history["epoch"], predicted[:, number], "x:", label=f"{label}, inverse loss", **style)
     ax.set(xlabel="epoch", ylabel="task weight", ylim=(0, 1))
     ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def waterfall(ax: Axes, steps: pd.Series) -> Axes:
+    """Shares of all frames from the top down, each bar beginning where the one before ended.
+
+    Args:
+        ax: where to draw.
+        steps: fractions that sum to one; what is lost, cause by cause, and last what is left.
+    """
+    bottom = 1 - steps.cumsum()
+    colours = [_STEP_COLOURS[number % len(_STEP_COLOURS)] for number in range(len(steps) - 1)]
+    ax.bar(range(len(steps)), steps, bottom=bottom.clip(lower=0), color=[*colours, "0.35"], width=0.7)
+    for place, (height, base) in enumerate(zip(steps, bottom, strict=True)):
+        ax.text(place, max(base, 0) + height + 0.015, f"{100 * height:.1f}", ha="center", fontsize=7)
+    ax.plot(np.arange(len(steps)).repeat(2)[1:-1], bottom[:-1].repeat(2), color="0.6", lw=0.6, zorder=0)
+    ax.set_xticks(range(len(steps)), steps.index, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="share of frames", ylim=(0, 1.08))
+    return ax
+
+
+def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
+    """Shares of frames against SNR, one area a column, that fill the axes from the bottom up."""
+    colours = ["0.35", *_STEP_COLOURS[: shares.shape[1] - 1][::-1]]
+    ax.stackplot(shares.index, shares.to_numpy().T, labels=shares.columns, colors=colours, lw=0)
+    ax.set(xlabel="SNR per sample (dB)", ylabel="share of frames", ylim=(0, 1))
+    ax.set_xlim(shares.index.min(), shares.index.max())
     return ax
 
 

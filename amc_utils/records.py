@@ -100,6 +100,18 @@ def list_runs(results: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.facts["started"], run.name))
 
 
+def named_run(results: Path, name: str) -> Run:
+    """The run of that name.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (results / name / "run.json").is_file():
+        known = ", ".join(run.name for run in list_runs(results)) or "none"
+        raise FileNotFoundError(f"no run named {name!r} in {results}; there are {known}")
+    return Run(results / name)
+
+
 def select_runs(results: Path, names: Sequence[str]) -> list[Run]:
     """The named runs, or the newest of each network and pictures tested like the newest trained run.
 
@@ -109,13 +121,7 @@ def select_runs(results: Path, names: Sequence[str]) -> list[Run]:
     """
     runs = list_runs(results)
     if names:
-        known = {run.name: run for run in runs}
-        missing = [name for name in names if name not in known]
-        if missing:
-            raise FileNotFoundError(
-                f"no run named {missing[0]!r} in {results}; there are {list(known)}"
-            )
-        chosen = [known[name] for name in names]
+        chosen = [named_run(results, name) for name in names]
         if len({_test_frames(run) for run in chosen}) > 1:
             raise ValueError(f"runs must share their test frames to be compared, got {list(names)}")
         return chosen

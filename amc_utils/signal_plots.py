@@ -86,13 +86,24 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
     return ax
 
 
-def gallery(pictures: np.ndarray, names: Sequence[str]) -> Figure:
-    """Page-wide figure of pictures [N, H, W] with their names, nine a row."""
-    num_rows = -(-len(pictures) // 9)
+def gallery(pictures: np.ndarray, names: Sequence[str], channels: Sequence[str] = ("",)) -> Figure:
+    """Page-wide figure of pictures, float [N, C, H, W], under their names.
+
+    Of one channel all pictures are shown, nine a row; of several the first nine, a row a channel.
+    """
+    if len(channels) > 1:
+        shown = pictures[:9].swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
+    else:
+        shown = pictures[:, 0]
     columns = min(len(pictures), 9)
-    fig, axes = figure("page", 1.0 * num_rows + 0.2, num_rows, columns, squeeze=False)
-    for ax in axes.flat[len(pictures) :]:
+    num_rows = -(-len(shown) // columns)
+    fig, axes = figure("page", 0.85 * num_rows + 0.35, num_rows, columns, squeeze=False)
+    for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
-    for ax, name, picture in zip(axes.flat, names, pictures, strict=False):
-        image(ax, picture, ticks=False).set_title(name)
+    for number, (ax, picture) in enumerate(zip(axes.flat, shown, strict=False)):
+        image(ax, picture, ticks=False)
+        if number < len(names) and (len(channels) == 1 or number < columns):
+            ax.set_title(names[number])
+    for ax, name in zip(axes[:, 0], channels, strict=False):
+        ax.set_ylabel(name)
     return fig

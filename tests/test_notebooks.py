@@ -13,7 +13,12 @@ import papermill
 import pytest
 import yaml
 
-from amc_utils.config import AnalysisParameters, ExplorationParameters, TrainingParameters
+from amc_utils.config import (
+    AnalysisParameters,
+    AnatomyParameters,
+    ExplorationParameters,
+    TrainingParameters,
+)
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run, list_runs
 
@@ -23,6 +28,7 @@ PARAMETERS = {
     "02_resnet_ceiling": TrainingParameters,
     "03_swin_training": TrainingParameters,
     "04_per_class_analysis": AnalysisParameters,
+    "05_ceiling_anatomy": AnatomyParameters,
 }
 NAMES = list(PARAMETERS)
 SMOKE = REPOSITORY / "profiles" / "smoke"
@@ -140,27 +146,52 @@ def run_papermill(notebook, *arguments, output):
     return subprocess.run(command, capture_output=True, text=True, cwd=output.parent)
 
 
+def assess(root, what, name, *arguments):
+    """A run that trains nothing, on the classes of the smoke profiles."""
+    classes = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "10")
+    command = ["-m", "amc_utils.assess", what, "--run-name", name, "--output-root", str(root)]
+    done = subprocess.run(
+        [sys.executable, *command, *classes, "--num-frames-per-cell", "4", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory) -> Path:
-    """All notebooks in order at smoke size, as papermill runs them."""
+    """All notebooks in order at smoke size, as papermill runs them, and what 05 reads besides."""
     root = tmp_path_factory.mktemp("chain")
-    for name in NAMES:
-        profile = ("-f", str(SMOKE / f"{name}.yaml"))
-        done = run_papermill(
-            name, *profile, "-p", "output_root", str(root), output=root / f"{name}.ipynb"
-        )
+
+    def execute(name, *arguments, output):
+        where = ("-f", str(SMOKE / f"{name}.yaml"), "-p", "output_root", str(root))
+        done = run_papermill(name, *where, *arguments, output=root / f"{output}.ipynb")
         assert done.returncode == 0, done.stderr[-3000:]
+
+    stack = ("-y", "channels: [stack]", "-p", "run_name", "smoke-stack")
+    execute("02_resnet_ceiling", *stack, output="02_stack")
+    for name in NAMES[:-1]:
+        execute(name, output=name)
+    assess(root, "bound", "smoke-bound")
+    assess(root, "receiver", "smoke-receiver")
+    weights = root / "outputs" / "checkpoints" / "smoke-stack" / "best.ckpt"
+    assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
+    execute(NAMES[-1], output=NAMES[-1])
     return root
 
 
 def test_chain_leaves_runs_figures_and_a_diary(chain):
     runs = list_runs(chain / "results")
-    assert [run.facts["notebook"] for run in runs] == ["02_resnet_ceiling", "03_swin_training"]
-    assert all(run.facts["config"]["profile"] == "smoke" for run in runs)
+    trained = [run for run in runs if run.kind == "network"]
+    notebooks = [run.facts["notebook"] for run in trained]
+    assert notebooks == ["02_resnet_ceiling", "02_resnet_ceiling", "03_swin_training"]
+    assert all(run.facts["config"]["profile"] == "smoke" for run in trained)
+    assert [run.kind for run in runs[3:]] == ["bound", "receiver", "transfer"]
     assert all(run.name in (chain / "RUNLOG.md").read_text(encoding="utf8") for run in runs)
     figures = {path.stem for path in (chain / "figures").glob("*.pdf")}
     assert figures == {path.stem for path in (chain / "figures").glob("*.png")}
-    drawn = sum(cell.source.count("plots.save(") for name in NAMES for cell in code_cells(name))
+    executed = [*NAMES, "02_resnet_ceiling"]
+    drawn = sum(cell.source.count("plots.save(") for name in executed for cell in code_cells(name))
     assert len(figures) == drawn
 
 
