@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from amc_utils import views
+from amc_utils.signals import NUM_SAMPLES
 from amc_utils.views import WINDOW, Views
 
 # On a CPU the pictures of this many frames at 224 x 224 stay in the cache while they are drawn, and
@@ -45,6 +46,8 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 }
 
 
+# Not a picture but the samples themselves, for the network that reads them.
+RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
     "stack": ("raw", "synchronised", "aligned", "offset", "differential", "polar", "noise"),
 }
@@ -62,6 +65,36 @@ def expand_channels(channels: Sequence[str]) -> tuple[str, ...]:
         known = ", ".join([*CHANNEL_GROUPS, *CHANNELS])
         raise ValueError(f"channels must be some of {known}, got {got}")
     return tuple(member for name in channels for member in CHANNEL_GROUPS.get(name, (name,)))
+
+
+def input_shape(
+    channels: Sequence[str], image_size: int, num_samples: int = NUM_SAMPLES
+) -> tuple[int, ...]:
+    """Shape of what a network is given for one frame, see network_input.
+
+    Raises:
+        ValueError: see expand_channels.
+    """
+    if list(channels) == [RAW_SAMPLES]:
+        return 2, num_samples
+    return len(expand_channels(channels)), image_size, image_size
+
+
+def network_input(iq: Tensor, channels: Sequence[str], image_size: int) -> Tensor:
+    """Pictures of a batch, float32 [B, C, H, W], or for the channel "iq" alone [B, 2, num_samples].
+
+    Args:
+        iq: complex64 [B, num_samples].
+        channels: names from CHANNELS or CHANNEL_GROUPS, or "iq" alone.
+        image_size: bins per axis of the pictures.
+
+    Raises:
+        ValueError: see expand_channels.
+    """
+    if list(channels) == [RAW_SAMPLES]:
+        return torch.view_as_real(iq).transpose(1, 2).contiguous()
+    images = constellation_images(iq, channels, image_size)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def constellation_images(

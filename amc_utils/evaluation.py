@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_utils.config import TrainingParameters
-from amc_utils.constellation import constellation_images
+from amc_utils.constellation import network_input
 from amc_utils.frames import Frames
 from amc_utils.losses import TaskWeighting, snr_loss
 from amc_utils.models import Logits
@@ -36,10 +36,8 @@ class Evaluator:
         self.frames, self.config = frames, config
 
     def draw(self, batch: Tensor) -> Tensor:
-        """Pictures of some frames, float32 [B, C, H, W], drawn on the device."""
-        iq = self.frames.iq(batch)
-        images = constellation_images(iq, self.config.channels, self.config.image_size)
-        return images.contiguous(memory_format=torch.channels_last)
+        """What the network is given for some frames, drawn on the device; see network_input."""
+        return network_input(self.frames.iq(batch), self.config.channels, self.config.image_size)
 
     def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""

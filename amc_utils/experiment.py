@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from amc_utils.config import TrainingParameters
-from amc_utils.constellation import expand_channels
+from amc_utils.constellation import input_shape
 from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
@@ -24,13 +24,11 @@ from amc_utils.training import Trainer
 
 def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
     """Network that the parameters describe, its weights drawn by their seed."""
-    num_channels = len(expand_channels(config.channels))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_network(
             config.network,
-            num_channels=num_channels,
-            image_size=config.image_size,
+            input_shape=input_shape(config.channels, config.image_size),
             num_modulations=len(config.modulation_names),
             num_snrs=len(config.snr_grid_db),
             dropout=config.dropout,
@@ -57,13 +55,13 @@ class Experiment:
     started: datetime.datetime
 
     @classmethod
-    def start(cls, config: TrainingParameters, notebook: str) -> Experiment:
-        """Name a run; nothing is written before there is something to keep.
+    def start(cls, config: TrainingParameters, notebook: str, *, study: str = "") -> Experiment:
+        """Name a run, of a study if one is named; nothing is written before there is something to keep.
 
         Raises:
             ValueError: the wanted name belongs to a finished run.
         """
-        workspace = Workspace.at(config.output_root)
+        workspace = replace(Workspace.at(config.output_root), study=study)
         name = claim_run_name(config.run_name, workspace.results)
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)

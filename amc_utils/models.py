@@ -1,4 +1,4 @@
-"""Networks: a timm trunk with a modulation head and an SNR head."""
+"""Networks: a trunk, nearly always timm's, with a modulation head and an SNR head."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from amc_utils.one_dimensional import OSheaResNet
+
+# The one network that reads samples instead of pictures.
+RAW_SAMPLES_NETWORK = "oshea_resnet"
 # Short names of the training log and its relatives; any other timm name works as it is.
 ALIASES = {
     "swin_tiny": "swin_tiny_patch4_window7_224",
@@ -30,14 +34,14 @@ class TwoHeadNetwork(nn.Module):
     """Shared trunk, dropout, one head a task.
 
     Attributes:
-        input_shape: channels, height and width of a picture.
+        input_shape: channels, height and width of a picture, or 2 and the number of raw samples.
     """
 
     def __init__(
         self,
         trunk: nn.Module,
         *,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         width: int,
         num_modulations: int,
         num_snrs: int,
@@ -56,17 +60,16 @@ class TwoHeadNetwork(nn.Module):
                 nn.Linear(width, width // 4), nn.GELU(), nn.Linear(width // 4, num_snrs)
             )
 
-    def forward(self, images: Tensor) -> Logits:
-        """Logits of pictures, float [B, C, H, W]."""
-        features = self.dropout(self.trunk(images))
+    def forward(self, inputs: Tensor) -> Logits:
+        """Logits of pictures, float [B, C, H, W], or raw samples, float [B, 2, num_samples]."""
+        features = self.dropout(self.trunk(inputs))
         return Logits(self.modulation_head(features), self.snr_head(features))
 
 
 def build_network(
     name: str,
     *,
-    num_channels: int,
-    image_size: int,
+    input_shape: tuple[int, ...],
     num_modulations: int,
     num_snrs: int,
     dropout: float,
@@ -74,12 +77,11 @@ def build_network(
     snr_head: str = "linear",
     **timm_options: int | float | str | bool,
 ) -> TwoHeadNetwork:
-    """Network of any timm architecture for pictures of any size and number of channels.
+    """Network of any timm architecture for any pictures, or "oshea_resnet" for raw samples.
 
     Args:
-        name: a timm model name or one of ALIASES.
-        num_channels: channels of the pictures.
-        image_size: height and width of the pictures.
+        name: a timm model name, one of ALIASES, or RAW_SAMPLES_NETWORK.
+        input_shape: channels, height and width of the pictures, or 2 and the number of samples.
         num_modulations: outputs of the modulation head.
         num_snrs: outputs of the SNR head.
         dropout: probability before the heads, in training only.
@@ -91,20 +93,21 @@ def build_network(
         ValueError: unknown network, a picture size it cannot take, or an option it does not know.
         FileNotFoundError: pretrained weights that cannot be had.
     """
-    timm_name = ALIASES.get(name, name)
-    if not timm.is_model(timm_name):
-        close = ", ".join([*ALIASES, *timm.list_models(f"*{name}*")[:4]])
-        raise ValueError(f"network must be a timm model or an alias of one, got {name!r}; try {close}")
     if snr_head not in ("linear", "bottleneck"):
         raise ValueError(f"snr_head must be 'linear' or 'bottleneck', got {snr_head!r}")
-    if timm.models.get_pretrained_cfg(timm_name).fixed_input_size:
-        timm_options["img_size"] = image_size
-    trunk = _create_trunk(timm_name, num_channels, pretrained, timm_options)
-    _check_image_size(name, trunk, image_size)
+    if (name == RAW_SAMPLES_NETWORK) != (len(input_shape) == 2):
+        raise ValueError(
+            f"network {RAW_SAMPLES_NETWORK} and channels ['iq'] belong together, got {name!r} and an "
+            f"input of shape {input_shape}"
+        )
+    if name == RAW_SAMPLES_NETWORK:
+        trunk: nn.Module = OSheaResNet(input_shape[1], **timm_options)
+    else:
+        trunk = _picture_trunk(name, input_shape, pretrained, timm_options)
     return TwoHeadNetwork(
         trunk,
-        input_shape=(num_channels, image_size, image_size),
-        width=_feature_width(name, trunk, num_channels, image_size),
+        input_shape=input_shape,
+        width=_feature_width(name, trunk, input_shape),
         num_modulations=num_modulations,
         num_snrs=num_snrs,
         dropout=dropout,
@@ -126,6 +129,20 @@ def count_flops(network: TwoHeadNetwork) -> int:
         network(torch.zeros(1, *network.input_shape, device=device))
     network.train(was_training)
     return counter.get_total_flops()
+
+
+def _picture_trunk(
+    name: str, input_shape: tuple[int, ...], pretrained: bool, options: dict
+) -> nn.Module:
+    timm_name = ALIASES.get(name, name)
+    if not timm.is_model(timm_name):
+        close = ", ".join([*ALIASES, *timm.list_models(f"*{name}*")[:4]])
+        raise ValueError(f"network must be a timm model or an alias of one, got {name!r}; try {close}")
+    if timm.models.get_pretrained_cfg(timm_name).fixed_input_size:
+        options = options | {"img_size": input_shape[1]}
+    trunk = _create_trunk(timm_name, input_shape[0], pretrained, options)
+    _check_image_size(name, trunk, input_shape[1])
+    return trunk
 
 
 def _create_trunk(timm_name: str, num_channels: int, pretrained: bool, options: dict) -> nn.Module:
@@ -160,12 +177,12 @@ def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
 
 
 @torch.no_grad()
-def _feature_width(name: str, trunk: nn.Module, num_channels: int, image_size: int) -> int:
-    """Pooled features of one picture; measured, since networks disagree on where they state it."""
+def _feature_width(name: str, trunk: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Pooled features of one input; measured, since networks disagree on where they state it."""
     trunk.eval()
     try:
-        width = trunk(torch.zeros(1, num_channels, image_size, image_size)).shape[1]
+        width = trunk(torch.zeros(1, *input_shape)).shape[1]
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"{name} cannot take pictures of {image_size} px: {error}") from None
+        raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {error}") from None
     trunk.train()
     return width

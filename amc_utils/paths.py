@@ -18,9 +18,11 @@ class Workspace:
 
     Attributes:
         root: the folder; results/, figures/, outputs/ and RUNLOG.md lie inside it.
+        study: name of the study whose runs are meant; empty for runs that stand alone.
     """
 
     root: Path
+    study: str = ""
 
     @classmethod
     def at(cls, output_root: str) -> Workspace:
@@ -29,8 +31,8 @@ class Workspace:
 
     @property
     def results(self) -> Path:
-        """Folder of run folders."""
-        return self.root / "results"
+        """Folder of run folders: results/, or results/studies/<study>/."""
+        return self.root / "results" / (f"studies/{self.study}" if self.study else "")
 
     @property
     def figures(self) -> Path:
@@ -40,7 +42,7 @@ class Workspace:
     @property
     def checkpoints(self) -> Path:
         """Folder of checkpoint folders, one a run."""
-        return self.root / "outputs" / "checkpoints"
+        return self.root / "outputs" / "checkpoints" / self.study
 
     @property
     def runlog(self) -> Path:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from amc_utils.constellation import WINDOW
+from amc_utils.constellation import WINDOW, constellation_images
 from amc_utils.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
 from amc_utils.labels import FAMILY_OF_MODULATION
 from amc_utils.plots import COLOUR_OF_FAMILY, figure
@@ -89,8 +90,12 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
 def gallery(pictures: np.ndarray, names: Sequence[str], channels: Sequence[str] = ("",)) -> Figure:
     """Page-wide figure of pictures, float [N, C, H, W], under their names.
 
-    Of one channel all pictures are shown, nine a row; of several the first nine, a row a channel.
+    Of one channel all pictures are shown, nine a row; of several the first nine, a row a channel. Raw
+    samples, float [N, 2, num_samples], are shown as their plain picture would be.
     """
+    if pictures.ndim == 3:
+        iq = torch.complex(*torch.from_numpy(pictures).unbind(1))
+        pictures, channels = constellation_images(iq, ["raw"], 64).numpy(), ("",)
     if len(channels) > 1:
         shown = pictures[:9].swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
     else:

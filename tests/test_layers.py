@@ -11,7 +11,7 @@ from amc_utils.paths import REPOSITORY
 # A module imports from earlier rows only.
 ROWS = (
     {"paths", "labels"},
-    {"config", "symbol_maps", "channel"},
+    {"config", "symbol_maps", "channel", "one_dimensional"},
     {"signals", "optimisation", "metrics", "losses", "models", "records"},
     {"recording", "synchronisation", "bounds", "frames", "features", "plots", "runlog"},
     {"carrier", "receiver", "data"},
@@ -20,7 +20,7 @@ ROWS = (
     {"evaluation", "signal_plots"},
     {"training"},
     {"experiment"},
-    {"assess"},
+    {"assess", "study"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
@@ -29,7 +29,7 @@ HOMES = {
     "matplotlib": {"plots", "signal_plots"},
     "seaborn": {"plots"},
     "lightning": {"training", "experiment"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "study"},
     "sklearn": {"metrics"},
     "coolname": {"records"},
     "tqdm": {"training", "assess"},

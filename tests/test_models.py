@@ -21,12 +21,12 @@ NETWORKS = {
 }
 # Billions of multiply-adds at 224 px in three channels, as the papers give them.
 PUBLISHED_GMAC = {"resnet18": 1.8, "resnet34": 3.6, "swin_tiny": 4.5}
-SHAPE = {"num_channels": 2, "num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
+SHAPE = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_trains_a_step(name):
-    network = build_network(name, image_size=64, **SHAPE)
+    network = build_network(name, input_shape=(2, 64, 64), **SHAPE)
     assert count_parameters(network) / 1e6 == pytest.approx(NETWORKS[name], rel=0.01)
     before = network.snr_head.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -40,13 +40,13 @@ def test_network_trains_a_step(name):
 
 @pytest.mark.parametrize("name", PUBLISHED_GMAC)
 def test_operations_are_twice_the_published_multiply_adds(name):
-    network = build_network(name, image_size=224, **(SHAPE | {"num_channels": 3}))
+    network = build_network(name, input_shape=(3, 224, 224), **SHAPE)
     gmac = count_flops(network) / 2e9
     assert gmac == pytest.approx(PUBLISHED_GMAC[name], rel=0.04)
 
 
 def test_bottleneck_head():
-    network = build_network("resnet18", image_size=32, snr_head="bottleneck", **SHAPE)
+    network = build_network("resnet18", input_shape=(2, 32, 32), snr_head="bottleneck", **SHAPE)
     assert network(torch.rand(2, 2, 32, 32)).snr.shape == (2, 26)
     assert len(network.snr_head) == 3
 
@@ -54,11 +54,17 @@ def test_bottleneck_head():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "swin_tiny", "image_size": 30}, "multiple of 32 for swin_tiny .*, got 30"),
-        ({"name": "vit_small", "image_size": 60}, "multiple of 16 for vit_small .*, got 60"),
-        ({"name": "resnet19", "image_size": 32}, "network must be a timm model .* got 'resnet19'"),
-        ({"name": "resnet18", "image_size": 32, "patch_size": 4}, "network_options must suit"),
-        ({"name": "resnet18", "image_size": 32, "snr_head": "deep"}, "snr_head must be"),
+        ({"name": "swin_tiny", "input_shape": (2, 30, 30)}, "multiple of 32 for swin_tiny .*, got 30"),
+        ({"name": "vit_small", "input_shape": (2, 60, 60)}, "multiple of 16 for vit_small .*, got 60"),
+        (
+            {"name": "resnet19", "input_shape": (2, 32, 32)},
+            "network must be a timm model .* got 'resnet19'",
+        ),
+        (
+            {"name": "resnet18", "input_shape": (2, 32, 32), "patch_size": 4},
+            "network_options must suit",
+        ),
+        ({"name": "resnet18", "input_shape": (2, 32, 32), "snr_head": "deep"}, "snr_head must be"),
     ],
 )
 def test_what_a_network_cannot_take_is_refused(options, message):
@@ -67,7 +73,7 @@ def test_what_a_network_cannot_take_is_refused(options, message):
 
 
 def test_swin_with_small_patches_takes_small_pictures():
-    network = build_network("swin_tiny", image_size=16, patch_size=2, window_size=2, **SHAPE)
+    network = build_network("swin_tiny", input_shape=(2, 16, 16), patch_size=2, window_size=2, **SHAPE)
     assert network(torch.rand(1, 2, 16, 16)).modulation.shape == (1, 17)
 
 
@@ -75,4 +81,14 @@ def test_missing_pretrained_weights_are_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="pretrained weights of resnet18 are neither cached"):
-        build_network("resnet18", image_size=32, pretrained=True, **SHAPE)
+        build_network("resnet18", input_shape=(2, 32, 32), pretrained=True, **SHAPE)
+
+
+def test_network_on_raw_samples_trains_and_wants_samples():
+    network = build_network("oshea_resnet", input_shape=(2, 1024), **SHAPE)
+    assert network(torch.rand(3, 2, 1024)).modulation.shape == (3, 17)
+    # The paper's network, with its own heads, has 236,344 parameters.
+    assert 1e5 < count_parameters(network) < 3e5
+    for name, shape in (("oshea_resnet", (2, 64, 64)), ("resnet18", (2, 1024))):
+        with pytest.raises(ValueError, match=r"oshea_resnet and channels .* belong together"):
+            build_network(name, input_shape=shape, **SHAPE)

@@ -1,0 +1,129 @@
+"""Studies: runs that differ in one thing each, repeated over seeds; stopped and started at will.
+
+    python -m amc_utils.study profiles/studies/channels.yaml
+
+A study file names its question, the seeds, the parameters that all runs share (as in notebook 02) and
+for each variant the parameters that are its own. A run that is finished is not run again, and one
+that was interrupted continues from its last checkpoint. Runs go to results/studies/<study>/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from amc_utils.config import TrainingParameters
+from amc_utils.data import load_frames
+from amc_utils.experiment import Experiment
+from amc_utils.frames import stratified_split
+from amc_utils.metrics import TASKS
+from amc_utils.paths import Workspace
+from amc_utils.records import Run, list_runs
+
+
+class Study(BaseModel):
+    """Content of a study file; the study has the file's name.
+
+    Attributes:
+        question: what the study asks.
+        seeds: one run of each variant for each.
+        base: parameters that all runs share.
+        variants: by name, the parameters in which each differs from the base.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    question: str
+    seeds: list[int] = Field(min_length=1)
+    base: dict[str, Any]
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    def configs(self, output_root: str) -> Iterator[TrainingParameters]:
+        """Parameters of every run, all variants of a seed before the next seed.
+
+        Raises:
+            ValueError: a wrong parameter.
+        """
+        for seed in self.seeds:
+            for variant, changes in self.variants.items():
+                own = {"seed": seed, "run_name": f"{variant}-s{seed}", "output_root": output_root}
+                yield TrainingParameters.checked(self.base | changes | own)
+
+
+def read_study(path: Path) -> Study:
+    """Study of a file.
+
+    Raises:
+        ValueError: a field that is missing, unknown or of the wrong type.
+    """
+    return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
+
+
+def run_study(path: Path, output_root: str = "") -> list[str]:
+    """Run what is not finished; returns the names of the runs that failed."""
+    configs, failed = list(read_study(path).configs(output_root)), []
+    for number, config in enumerate(configs, 1):
+        if (_workspace(output_root, path.stem).results / config.run_name / "run.json").exists():
+            continue
+        print(f"{path.stem}: run {number} of {len(configs)}, {config.run_name}", flush=True)
+        try:
+            _run(config, path.stem)
+        except Exception:
+            # The other runs of the study do not depend on this one; it is named at the end.
+            traceback.print_exc()
+            failed.append(config.run_name)
+    return failed
+
+
+def study_table(workspace: Workspace, study: str) -> pd.DataFrame:
+    """Test accuracies of the finished runs of a study.
+
+    Returns:
+        Columns variant, seed, and for each task its accuracy; one row a run.
+    """
+    runs = list_runs(_workspace(str(workspace.root), study).results)
+    return pd.DataFrame([_row(run) for run in runs], columns=["variant", "seed", *TASKS])
+
+
+def _row(run: Run) -> tuple[str | int | float, ...]:
+    seed = run.facts["config"]["seed"]
+    scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
+    return run.name.removesuffix(f"-s{seed}"), seed, *scores
+
+
+def _workspace(output_root: str, study: str) -> Workspace:
+    return Workspace(Workspace.at(output_root).root, study)
+
+
+def _run(config: TrainingParameters, study: str) -> None:
+    experiment = Experiment.start(config, "study", study=study)
+    fabric = experiment.fabric()
+    frames = load_frames(config, device=fabric.device)
+    split = stratified_split(frames, seed=config.seed)
+    folder = experiment.workspace.checkpoints / experiment.name
+    last = folder / "last.ckpt"
+    trainer = experiment.trainer(
+        experiment.network(), frames, split, fabric, resume_from=last if last.exists() else None
+    )
+    for _ in trainer.fit():
+        print(trainer.describe_epoch(), flush=True)
+    experiment.finish(trainer)
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m amc_utils.study")
+    parser.add_argument("file", type=Path, help="study file, see profiles/studies/")
+    parser.add_argument("--output-root", default="", help="where to write; empty is the repository")
+    options = parser.parse_args()
+    failed = run_study(options.file, options.output_root)
+    sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)

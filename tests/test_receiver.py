@@ -1,0 +1,82 @@
+"""The likelihood receiver against its definition, and against the bound."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from amc_utils.channel import Channel
+from amc_utils.frames import synthesise_frames
+from amc_utils.receiver import _angle_series, _shape_likelihood, receiver_log_likelihoods
+from amc_utils.symbol_maps import symbol_map
+from amc_utils.synchronisation import cfo_grid
+
+NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")
+
+
+@pytest.mark.parametrize(("name", "order"), [("4ASK", 2), ("16PSK", 16), ("64APSK", 4), ("128QAM", 4)])
+def test_series_is_the_likelihood_of_a_symbol(name, order, rng):
+    series, found = _angle_series(name, 6, torch.device("cpu"))
+    assert found == order
+    snr = 8 * 10**0.6
+    points = symbol_map(name).astype(complex)
+    for row in (5, 30, 60):
+        radius = (row + 0.5) * 2.4 / 96
+        for angle in torch.rand(5, generator=rng).mul(2 * math.pi).tolist():
+            z = radius * np.exp(1j * angle)
+            direct = np.log(np.mean(np.exp(snr * (2 * (z * points.conj()).real - abs(points) ** 2))))
+            harmonics = np.exp(1j * order * angle * np.arange(series.shape[1]))
+            # 32 harmonics round off the sharpest valleys of the logarithm.
+            assert (series[row].numpy() * harmonics).sum().real == pytest.approx(direct, abs=0.6)
+
+
+def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
+    """The same sum, written out: every phase and offset, every symbol, every point of the map."""
+    snr_db, snr = 4, 8 * 10**0.4
+    rng = np.random.default_rng(3)
+    points = symbol_map("QPSK").astype(complex)
+    turn = np.exp(1j * (0.4 + 2 * np.pi * 8 * 1e-4 * np.arange(124)))
+    noise = (rng.normal(size=124) + 1j * rng.normal(size=124)) / np.sqrt(2)
+    symbols = np.sqrt(snr) * rng.choice(points, 124) * turn + noise
+    cfos = cfo_grid(torch.device("cpu")).numpy()
+    prior = -0.5 * (cfos / 1e-4) ** 2
+    number = np.arange(124) - 123 / 2
+    terms = []
+    for cfo, weight in zip(cfos, prior, strict=True):
+        for phase in np.arange(64) * 2 * np.pi / 64 / 4:
+            still = symbols * np.exp(-1j * (2 * np.pi * 8 * cfo * number + phase))
+            inner = (still[:, None] * points.conj()).real
+            terms.append(np.log(np.exp(2 * np.sqrt(snr) * inner - snr).mean(1)).sum() + weight)
+    expected = np.logaddexp.reduce(terms) - np.logaddexp.reduce(prior) - np.log(64)
+    found = _shape_likelihood(
+        torch.from_numpy(symbols).to(torch.complex64)[None],
+        "QPSK",
+        snr_db,
+        torch.from_numpy(prior).float(),
+    )
+    assert float(found) == pytest.approx(expected, abs=4)  # radii are binned
+
+
+def test_receiver_names_clear_frames_and_no_more_than_the_bound_allows():
+    frames = synthesise_frames(modulations=NAMES, snr_grid_db=(-20, 16), num_frames_per_cell=20, seed=4)
+    found = receiver_log_likelihoods(
+        frames.iq(torch.arange(len(frames))),
+        modulations=NAMES,
+        snr_grid_db=(-20, 16),
+        channel=Channel(),
+    )
+    right = found.flatten(1).argmax(1) == frames.cell
+    assert right[frames.snr_index == 1].float().mean() > 0.97
+    assert right[frames.snr_index == 0].float().mean() < 0.5
+
+
+def test_order_of_the_hypotheses_changes_nothing():
+    frames = synthesise_frames(modulations=NAMES, snr_grid_db=(2,), num_frames_per_cell=3, seed=4)
+    iq = frames.iq(torch.arange(len(frames)))
+    options = {"snr_grid_db": (0, 2, 4), "channel": Channel()}
+    straight = receiver_log_likelihoods(iq, modulations=NAMES, **options)
+    permuted = receiver_log_likelihoods(iq, modulations=NAMES[::-1], **options)
+    torch.testing.assert_close(permuted, straight.flip(1), rtol=0, atol=1e-2)

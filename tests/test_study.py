@@ -1,0 +1,77 @@
+"""Studies: every run once, restartable, and a table of what came out."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from amc_utils import study
+from amc_utils.paths import REPOSITORY, Workspace
+from amc_utils.study import read_study, run_study, study_table
+
+
+@pytest.fixture
+def study_file(make_config, tmp_path):
+    """Two variants of one epoch each, two seeds."""
+    own = {"run_name", "output_root", "seed"}
+    base = make_config(num_epochs=1, num_frames_per_cell=10).model_dump(exclude=own)
+    variants = {"plain": {}, "samples": {"channels": ["iq"], "network": "oshea_resnet"}}
+    content = {"question": "Which?", "seeds": [1, 2], "base": base, "variants": variants}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf8")
+    return path
+
+
+def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
+    assert run_study(study_file, str(tmp_path)) == []
+    table = study_table(Workspace(tmp_path), "small")
+    runs = set(zip(table["variant"], table["seed"], strict=True))
+    assert runs == {("plain", 1), ("plain", 2), ("samples", 1), ("samples", 2)}
+    assert table[["joint", "modulation", "snr"]].stack().between(0, 1).all()
+    assert not any((tmp_path / "outputs" / "checkpoints" / "small").iterdir())
+    monkeypatch.setattr(study, "_run", lambda *arguments: pytest.fail("a finished run was run again"))
+    assert run_study(study_file, str(tmp_path)) == []
+
+
+def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monkeypatch, capsys):
+    whole = study._run
+
+    def fail_on_samples(config, name):
+        if config.run_name.startswith("samples"):
+            raise RuntimeError("no such luck")
+        whole(config, name)
+
+    monkeypatch.setattr(study, "_run", fail_on_samples)
+    assert run_study(study_file, str(tmp_path)) == ["samples-s1", "samples-s2"]
+    assert "no such luck" in capsys.readouterr().err
+    assert len(study_table(Workspace(tmp_path), "small")) == 2
+
+
+def test_interrupted_run_continues_to_the_same_result(study_file, tmp_path, monkeypatch):
+    """Stopped after its first epoch of two; the other workspace is never stopped."""
+    content = yaml.safe_load(study_file.read_text(encoding="utf8"))
+    content["base"]["num_epochs"], content["seeds"] = 2, [1]
+    content["variants"] = {"plain": {}}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    run_study(study_file, str(tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        stop = RuntimeError("stopped")
+        patched.setattr(study.Experiment, "finish", lambda *a: (_ for _ in ()).throw(stop))
+        assert run_study(study_file, str(tmp_path / "stopped")) == ["plain-s1"]
+    assert run_study(study_file, str(tmp_path / "stopped")) == []
+    whole, stopped = (
+        (tmp_path / kind / "results/studies/small/plain-s1/history.csv").read_bytes()
+        for kind in ("whole", "stopped")
+    )
+    assert whole == stopped
+
+
+@pytest.mark.parametrize(
+    "path", sorted(REPOSITORY.glob("profiles/studies/*.yaml")), ids=lambda path: path.stem
+)
+def test_study_files_have_right_parameters_and_variants_that_differ(path):
+    configs = list(read_study(path).configs(""))
+    bare = [config.model_dump_json(exclude={"run_name"}) for config in configs]
+    assert len(set(bare)) == len(bare)
+    for config in configs:
+        assert len(config.modulation_names) * len(config.snr_grid_db) == 442
