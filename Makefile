@@ -21,8 +21,11 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/01_data_exploration.ipynb outputs/01_data_exploration.ipynb
 	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling.ipynb
 	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_resnet34.ipynb -p network resnet34
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_stack.ipynb -y "channels: [stack]"
 	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training.ipynb
+	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training_stack.ipynb -y "channels: [stack]"
 	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb
+	$(EXECUTE) notebooks/05_ceiling_anatomy.ipynb outputs/05_ceiling_anatomy.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
 
 test: lint

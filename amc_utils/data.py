@@ -33,6 +33,7 @@ def load_frames(
         options["path"] = Path(config.data_path)
     else:
         read = synthesise_frames
+        options["channel"] = config.synthetic_channel
     return read(
         modulations=config.modulation_names,
         snr_grid_db=config.snr_grid_db,

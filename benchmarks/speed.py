@@ -64,7 +64,7 @@ def main() -> None:
     tasks = {f"generate, {n} threads": lambda n=n: generate(n) for n in (1, 2)}
     for size in (64, 224):
         tasks[f"numpy loop, {size} px"] = lambda size=size: draw_by_numpy(iq.numpy(), size)
-        for channel in ("counts_8_bit", "raw"):
+        for channel in ("counts_8_bit", "raw", "stack"):
             tasks[f"{channel}, {size} px"] = lambda c=channel, size=size: draw(iq, c, size)
     table = medians(tasks)
     loops = table[table["task"].str.startswith("numpy")].set_index("task")["frames_per_second"]

@@ -42,6 +42,7 @@ def make_config(tmp_path):
             "modulations": ["BPSK", "QPSK", "OQPSK"],
             "snr_range_db": [0, 20, 20],
             "num_frames_per_cell": 20,
+            "channel": {},
             "channels": ["counts_8_bit"],
             "image_size": 32,
             "network": "resnet18",

@@ -11,7 +11,13 @@ import torch
 from amc_utils import data
 from amc_utils.data import read_radioml, write_radioml
 from amc_utils.features import label_order, level_table, signature, snr_convention, snr_ratio
-from amc_utils.frames import Frames, split_fingerprint, stratified_split, synthesise_frames
+from amc_utils.frames import (
+    Frames,
+    redraw_frames,
+    split_fingerprint,
+    stratified_split,
+    synthesise_frames,
+)
 from amc_utils.labels import (
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
@@ -278,3 +284,29 @@ def test_split_of_too_few_frames_is_refused():
     frames = synthesise_frames(modulations=("BPSK",), snr_grid_db=(0,), num_frames_per_cell=9, seed=1)
     with pytest.raises(ValueError, match="at least 10 frames, got 9"):
         stratified_split(frames, seed=1)
+
+
+def test_redrawn_frames_are_of_the_same_cells_and_generation_zero_is_the_set(small_frames):
+    copy = small_frames.to("cpu")
+    copy = type(copy)(**{**vars(copy), "iq_pairs": copy.iq_pairs.clone()})
+    some = torch.arange(0, len(copy), 7)
+    redraw_frames(copy, some, 1)
+    changed = (copy.iq_pairs != small_frames.iq_pairs).any(2).any(1)
+    assert torch.equal(changed.nonzero()[:, 0], some)
+    redraw_frames(copy, some, 0)
+    assert torch.equal(copy.iq_pairs, small_frames.iq_pairs)
+
+
+def test_fresh_frames_of_a_file_are_refused(make_config, written):
+    with pytest.raises(ValueError, match="fresh_frames must be false with a file"):
+        make_config(data_path=str(written), fresh_frames=True)
+
+
+def test_channel_of_the_parameters_reaches_the_frames(make_config):
+    frames = data.load_frames(make_config(channel={"cfo_std": 1e-3, "rolloff_range": [0.2, 0.5]}))
+    generator = frames.source["generator"]
+    assert (generator["cfo_std"], generator["rolloff_range"]) == (1e-3, (0.2, 0.5))
+    with pytest.raises(ValueError, match=r"channel must set some of rolloff_range, .* got 'cfo'"):
+        make_config(channel={"cfo": 1e-3})
+    with pytest.raises(ValueError, match="rolloff_range must lie in"):
+        make_config(channel={"rolloff_range": [0.5, 0.2]})

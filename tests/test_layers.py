@@ -10,8 +10,8 @@ from amc_utils.paths import REPOSITORY
 
 # A module imports from earlier rows only.
 ROWS = (
-    {"paths", "labels"},
-    {"config", "symbol_maps", "channel", "one_dimensional"},
+    {"paths", "labels", "channel"},
+    {"config", "symbol_maps", "one_dimensional"},
     {"signals", "optimisation", "metrics", "losses", "models", "records"},
     {"recording", "synchronisation", "bounds", "frames", "features", "plots", "runlog"},
     {"carrier", "receiver", "data"},

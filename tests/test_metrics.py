@@ -97,3 +97,13 @@ def test_paired_comparison_is_the_exact_sign_test(table):
     other = table.assign(frame=table["frame"] + 1)
     with pytest.raises(ValueError, match="share their test frames"):
         metrics.paired_comparison({"a": table, "b": other})
+
+
+def test_confused_pairs_counts_both_ways():
+    rows = [("BPSK", "BPSK")] * 4 + [("QPSK", "QPSK"), ("QPSK", "BPSK")] + [("QPSK", "8PSK")] * 2
+    rows += [("8PSK", "8PSK")] * 3 + [("8PSK", "QPSK")]
+    table = predictions([(true, 10, predicted, 10, 0.5) for true, predicted in rows])
+    pairs = metrics.confused_pairs(table)
+    assert pairs.index.tolist() == [10]
+    assert set(pairs.loc[10, ["a", "b"]]) == {"QPSK", "8PSK"}
+    assert pairs.loc[10, "share"] == 3 / 8

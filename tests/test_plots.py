@@ -81,3 +81,38 @@ def test_picture_is_drawn_with_quadrature_upwards():
     ax = signal_plots.image(plots.figure()[1], picture)
     assert ax.images[0].origin == "lower"
     assert ax.images[0].get_extent() == [-2.5, 2.5, -2.5, 2.5]
+
+
+def test_waterfall_falls_from_one_to_what_is_left():
+    _, ax = plots.figure("column", 2.0)
+    steps = pd.Series({"physics": 0.3, "picture": 0.5, "left": 0.2})
+    plots.waterfall(ax, steps)
+    spans = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches]
+    np.testing.assert_allclose(spans, [(0.7, 1.0), (0.2, 0.7), (0.0, 0.2)], atol=1e-12)
+    assert [text.get_text() for text in ax.texts] == ["30.0", "50.0", "20.0"]
+
+
+def test_stacked_shares_fill_the_axes_in_the_order_of_the_columns():
+    _, ax = plots.figure("column", 2.0)
+    shares = pd.DataFrame({"left": [0.2, 0.6], "lost": [0.8, 0.4]}, index=[-10, 10])
+    plots.stacked_shares(ax, shares)
+    lower, upper = (area.get_paths()[0].get_extents() for area in ax.collections)
+    assert (lower.y0, lower.y1, upper.y1) == pytest.approx((0.0, 0.6, 1.0))
+    assert ax.get_legend_handles_labels()[1] == ["left", "lost"]
+
+
+def test_gallery_of_a_stack_has_a_row_a_channel(rng):
+    pictures = np.random.default_rng(0).random((11, 3, 8, 8))
+    names = [f"name {k}" for k in range(11)]
+    fig = signal_plots.gallery(pictures, names, ("one", "two", "three"))
+    assert len(fig.axes) == 27
+    shown = np.array([ax.images[0].get_array() for ax in fig.axes]).reshape(3, 9, 8, 8)
+    np.testing.assert_array_equal(shown, pictures[:9].swapaxes(0, 1))
+    assert [ax.get_title() for ax in fig.axes[:9]] == names[:9]
+    assert [fig.axes[9 * row].get_ylabel() for row in range(3)] == ["one", "two", "three"]
+
+
+def test_gallery_of_raw_samples_shows_their_plain_pictures():
+    fig = signal_plots.gallery(np.ones((2, 2, 1024), np.float32), ["a", "b"])
+    (row,), (column,) = (set(axis) for axis in np.nonzero(fig.axes[0].images[0].get_array()))
+    assert row == column == 44  # (1 + 2.5) / 5 of 64 pixels

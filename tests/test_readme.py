@@ -9,8 +9,10 @@ import papermill
 import pytest
 import yaml
 
+from amc_utils.assess import options_of
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
+from amc_utils.study import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
@@ -26,12 +28,12 @@ def options(command, flags):
 
 def test_numbers_are_those_of_the_runs_named():
     rows = re.findall(
-        r"^\| (\S+) \| (\w+) \| (\d+ classes.*?) \| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", README, re.M
+        r"^\| (\S+) \| ([^|]+) \| (\d+ classes.*?) \| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", README, re.M
     )
     assert rows
-    for name, network, scope, *accuracies in rows:
+    for name, label, scope, *accuracies in rows:
         run = Run(REPOSITORY / "results" / name)
-        assert (run.facts["network"]["name"], run.scope) == (network, scope)
+        assert (run.label, run.scope) == (label, scope)
         joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
         for group, text in zip(("all", "snr_db >= 0"), accuracies, strict=True):
             value, low, high = joint.loc[group, ["value", "low", "high"]]
@@ -63,6 +65,16 @@ def test_figures_and_files_exist():
 
 
 def test_every_module_stands_in_the_architecture():
-    block = next(block for block in BLOCKS if block.startswith("experiment"))
+    block = next(block for block in BLOCKS if "paths     labels " in block)
     names = {path.stem for path in (REPOSITORY / "amc_utils").glob("*.py")} - {"__init__"}
     assert names <= set(re.findall(r"\w+", block))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m")])
+def test_module_commands_are_understood(command):
+    _, _, module, *arguments = shlex.split(command)
+    if module == "amc_utils.assess":
+        assert options_of(arguments).run_name
+    else:
+        assert module == "amc_utils.study"
+        assert list(read_study(REPOSITORY / arguments[0]).configs(""))

@@ -270,3 +270,34 @@ def test_weighting_learns_with_the_network(make_config, tmp_path):
 def test_batch_larger_than_the_set_is_refused(make_config, tmp_path):
     with pytest.raises(ValueError, match=r"batch_size must be at most .* 96, got 97"):
         make_trainer(make_config(batch_size=97), tmp_path)
+
+
+def test_fresh_frames_are_new_every_epoch_for_training_alone(make_config, tmp_path):
+    trainer = make_trainer(make_config(num_epochs=2, fresh_frames=True), tmp_path)
+    frames, split = trainer.frames, trainer.split
+    before = frames.iq_pairs.clone()
+    epochs = trainer.fit()
+    next(epochs)
+    assert torch.equal(frames.iq_pairs, before), "the first epoch has the frames of the set"
+    next(epochs)
+    changed = (frames.iq_pairs != before).any(2).any(1)
+    assert changed[split.train].all()
+    assert not changed[split.validation].any()
+    assert not changed[split.test].any()
+    power = frames.iq_pairs[split.train].square().sum(2).mean(1)
+    torch.testing.assert_close(power, torch.ones_like(power))
+
+
+def test_fresh_frames_and_one_cycle_resume_exactly(make_config, tmp_path):
+    config = make_config(num_epochs=3, fresh_frames=True, schedule="one_cycle")
+    straight = make_trainer(config, tmp_path / "straight")
+    list(straight.fit())
+    stopped = make_trainer(config, tmp_path / "stopped")
+    next(stopped.fit())
+    resumed = make_trainer(config, tmp_path / "resumed")
+    resumed.resume(stopped.last_checkpoint)
+    list(resumed.fit())
+    pd.testing.assert_frame_equal(straight.history_table, resumed.history_table, check_exact=True)
+    rates = straight.history_table["learning_rate"]
+    assert rates[0] == pytest.approx(config.learning_rate / 25), "a cycle begins at a twenty-fifth"
+    assert rates[1] > rates[2] > straight.scheduler.get_last_lr()[0]

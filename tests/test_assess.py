@@ -1,0 +1,80 @@
+"""Runs that train nothing: their folders, their diary entries, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from amc_utils import runlog
+from amc_utils.assess import options_of, run
+from amc_utils.data import load_frames, write_radioml
+from amc_utils.experiment import Experiment
+from amc_utils.frames import stratified_split
+from amc_utils.records import Run, list_runs
+
+CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "20")
+
+
+def assess(what, root, *arguments):
+    return run(options_of([what, "--output-root", str(root), *CLASSES, *arguments]))
+
+
+@pytest.mark.parametrize("what", ["bound", "receiver"])
+def test_receivers_leave_runs_that_the_diary_shows(what, tmp_path):
+    done = assess(what, tmp_path, "--run-name", "some", "--num-frames-per-cell", "10")
+    assert (done.kind, len(done.predictions)) == (what, 60)
+    assert done.facts["test"]["joint_accuracy"]["value"] > 0.9
+    assert done.predictions["modulation_confidence"].between(1 / 3, 1.001).all()
+    text = runlog.render(list_runs(tmp_path / "results"), {"some": "As expected."})
+    assert "## Run some" in text
+    assert "As expected." in text
+    assert done.scope in text
+    with pytest.raises(ValueError, match="names a finished run"):
+        assess(what, tmp_path, "--run-name", "some")
+
+
+def test_same_seed_gives_the_same_decisions(tmp_path):
+    first, second = (assess("bound", tmp_path, "--run-name", name) for name in ("a", "b"))
+    assert first.predictions.equals(second.predictions)
+
+
+@pytest.fixture
+def trained(make_config):
+    experiment = Experiment.start(make_config(run_name="parent", num_frames_per_cell=40), "test")
+    frames = load_frames(experiment.config)
+    split = stratified_split(frames, seed=experiment.config.seed)
+    trainer = experiment.trainer(experiment.network(), frames, split, experiment.fabric())
+    list(trainer.fit())
+    return experiment.finish(trainer), trainer
+
+
+def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained, tmp_path):
+    parent, trainer = trained
+    file = tmp_path / "frames.h5"
+    write_radioml(file, trainer.frames)
+    options = ("--checkpoint", str(trainer.best_checkpoint), "--data-path", str(file))
+    found = assess("network", tmp_path, *options, "--run-name", "x", "--num-frames-per-cell", "99")
+    assert (found.kind, found.facts["parent"]) == ("transfer", "parent")
+    assert len(found.predictions) == len(trainer.frames)
+    same = found.predictions.set_index("frame").loc[parent.predictions["frame"]]
+    columns = ["predicted_modulation", "predicted_snr_db"]
+    expected = parent.predictions.set_index("frame")[columns]
+    assert (same[columns].astype(str) == expected.astype(str)).all(axis=None)
+    assert Run(found.folder).label == parent.label
+
+
+def test_channel_of_the_command_line_reaches_the_frames(tmp_path):
+    wide = ("--cfo-std", "1e-3", "--delay-spread", "2", "--rolloff-range", "0.05", "0.6")
+    found = assess("receiver", tmp_path, *wide, "--num-frames-per-cell", "2")
+    channel = found.facts["data"]["source"]["generator"]
+    assert (channel["cfo_std"], channel["delay_spread"]) == (1e-3, 2.0)
+    assert list(channel["rolloff_range"]) == [0.05, 0.6]
+
+
+def test_missing_and_foreign_checkpoints_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint not found: nowhere"):
+        assess("network", tmp_path, "--checkpoint", "nowhere")
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"weights": torch.zeros(1)}, foreign)
+    with pytest.raises(ValueError, match="must be a checkpoint that this project wrote"):
+        assess("network", tmp_path, "--checkpoint", str(foreign))
