@@ -38,6 +38,7 @@ from amc_utils.paths import Workspace
 from amc_utils.receiver import receiver_log_likelihoods
 from amc_utils.recording import environment, write_run
 from amc_utils.records import Run, claim_run_name
+from amc_utils.runlog import update_runlog
 
 _FRAMES_AT_ONCE = 1024
 _TASKS = ("joint_accuracy", "modulation_accuracy", "snr_accuracy", "snr_mae_db")
@@ -171,7 +172,7 @@ def _data(frames: Frames) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> Run:
-    """Assess what the options say and write the run folder.
+    """Assess what the options say, write the run folder and bring the diary up to date.
 
     Raises:
         ValueError: the wanted name belongs to a finished run.
@@ -199,7 +200,10 @@ def run(options: argparse.Namespace) -> Run:
         "environment": environment(),
     }
     facts["config"].pop("output_root", None)
-    return write_run(workspace.results / name, facts=facts, metrics=metrics, predictions=predictions)
+    folder = workspace.results / name
+    done = write_run(folder, facts=facts, metrics=metrics, predictions=predictions)
+    update_runlog(workspace)
+    return done
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:

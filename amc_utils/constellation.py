@@ -7,7 +7,7 @@ A channel is a set of points (amc_utils.views) and a scaling from counts to grey
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ def _to_8_bit_of_maximum(counts: Tensor) -> Tensor:
     return (counts * (255 / counts.amax(1, keepdim=True).clamp_min(1))).round_().div_(255)
 
 
+def _to_counts(counts: Tensor) -> Tensor:
+    """Counts in sixteenths, at most one: neither the logarithm nor the frame's maximum."""
+    return (counts / 16).clamp_(max=1)
+
+
 def _to_log_of_maximum(counts: Tensor) -> Tensor:
     """log(1 + count) over its largest possible value, log(1 + points): no level is lost."""
     return _log_table(counts.shape[1], counts.device).take(counts.long())
@@ -36,7 +41,10 @@ def _to_log_of_maximum(counts: Tensor) -> Tensor:
 # Points of a batch, complex64 [B, P] from Views, and grey levels in [0, 1] of the counts at the points.
 CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]] = {
     "counts_8_bit": (views.samples, _to_8_bit_of_maximum),
+    "counts": (views.samples, _to_counts),
     "raw": (views.samples, _to_log_of_maximum),
+    "raw_wide": (partial(views.samples, scale=0.5), _to_log_of_maximum),
+    "raw_narrow": (partial(views.samples, scale=1.5625), _to_log_of_maximum),
     "synchronised": (views.symbols, _to_log_of_maximum),
     "aligned": (views.aligned_symbols, _to_log_of_maximum),
     "offset": (views.offset_symbols, _to_log_of_maximum),
@@ -54,11 +62,13 @@ CHANNEL_GROUPS = {
 
 
 def expand_channels(channels: Sequence[str]) -> tuple[str, ...]:
-    """Names of channels with the groups expanded.
+    """Names of channels with the groups expanded; "iq" stands for the samples and stands alone.
 
     Raises:
-        ValueError: see above.
+        ValueError: an empty list, or a name that is no channel.
     """
+    if list(channels) == [RAW_SAMPLES]:
+        return (RAW_SAMPLES,)
     unknown = [name for name in channels if name not in (*CHANNELS, *CHANNEL_GROUPS)]
     if unknown or not channels:
         got = repr(unknown[0]) if unknown else "an empty list"
@@ -117,6 +127,8 @@ def constellation_images(
         ValueError: unknown channel, or `out` of another shape.
     """
     channels = expand_channels(channels)
+    if RAW_SAMPLES in channels:
+        raise ValueError(f"channels must be pictures, got {RAW_SAMPLES!r}, which network_input gives")
     shape = (len(iq), len(channels), image_size, image_size)
     if out is None:
         out = torch.empty(shape, device=iq.device)

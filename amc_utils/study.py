@@ -36,7 +36,7 @@ class Study(BaseModel):
     Attributes:
         question: what the study asks.
         seeds: one run of each variant for each.
-        base: parameters that all runs share.
+        base: parameters that all runs share; in the file perhaps the path of a file that holds them.
         variants: by name, the parameters in which each differs from the base.
     """
 
@@ -65,7 +65,11 @@ def read_study(path: Path) -> Study:
     Raises:
         ValueError: a field that is missing, unknown or of the wrong type.
     """
-    return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
+    content = yaml.safe_load(path.read_text(encoding="utf8"))
+    if isinstance(content.get("base"), str):
+        base = path.parent / content["base"]
+        content["base"] = yaml.safe_load(base.read_text(encoding="utf8"))
+    return Study.model_validate(content)
 
 
 def run_study(path: Path, output_root: str = "") -> list[str]:

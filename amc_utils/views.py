@@ -45,9 +45,9 @@ class Views:
         return recover_carrier(self.timed)
 
 
-def samples(frames: Views) -> Tensor:
-    """The samples as they come: in-phase and quadrature, in units of the root mean square."""
-    return frames.iq
+def samples(frames: Views, scale: float = 1.0) -> Tensor:
+    """The samples as they come: in-phase and quadrature, in units of the root mean square / scale."""
+    return frames.iq if scale == 1 else frames.iq * scale
 
 
 def symbols(frames: Views) -> Tensor:

@@ -79,7 +79,7 @@ def test_row_is_quadrature_and_column_is_in_phase():
 
 @pytest.mark.parametrize("channels", [[], ["raw_pixels"]])
 def test_unknown_channel_is_refused(channels):
-    with pytest.raises(ValueError, match="channels must be some of stack, counts_8_bit, raw"):
+    with pytest.raises(ValueError, match="channels must be some of stack, counts_8_bit, counts, raw"):
         constellation_images(torch.zeros(1, 1024, dtype=torch.complex64), channels, 8)
 
 
@@ -88,3 +88,13 @@ def test_buffer_of_wrong_shape_is_refused():
         constellation_images(
             torch.zeros(1, 16, dtype=torch.complex64), ["raw"], 8, out=torch.zeros(1, 1, 9, 9)
         )
+
+
+def test_windows_and_plain_counts_of_the_raw_picture(rng):
+    iq = torch.randn(4, 1024, dtype=torch.complex64, generator=rng)
+    plain = constellation_images(iq, ["counts"], 32)[:, 0].numpy()
+    np.testing.assert_allclose(plain, np.minimum(reference_counts(iq, 32) / 16, 1))
+    for channel, half_width in (("raw_wide", 5.0), ("raw_narrow", 1.6)):
+        scaled = reference_counts(iq * (WINDOW / half_width), 32)
+        expected = np.log1p(scaled) / np.log(1025)
+        np.testing.assert_allclose(constellation_images(iq, [channel], 32)[:, 0], expected, atol=1e-6)
