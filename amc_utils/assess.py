@@ -28,7 +28,7 @@ from amc_utils.channel import Channel
 from amc_utils.config import TrainingParameters
 from amc_utils.data import read_radioml
 from amc_utils.evaluation import Evaluator, prediction_table
-from amc_utils.experiment import untrained_network
+from amc_utils.experiment import best_fabric, untrained_network
 from amc_utils.frames import Frames, synthesise_frames
 from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import TaskWeighting
@@ -101,12 +101,11 @@ def assess_network(options: argparse.Namespace, device: torch.device) -> tuple[p
     config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": ""})
     network = untrained_network(config)
     network.load_state_dict(stored["network"])
-    network = network.to(device, memory_format=torch.channels_last)
+    network = best_fabric(config).setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(options, config.modulation_names, config.snr_grid_db, device)
     evaluator = Evaluator(network, TaskWeighting(config.task_weighting).to(device), frames, config)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-        parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
-        predictions = pd.concat([evaluator.predict(part) for part in _progress(parts)])
+    parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
+    predictions = pd.concat([evaluator.predict(part) for part in _progress(parts)])
     described = {
         "name": config.network,
         "options": config.network_options,

@@ -22,6 +22,11 @@ from amc_utils.records import Run, claim_run_name
 from amc_utils.training import Trainer
 
 
+def best_fabric(config: TrainingParameters) -> Fabric:
+    """Fabric on the best device there is, in the precision that the parameters ask for."""
+    return Fabric(accelerator="auto", devices=1, precision=config.precision)
+
+
 def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
     """Network that the parameters describe, its weights drawn by their seed."""
     with torch.random.fork_rng():
@@ -77,7 +82,7 @@ class Experiment:
 
     def fabric(self) -> Fabric:
         """Fabric on the best device there is, in the precision that the parameters ask for."""
-        return Fabric(accelerator="auto", devices=1, precision=self.config.precision)
+        return best_fabric(self.config)
 
     def trainer(
         self,
