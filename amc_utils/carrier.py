@@ -32,11 +32,11 @@ def estimate_cfo(synchronised: Synchronised) -> Tensor:
     """
     symbols, device = synchronised.symbols, synchronised.symbols.device
     cfos = cfo_grid(device)
-    ring = (symbols.abs() / _RING_WIDTH).long().clamp_(max=_NUM_RINGS - 1)
+    ring = (symbols.abs() / _RING_WIDTH).long().clamp_(0, _NUM_RINGS - 1)
     # In quarter turns, of which the fraction counts.
     drift = 4 * SAMPLES_PER_SYMBOL * cfos[:, None] * _centred(symbols.shape[1], device)
     quarter = symbols.angle()[:, None] * (2 / torch.pi) - drift
-    angle = quarter.sub_(quarter.floor()).mul_(_NUM_ANGLES).long().clamp_(max=_NUM_ANGLES - 1)
+    angle = quarter.sub_(quarter.floor()).mul_(_NUM_ANGLES).long().clamp_(0, _NUM_ANGLES - 1)
     place = angle.add_(ring[:, None] * _NUM_ANGLES)
     table = torch.zeros(len(symbols), NUM_CFOS, _NUM_RINGS * _NUM_ANGLES, device=device)
     table.scatter_add_(2, place, torch.ones((), device=device).expand(place.shape))
@@ -56,7 +56,7 @@ def estimate_phase(symbols: Tensor) -> Tensor:
     cosine, sine = phases.cos()[:, None], phases.sin()[:, None]
     real, imag = symbols.real[:, None], symbols.imag[:, None]
     parts = torch.cat([real * cosine + imag * sine, imag * cosine - real * sine], 2).abs_()
-    place = parts.mul_(_NUM_BINS / _LARGEST_PART).long().clamp_(max=_NUM_BINS - 1)
+    place = parts.mul_(_NUM_BINS / _LARGEST_PART).long().clamp_(0, _NUM_BINS - 1)
     counts = torch.zeros(len(symbols), _NUM_PHASES, _NUM_BINS, device=symbols.device)
     counts.scatter_add_(2, place, torch.ones((), device=symbols.device).expand(place.shape))
     smooth = torch.nn.functional.avg_pool1d(counts, 3, 1, 1)

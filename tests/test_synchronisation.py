@@ -168,3 +168,10 @@ def test_synchronised_pictures_ignore_a_quarter_turn(channel):
         for a, b in zip(straight, turned, strict=True)
     ]
     assert sum(same) >= 38
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_frames_without_a_signal_give_a_picture_all_the_same(value):
+    iq = torch.full((2, 1024), value, dtype=torch.complex64)
+    pictures = constellation_images(iq, ["stack"], 32)
+    assert torch.isfinite(pictures).all()
