@@ -28,9 +28,8 @@ class OSheaResNet(nn.Module):
     """Features of raw samples, float [B, 2, num_samples] (I, Q) to [B, 128].
 
     Six residual stacks of 32 filters and two dense layers with SELU. Source: O'Shea, Roy, Clancy,
-    "Over-the-Air Deep Learning Based Radio Signal Classification", 2018, Table IV and Figure 6; batch
-    normalisation after each convolution, which the paper does not state, makes it train as fast as
-    the networks it is compared with.
+    "Over-the-Air Deep Learning Based Radio Signal Classification", 2018; the batch normalisation after
+    each convolution and the dropout before the heads are this project's.
     """
 
     def __init__(self, num_samples: int, num_filters: int = 32, num_stacks: int = 6) -> None:

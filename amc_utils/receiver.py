@@ -31,7 +31,7 @@ from amc_utils.synchronisation import (
 )
 
 # Above this SNR frames are judged as if they had no more: finer structure than the grids of phase and
-# offset resolve would count against the truth, and no two modulations are as close as this noise.
+# offset resolve would count against the truth.
 _MAX_SNR_DB = 16
 _NUM_RADII, _LARGEST_RADIUS = 96, 2.4
 _NUM_ANGLES, _NUM_HARMONICS, _NUM_PHASES = 128, 32, 64

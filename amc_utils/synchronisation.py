@@ -15,7 +15,7 @@ from torch import Tensor
 
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine, unit_phasor
 
-# Roll-offs that are tried; their spacing costs less than 0.01 dB of matched-filter output.
+# Roll-offs that are tried, and the one that stands for all where none is estimated.
 _MEAN_ROLLOFF = 0.25
 ROLLOFFS = tuple(round(0.1 + 0.025 * step, 3) for step in range(13))
 # Beyond this distance from the carrier, in symbol rates, there is noise alone.

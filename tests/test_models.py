@@ -87,7 +87,6 @@ def test_missing_pretrained_weights_are_an_error(monkeypatch, tmp_path):
 def test_network_on_raw_samples_trains_and_wants_samples():
     network = build_network("oshea_resnet", input_shape=(2, 1024), **SHAPE)
     assert network(torch.rand(3, 2, 1024)).modulation.shape == (3, 17)
-    # The paper's network, with its own heads, has 236,344 parameters.
     assert 1e5 < count_parameters(network) < 3e5
     for name, shape in (("oshea_resnet", (2, 64, 64)), ("resnet18", (2, 1024))):
         with pytest.raises(ValueError, match=r"oshea_resnet and channels .* belong together"):

@@ -54,16 +54,22 @@ def test_two_plus_two_epochs_equal_four(make_config, tmp_path, options):
     assert_same_weights(straight, second)
 
 
-def test_cosine_schedule_resumes_exactly_and_ends_at_zero(make_config, tmp_path):
-    config = make_config(num_epochs=3, schedule="cosine")
-    straight = make_trainer(config, tmp_path / "straight")
+def assert_resume_is_exact(config, folder):
+    """Trainer that ran straight through; one stopped after its first epoch must have its history."""
+    straight = make_trainer(config, folder / "straight")
     list(straight.fit())
-    stopped = make_trainer(config, tmp_path / "stopped")
+    stopped = make_trainer(config, folder / "stopped")
     next(stopped.fit())
-    resumed = make_trainer(config, tmp_path / "resumed")
+    resumed = make_trainer(config, folder / "resumed")
     resumed.resume(stopped.last_checkpoint)
     list(resumed.fit())
     pd.testing.assert_frame_equal(straight.history_table, resumed.history_table, check_exact=True)
+    return straight
+
+
+def test_cosine_schedule_resumes_exactly_and_ends_at_zero(make_config, tmp_path):
+    config = make_config(num_epochs=3, schedule="cosine")
+    straight = assert_resume_is_exact(config, tmp_path)
     assert straight.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
     assert straight.history[0]["learning_rate"] == config.learning_rate
 
@@ -290,14 +296,7 @@ def test_fresh_frames_are_new_every_epoch_for_training_alone(make_config, tmp_pa
 
 def test_fresh_frames_and_one_cycle_resume_exactly(make_config, tmp_path):
     config = make_config(num_epochs=3, fresh_frames=True, schedule="one_cycle")
-    straight = make_trainer(config, tmp_path / "straight")
-    list(straight.fit())
-    stopped = make_trainer(config, tmp_path / "stopped")
-    next(stopped.fit())
-    resumed = make_trainer(config, tmp_path / "resumed")
-    resumed.resume(stopped.last_checkpoint)
-    list(resumed.fit())
-    pd.testing.assert_frame_equal(straight.history_table, resumed.history_table, check_exact=True)
+    straight = assert_resume_is_exact(config, tmp_path)
     rates = straight.history_table["learning_rate"]
     assert rates[0] == pytest.approx(config.learning_rate / 25), "a cycle begins at a twenty-fifth"
     assert rates[1] > rates[2] > straight.scheduler.get_last_lr()[0]
