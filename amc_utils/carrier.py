@@ -20,7 +20,7 @@ _RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 0.2, 11, 64, 16
 # Phases of a quarter turn, and bins of the magnitude of a symbol's parts, that the phase search tries.
 _NUM_PHASES, _NUM_BINS, _LARGEST_PART = 64, 64, 1.8
 # Rotational symmetries whose line the symbols are aligned with: two, and the multiples of four.
-_SYMMETRIES = (2, 4, 8, 12, 16, 20, 24, 28, 32)
+SYMMETRIES = (2, 4, 8, 12, 16, 20, 24, 28, 32)
 
 
 def estimate_cfo(synchronised: Synchronised) -> Tensor:
@@ -69,28 +69,41 @@ def recover_carrier(synchronised: Synchronised) -> Tensor:
     return symbols * unit_phasor(-estimate_phase(symbols))[:, None]
 
 
-def align_with_line(synchronised: Synchronised) -> Tensor:
-    """Symbols turned so that their strongest power line stands at frequency and phase zero.
+def power_lines(synchronised: Synchronised) -> Tensor:
+    """Spectral lines of powers of the symbols, complex64 [B, symmetries, NUM_CFOS].
 
-    Raising the angles to the m-th multiple turns a constellation of m-fold symmetry into a spectral
-    line at m times the carrier offset. Of all symmetries and offsets that are tried the strongest line
-    is taken; complex64 [B, K], up to turns by 1/m.
+    Raising the angles to the m-th multiple turns a constellation of m-fold symmetry into a line at m
+    times the carrier offset. In units of the noise that unrelated angles leave, so at most sqrt(K).
     """
     symbols = synchronised.symbols
-    cfos = cfo_grid(symbols.device)
-    waves, orders = _line_waves(symbols.shape[1], symbols.device)
-    fourth = (symbols / symbols.abs().clamp_min(1e-12)).square()
-    raised = [symbols.abs().square() * fourth]
-    fourth = fourth.square()
-    raised.append(symbols.abs().square() * fourth)
-    while len(raised) < len(_SYMMETRIES):
-        raised.append(raised[-1] * fourth)
-    lines = torch.einsum("bmk,mkw->bmw", torch.stack(raised, 1), waves).flatten(1)
+    power = symbols.abs().square()
+    square = (symbols / symbols.abs().clamp_min(1e-12)).square()
+    fourth = square.square()
     # All symmetries have the same weights, hence the same noise, and compare as they are.
+    raised = [power * square, power * fourth]
+    while len(raised) < len(SYMMETRIES):
+        raised.append(raised[-1] * fourth)
+    waves = _line_waves(symbols.shape[1], symbols.device)
+    noise = power.square().sum(1).sqrt().clamp_min(1e-12)
+    return torch.einsum("bmk,mkw->bmw", torch.stack(raised, 1), waves) / noise[:, None, None]
+
+
+def align_with_line(synchronised: Synchronised, lines: Tensor) -> Tensor:
+    """Symbols turned so that their strongest power line stands at frequency and phase zero.
+
+    Args:
+        synchronised: symbols after timing recovery.
+        lines: their power_lines.
+
+    Returns:
+        complex64 [B, K], up to turns by 1/m where m is the symmetry of the strongest line.
+    """
+    lines = lines.flatten(1)
     best = lines.abs().argmax(1)
-    order = orders[best // NUM_CFOS]
+    order = torch.tensor(SYMMETRIES, device=lines.device)[best // NUM_CFOS]
     phase = lines.gather(1, best[:, None])[:, 0].angle() / order
-    return _derotate(symbols, cfos[best % NUM_CFOS]) * unit_phasor(-phase)[:, None]
+    cfo = cfo_grid(lines.device)[best % NUM_CFOS]
+    return _derotate(synchronised.symbols, cfo) * unit_phasor(-phase)[:, None]
 
 
 def _derotate(symbols: Tensor, cfo: Tensor) -> Tensor:
@@ -112,8 +125,8 @@ def _angle_waves(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _line_waves(num_symbols: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Conjugate carriers [symmetries, K, offsets] at each multiple of each offset; the symmetries."""
-    orders = torch.tensor(_SYMMETRIES, device=device, dtype=torch.float32)
+def _line_waves(num_symbols: int, device: torch.device) -> Tensor:
+    """Conjugate carriers at each multiple of each offset, [symmetries, K, offsets]."""
+    orders = torch.tensor(SYMMETRIES, device=device, dtype=torch.float32)
     turns = orders[:, None, None] * _centred(num_symbols, device)[:, None] * cfo_grid(device)
-    return unit_phasor(-2 * torch.pi * SAMPLES_PER_SYMBOL * turns), orders
+    return unit_phasor(-2 * torch.pi * SAMPLES_PER_SYMBOL * turns)

@@ -50,6 +50,7 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
     "offset": (views.offset_symbols, _to_log_of_maximum),
     "differential": (views.differential_symbols, _to_log_of_maximum),
     "polar": (views.polar_symbols, _to_log_of_maximum),
+    "lines": (views.line_strengths, _to_log_of_maximum),
     "noise": (views.levels, _to_log_of_maximum),
 }
 
@@ -57,7 +58,7 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 # Not a picture but the samples themselves, for the network that reads them.
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
-    "stack": ("raw", "synchronised", "aligned", "offset", "differential", "polar", "noise"),
+    "stack": ("raw", "synchronised", "aligned", "offset", "differential", "polar", "lines", "noise"),
 }
 
 

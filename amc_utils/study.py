@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field
 
 from amc_utils.config import TrainingParameters
@@ -72,20 +73,24 @@ def read_study(path: Path) -> Study:
     return Study.model_validate(content)
 
 
-def run_study(path: Path, output_root: str = "") -> list[str]:
-    """Run what is not finished; returns the names of the runs that failed."""
-    configs, failed = list(read_study(path).configs(output_root)), []
-    for number, config in enumerate(configs, 1):
-        if (_workspace(output_root, path.stem).results / config.run_name / "run.json").exists():
-            continue
-        print(f"{path.stem}: run {number} of {len(configs)}, {config.run_name}", flush=True)
-        try:
-            _run(config, path.stem)
-        except Exception:
-            # The other runs of the study do not depend on this one; it is named at the end.
-            traceback.print_exc()
-            failed.append(config.run_name)
-    return failed
+def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]:
+    """Run what is not finished, some at a time; returns the names of the runs that failed."""
+    study, results = read_study(path), _workspace(output_root, path.stem).results
+    configs = list(study.configs(output_root))
+    missing = [config for config in configs if not (results / config.run_name / "run.json").exists()]
+    print(f"{path.stem}: {len(missing)} of {len(configs)} runs to do", flush=True)
+    done = Parallel(n_jobs=num_jobs)(delayed(_attempt)(config, path.stem) for config in missing)
+    return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
+
+
+def _attempt(config: TrainingParameters, study: str) -> bool:
+    try:
+        _run(config, study)
+    except Exception:
+        # The other runs of the study do not depend on this one; it is named at the end.
+        traceback.print_exc()
+        return False
+    return True
 
 
 def study_table(workspace: Workspace, study: str) -> pd.DataFrame:
@@ -119,7 +124,7 @@ def _run(config: TrainingParameters, study: str) -> None:
         experiment.network(), frames, split, fabric, resume_from=last if last.exists() else None
     )
     for _ in trainer.fit():
-        print(trainer.describe_epoch(), flush=True)
+        print(f"{config.run_name}: {trainer.describe_epoch()}", flush=True)
     experiment.finish(trainer)
     shutil.rmtree(folder)
 
@@ -128,6 +133,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m amc_utils.study")
     parser.add_argument("file", type=Path, help="study file, see profiles/studies/")
     parser.add_argument("--output-root", default="", help="where to write; empty is the repository")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     options = parser.parse_args()
-    failed = run_study(options.file, options.output_root)
+    failed = run_study(options.file, options.output_root, options.jobs)
     sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)

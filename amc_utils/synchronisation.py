@@ -16,7 +16,7 @@ from torch import Tensor
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine, unit_phasor
 
 # Roll-offs that are tried, and the one that stands for all where none is estimated.
-_MEAN_ROLLOFF = 0.25
+MEAN_ROLLOFF = 0.25
 ROLLOFFS = tuple(round(0.1 + 0.025 * step, 3) for step in range(13))
 # Beyond this distance from the carrier, in symbol rates, there is noise alone.
 BAND_EDGE = 0.7
@@ -70,7 +70,7 @@ def synchronise_offset(iq: Tensor) -> Tensor:
         iq: complex64 [B, num_samples], 8 samples per symbol.
     """
     num_samples, device = iq.shape[1], iq.device
-    spectrum = _matched_spectrum(iq, torch.full((len(iq),), _MEAN_ROLLOFF, device=device))
+    spectrum = _matched_spectrum(iq, torch.full((len(iq),), MEAN_ROLLOFF, device=device))
     # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
     quarter = spectrum.shape[1] // 4
     slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))

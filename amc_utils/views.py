@@ -11,9 +11,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from amc_utils.carrier import align_with_line, recover_carrier
-from amc_utils.signals import SAMPLES_PER_SYMBOL
-from amc_utils.synchronisation import BAND_EDGE, Synchronised, synchronise, synchronise_offset
+from amc_utils.carrier import align_with_line, power_lines, recover_carrier
+from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
+from amc_utils.synchronisation import (
+    BAND_EDGE,
+    MEAN_ROLLOFF,
+    Synchronised,
+    synchronise,
+    synchronise_offset,
+)
 
 # Half width of the window, as in the runs under test. Frames are taken as they are: synthetic ones
 # have unit mean power, and notebook 01 measures that of a file.
@@ -21,7 +27,7 @@ WINDOW = 2.5
 # Symbols of unit mean power reach 1.7 at most; enlarged they fill the window, noise included.
 _SYMBOL_SCALE = 1.25
 # The plane of levels: its middle in dB, and dB per unit.
-_LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -17.5, 11.0
+_LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -15.0, 12.0
 
 
 class Views:
@@ -38,6 +44,11 @@ class Views:
     def timed(self) -> Synchronised:
         """Symbols after timing recovery."""
         return synchronise(self.iq)
+
+    @cached_property
+    def lines(self) -> Tensor:
+        """Power lines of the symbols, complex64 [B, symmetries, offsets]."""
+        return power_lines(self.timed)
 
     @cached_property
     def recovered(self) -> Tensor:
@@ -57,7 +68,7 @@ def symbols(frames: Views) -> Tensor:
 
 def aligned_symbols(frames: Views) -> Tensor:
     """Symbols turned by their strongest power line; the window ends at twice their root mean square."""
-    return align_with_line(frames.timed) * _SYMBOL_SCALE
+    return align_with_line(frames.timed, frames.lines) * _SYMBOL_SCALE
 
 
 def offset_symbols(frames: Views) -> Tensor:
@@ -89,21 +100,31 @@ def polar_symbols(frames: Views) -> Tensor:
     return torch.complex(quarter * 2 - 1, symbols.abs() - 1) * WINDOW
 
 
-def levels(frames: Views) -> Tensor:
-    """Level inside (across) and outside (up) the signal's band, sample by sample, -45 to 10 dB.
+def line_strengths(frames: Views) -> Tensor:
+    """Power lines, -30 to 0 dB (across): a row for each symmetry, in it one for each offset (up).
 
-    Noise reaches both, the signal the first only, so SNR is a displacement. Both levels are those of
-    the noise alone when there is no signal.
+    At 0 dB all symbols agree; angles that have nothing to do with each other leave -21 dB.
+    """
+    lines = frames.lines.flatten(1)
+    level = 20 * (lines.abs() / frames.timed.symbols.shape[1] ** 0.5).clamp_min(1e-12).log10()
+    num_rows = lines.shape[1]
+    up = (torch.arange(num_rows, device=lines.device) + 0.5) * (2 / num_rows) - 1
+    return torch.complex(level / 15 + 1, up.expand_as(level)) * WINDOW
+
+
+def levels(frames: Views) -> Tensor:
+    """Level through the matched filter (across) and outside the signal's band (up), -45 to 15 dB.
+
+    Noise reaches both, the signal the first only, so SNR is a displacement, sample by sample. Both
+    levels are those of the noise alone when there is no signal.
     """
     iq = frames.iq
     frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    inside = frequency.abs() <= BAND_EDGE
+    matched = raised_cosine(frequency, torch.tensor(MEAN_ROLLOFF, device=iq.device)).sqrt()
     spectrum = torch.fft.fft(iq)
-    share = inside.float().mean()
-    parts = (torch.fft.ifft(spectrum * inside), share), (torch.fft.ifft(spectrum * ~inside), 1 - share)
-    levels = [
-        10 * (torch.view_as_real(part).square().sum(-1) / size).clamp_min(1e-12).log10()
-        for part, size in parts
-    ]
-    across, up = ((level - _LEVEL_CENTRE_DB) / _LEVEL_SCALE_DB for level in levels)
-    return torch.complex(across, up)
+    parts = []
+    for response in (matched, (frequency.abs() > BAND_EDGE).float()):
+        power = torch.view_as_real(torch.fft.ifft(spectrum * response)).square().sum(-1)
+        level = 10 * (power / response.square().mean()).clamp_min(1e-12).log10()
+        parts.append((level - _LEVEL_CENTRE_DB) / _LEVEL_SCALE_DB)
+    return torch.complex(*parts)

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from amc_utils.carrier import align_with_line, estimate_cfo, recover_carrier
+from amc_utils.carrier import SYMMETRIES, estimate_cfo, recover_carrier
 from amc_utils.channel import Channel
 from amc_utils.constellation import constellation_images
 from amc_utils.data import read_radioml
 from amc_utils.signals import SAMPLES_PER_SYMBOL, generate_frames
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.synchronisation import synchronise, synchronise_offset
-from amc_utils.views import Views, levels
+from amc_utils.views import Views, aligned_symbols, levels
 
 NOISELESS = 200.0
 
@@ -104,9 +104,19 @@ def test_oqpsk_is_found_with_carrier_offset_in_noise():
 @pytest.mark.parametrize("order", [4, 8, 16, 32])
 def test_strongest_line_stands_at_frequency_and_phase_zero(order):
     name = "QPSK" if order == 4 else f"{order}PSK"
-    unit = align_with_line(synchronise(make(name, 30).iq))
-    power = (unit / unit.abs()) ** order
-    assert power.mean(1).real.min() > 0.8
+    frames = Views(make(name, 30).iq)
+    unit = aligned_symbols(frames) / aligned_symbols(frames).abs()
+    assert (unit**order).mean(1).real.min() > 0.8
+    # It is the line of the modulation's own symmetry or a multiple of it.
+    rows = frames.lines.abs().amax(2)
+    lowest = next(number for number in SYMMETRIES if number % order == 0)
+    assert (rows[:, SYMMETRIES.index(lowest)] > 0.8 * 124**0.5).all()
+    assert rows[:, [number % order != 0 for number in SYMMETRIES]].max() < 0.5 * 124**0.5
+
+
+def test_lines_of_noise_have_unit_power():
+    noise = torch.randn(200, 1024, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    assert Views(noise).lines.abs().square().mean() == pytest.approx(1, rel=0.05)
 
 
 def test_differential_symbols_of_qpsk_are_quarter_turns():
@@ -136,7 +146,7 @@ def test_noise_picture_moves_linearly_in_db():
     height, expected = [], []
     for snr_db in grid.tolist():
         points = levels(Views(make("16QAM", snr_db).iq))
-        height.append(float(points.imag.mean()) * 11.0)
+        height.append(float(points.imag.mean()) * 12.0)
         expected.append(-10 * math.log10(1 + 10 ** (snr_db / 10)))
     shift = [h - e for h, e in zip(height, expected, strict=True)]
     # A line of slope one in dB; the constant is the mean of the logarithm of exponential power.
@@ -144,7 +154,7 @@ def test_noise_picture_moves_linearly_in_db():
     assert max(shift) - min(shift) < 1.0
 
 
-@pytest.mark.parametrize("channel", ["differential", "noise"])
+@pytest.mark.parametrize("channel", ["differential", "lines", "noise"])
 def test_pictures_without_phase_ignore_a_rotation(channel):
     iq = make("16APSK", 15).iq
     turned = iq * torch.polar(torch.ones(()), torch.tensor(0.7))
