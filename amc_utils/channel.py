@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,19 @@ class Channel:
             raise ValueError(f"rolloff_range must lie in (0, 1] in order, got {self.rolloff_range}")
         if min(self.cfo_std, self.clock_std, self.delay_spread) < 0:
             raise ValueError(f"cfo_std, clock_std and delay_spread must not be negative, got {self}")
+
+
+def channel_from(settings: Mapping[str, Any]) -> Channel:
+    """The default channel but for some settings, as they come from YAML or a command line.
+
+    Raises:
+        ValueError: a setting that is unknown or out of range.
+    """
+    known = list(Channel.__dataclass_fields__)
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"channel must set some of {', '.join(known)}, got {unknown[0]!r}")
+    return Channel(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
 
 @dataclass(frozen=True)

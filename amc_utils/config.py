@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from amc_utils.channel import Channel
+from amc_utils.channel import Channel, channel_from
 from amc_utils.labels import expand_modulations, snr_grid
 
 Fraction = Field(ge=0, lt=1)
@@ -87,17 +87,13 @@ class DataParameters(Parameters):
     @field_validator("channel")
     @classmethod
     def _channel_known(cls, value: dict) -> dict:
-        known = list(Channel.__dataclass_fields__)
-        unknown = [name for name in value if name not in known]
-        if unknown:
-            raise ValueError(f"channel must set some of {', '.join(known)}, got {unknown[0]!r}")
-        _channel(value)
+        channel_from(value)
         return value
 
     @property
     def synthetic_channel(self) -> Channel:
         """Channel of synthetic frames: RadioML's, but for what `channel` sets."""
-        return _channel(self.channel)
+        return channel_from(self.channel)
 
     @property
     def modulation_names(self) -> tuple[str, ...]:
@@ -179,10 +175,6 @@ class AnatomyParameters(Parameters):
     bound: str
     receiver: str
     elsewhere: str
-
-
-def _channel(settings: Mapping[str, Any]) -> Channel:
-    return Channel(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
 
 def _existing_file(value: str, what: str, way_out: str) -> str:

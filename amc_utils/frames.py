@@ -92,8 +92,12 @@ def synthesise_frames(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     channel: Channel | None = None,
+    snr_offset_db: float = 0.0,
 ) -> Frames:
-    """Frames from the generator, ordered by modulation, then SNR, the same number in each cell."""
+    """Frames from the generator, ordered by modulation, then SNR, the same number in each cell.
+
+    Their true SNR is the label plus `snr_offset_db`.
+    """
     channel = channel or Channel()
     num_levels = len(snr_grid_db)
     index = torch.arange(len(modulations) * num_levels * num_frames_per_cell, device=device)
@@ -101,6 +105,8 @@ def synthesise_frames(
     modulation, snr_index = cell // num_levels, cell % num_levels
     iq_pairs = torch.empty(len(index), NUM_SAMPLES, 2, device=device, dtype=dtype)
     source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
+    if snr_offset_db:
+        source["snr_offset_db"] = snr_offset_db
     frames = Frames(iq_pairs, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
     redraw_frames(frames, index, 0)
     return frames
@@ -114,12 +120,13 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
         index: int64, the frames to draw anew.
         generation: number of the drawing; 0 gives the frames that the set began with.
     """
-    grid = torch.tensor(frames.snr_grid_db, device=frames.device)
+    true_snr_db = torch.tensor(frames.snr_grid_db, device=frames.device)
+    true_snr_db = true_snr_db + frames.source.get("snr_offset_db", 0.0)
     for part in index.split(_CHUNK):
         made = generate_frames(
             part + generation * len(frames),
             frames.modulation[part],
-            grid[frames.snr_index[part]],
+            true_snr_db[frames.snr_index[part]],
             modulations=frames.modulations,
             seed=frames.source["seed"],
             channel=Channel(**frames.source["generator"]),

@@ -94,6 +94,11 @@ def claim_run_name(wanted: str, results: Path) -> str:
     return wanted or new_run_name(results)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    return (folder / "run.json").is_file()
+
+
 def list_runs(results: Path) -> list[Run]:
     """Finished runs, oldest first."""
     runs = [Run(path.parent) for path in results.glob("[!.]*/run.json")]
@@ -106,7 +111,7 @@ def named_run(results: Path, name: str) -> Run:
     Raises:
         FileNotFoundError: there is none.
     """
-    if not (results / name / "run.json").is_file():
+    if not is_run(results / name):
         known = ", ".join(run.name for run in list_runs(results)) or "none"
         raise FileNotFoundError(f"no run named {name!r} in {results}; there are {known}")
     return Run(results / name)

@@ -2,18 +2,20 @@
 
     python -m amc_utils.study profiles/studies/channels.yaml
 
-A study file names its question, the seeds, the parameters that all runs share (as in notebook 02) and
-for each variant the parameters that are its own. A run that is finished is not run again, and one
-that was interrupted continues from its last checkpoint. Runs go to results/studies/<study>/.
+A study file names its question, the seeds, the parameters that all runs share (as in notebook 02), for
+each variant the parameters that are its own, and perhaps other frames on which every trained network
+is assessed. What is finished is not done again, and a run that was interrupted continues from its last
+checkpoint. Runs go to results/studies/<study>/.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,17 @@ import pandas as pd
 import yaml
 from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import t as student_t
 
+from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
 from amc_utils.data import load_frames
+from amc_utils.decisions import Assessment
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
 from amc_utils.metrics import TASKS
 from amc_utils.paths import Workspace
-from amc_utils.records import Run, list_runs
+from amc_utils.records import Run, is_run, list_runs
 
 
 class Study(BaseModel):
@@ -39,6 +44,8 @@ class Study(BaseModel):
         seeds: one run of each variant for each.
         base: parameters that all runs share; in the file perhaps the path of a file that holds them.
         variants: by name, the parameters in which each differs from the base.
+        transfers: by name, the frames on which every network is assessed once it is trained, in
+            terms of amc_utils.decisions.Assessment.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -47,6 +54,7 @@ class Study(BaseModel):
     seeds: list[int] = Field(min_length=1)
     base: dict[str, Any]
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    transfers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def configs(self, output_root: str) -> Iterator[TrainingParameters]:
         """Parameters of every run, all variants of a seed before the next seed.
@@ -77,15 +85,61 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
     """Run what is not finished, some at a time; returns the names of the runs that failed."""
     study, results = read_study(path), _workspace(output_root, path.stem).results
     configs = list(study.configs(output_root))
-    missing = [config for config in configs if not (results / config.run_name / "run.json").exists()]
+    missing = [
+        config
+        for config in configs
+        if not all(is_run(results / name) for name in _names(config.run_name, study.transfers))
+    ]
     print(f"{path.stem}: {len(missing)} of {len(configs)} runs to do", flush=True)
-    done = Parallel(n_jobs=num_jobs)(delayed(_attempt)(config, path.stem) for config in missing)
+    attempts = (delayed(_attempt)(config, path.stem, study.transfers) for config in missing)
+    done = Parallel(n_jobs=num_jobs)(attempts)
     return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
 
 
-def _attempt(config: TrainingParameters, study: str) -> bool:
+def study_table(workspace: Workspace, study: str) -> pd.DataFrame:
+    """Test accuracies of the finished runs of a study.
+
+    Returns:
+        Columns variant, seed, tested_on (empty where tested on frames like those of training), and
+        for each task its accuracy; one row a run.
+    """
+    runs = list_runs(_workspace(str(workspace.root), study).results)
+    return pd.DataFrame([_row(run) for run in runs], columns=["variant", "seed", "tested_on", *TASKS])
+
+
+def study_means(table: pd.DataFrame, task: str = "joint") -> pd.DataFrame:
+    """Mean over seeds, with the 95 % interval of Student's t where there are several.
+
+    Args:
+        table: see study_table.
+        task: a task of amc_utils.metrics.TASKS.
+
+    Returns:
+        Columns variant, tested_on, mean, low, high, num_seeds; low and high NaN for a single seed.
+    """
+    groups = table.groupby(["variant", "tested_on"], sort=False)[task]
+    means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
+    half = means.pop("error") * student_t.ppf(0.975, means["num_seeds"] - 1)
+    return means.assign(low=means["mean"] - half, high=means["mean"] + half)
+
+
+def _row(run: Run) -> tuple[str | int | float, ...]:
+    variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
+    scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
+    return variant, int(seed), tested_on or "", *scores
+
+
+def _names(run_name: str, transfers: Iterable[str]) -> list[str]:
+    return [run_name, *(f"{run_name}-on-{transfer}" for transfer in transfers)]
+
+
+def _workspace(output_root: str, study: str) -> Workspace:
+    return Workspace(Workspace.at(output_root).root, study)
+
+
+def _attempt(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> bool:
     try:
-        _run(config, study)
+        _run(config, study, transfers)
     except Exception:
         # The other runs of the study do not depend on this one; it is named at the end.
         traceback.print_exc()
@@ -93,40 +147,39 @@ def _attempt(config: TrainingParameters, study: str) -> bool:
     return True
 
 
-def study_table(workspace: Workspace, study: str) -> pd.DataFrame:
-    """Test accuracies of the finished runs of a study.
+def _run(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> None:
+    workspace = _workspace(config.output_root, study)
+    checkpoints = workspace.checkpoints / config.run_name
+    if not is_run(workspace.results / config.run_name):
+        _train(config, study)
+    for name, frames in zip(_names(config.run_name, transfers)[1:], transfers.values(), strict=True):
+        if not is_run(workspace.results / name):
+            assess(
+                Assessment(
+                    "network",
+                    run_name=name,
+                    study=study,
+                    checkpoint=str(checkpoints / "best.ckpt"),
+                    output_root=config.output_root,
+                    profile=config.profile,
+                    **frames,
+                )
+            )
+    shutil.rmtree(checkpoints)
 
-    Returns:
-        Columns variant, seed, and for each task its accuracy; one row a run.
-    """
-    runs = list_runs(_workspace(str(workspace.root), study).results)
-    return pd.DataFrame([_row(run) for run in runs], columns=["variant", "seed", *TASKS])
 
-
-def _row(run: Run) -> tuple[str | int | float, ...]:
-    seed = run.facts["config"]["seed"]
-    scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
-    return run.name.removesuffix(f"-s{seed}"), seed, *scores
-
-
-def _workspace(output_root: str, study: str) -> Workspace:
-    return Workspace(Workspace.at(output_root).root, study)
-
-
-def _run(config: TrainingParameters, study: str) -> None:
+def _train(config: TrainingParameters, study: str) -> None:
     experiment = Experiment.start(config, "study", study=study)
     fabric = experiment.fabric()
     frames = load_frames(config, device=fabric.device)
     split = stratified_split(frames, seed=config.seed)
-    folder = experiment.workspace.checkpoints / experiment.name
-    last = folder / "last.ckpt"
+    last = experiment.workspace.checkpoints / experiment.name / "last.ckpt"
     trainer = experiment.trainer(
         experiment.network(), frames, split, fabric, resume_from=last if last.exists() else None
     )
     for _ in trainer.fit():
         print(f"{config.run_name}: {trainer.describe_epoch()}", flush=True)
     experiment.finish(trainer)
-    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amc_utils import runlog
-from amc_utils.assess import options_of, run
+from amc_utils.assess import from_command_line, run
 from amc_utils.data import load_frames, write_radioml
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
@@ -16,7 +16,7 @@ CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20"
 
 
 def assess(what, root, *arguments):
-    return run(options_of([what, "--output-root", str(root), *CLASSES, *arguments]))
+    return run(from_command_line([what, "--output-root", str(root), *CLASSES, *arguments]))
 
 
 @pytest.mark.parametrize("what", ["bound", "receiver"])

@@ -90,6 +90,14 @@ def test_snr_convention_is_told_apart():
     verdict, offset = snr_convention(levels_of(frames))
     assert (verdict, offset) == ("SNR per sample", pytest.approx(0, abs=0.3))
     # The same frames under labels that are Es/N0 of 8 samples per symbol.
+    mislabelled = synthesise_frames(
+        modulations=("QPSK", "16QAM"),
+        snr_grid_db=(8, 12, 16),
+        num_frames_per_cell=20,
+        seed=1,
+        snr_offset_db=-9.03,
+    )
+    assert snr_convention(levels_of(mislabelled))[0] == "Es/N0"
     verdict, offset = snr_convention(levels_of(frames, 9.03))
     assert (verdict, offset) == ("Es/N0", pytest.approx(-9.03, abs=0.3))
     assert snr_convention(levels_of(frames, 5.0))[0] == "undecided"

@@ -20,7 +20,9 @@ ROWS = (
     {"evaluation", "signal_plots"},
     {"training"},
     {"experiment"},
-    {"assess", "study"},
+    {"decisions"},
+    {"assess"},
+    {"study"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
@@ -32,7 +34,8 @@ HOMES = {
     "pydantic": {"config", "study"},
     "sklearn": {"metrics"},
     "coolname": {"records"},
-    "tqdm": {"training", "assess"},
+    "joblib": {"study"},
+    "tqdm": {"training", "decisions"},
     "papermill": set(),
     "IPython": set(),
 }

@@ -9,7 +9,7 @@ import papermill
 import pytest
 import yaml
 
-from amc_utils.assess import options_of
+from amc_utils.assess import from_command_line
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
 from amc_utils.study import read_study
@@ -74,7 +74,7 @@ def test_every_module_stands_in_the_architecture():
 def test_module_commands_are_understood(command):
     _, _, module, *arguments = shlex.split(command)
     if module == "amc_utils.assess":
-        assert options_of(arguments).run_name
+        assert from_command_line(arguments).run_name
     else:
         assert module == "amc_utils.study"
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pandas as pd
 import pytest
 import yaml
 
 from amc_utils import study
 from amc_utils.paths import REPOSITORY, Workspace
-from amc_utils.study import read_study, run_study, study_table
+from amc_utils.records import Run
+from amc_utils.study import read_study, run_study, study_means, study_table
 
 
 @pytest.fixture
@@ -33,13 +37,43 @@ def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
     assert run_study(study_file, str(tmp_path)) == []
 
 
+def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file, tmp_path, capsys):
+    content = yaml.safe_load(study_file.read_text(encoding="utf8"))
+    content |= {"seeds": [1], "transfers": {"easy": {"num_frames_per_cell": 5}}}
+    content["transfers"]["Es-N0"] = {"num_frames_per_cell": 5, "snr_offset_db": -9.03}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    assert run_study(study_file, str(tmp_path)) == []
+    workspace = Workspace(tmp_path)
+    table = study_table(workspace, "small")
+    assert sorted(table["tested_on"]) == ["", "", "Es-N0", "Es-N0", "easy", "easy"]
+    other = Run(tmp_path / "results/studies/small/plain-s1-on-Es-N0")
+    assert other.facts["data"]["source"]["snr_offset_db"] == -9.03
+    assert not workspace.runlog.exists()
+    # Another transfer lost: the trained network is gone, which is said, and the other runs stand.
+    shutil.rmtree(other.folder)
+    assert run_study(study_file, str(tmp_path)) == ["plain-s1"]
+    assert "checkpoint not found" in capsys.readouterr().err
+    assert len(study_table(workspace, "small")) == 5
+
+
+def test_means_over_seeds_have_student_s_interval():
+    rows = [("a", 1, "", 0.1), ("a", 2, "", 0.2), ("a", 3, "", 0.3), ("b", 1, "", 0.4)]
+    means = study_means(pd.DataFrame(rows, columns=["variant", "seed", "tested_on", "joint"]))
+    means = means.set_index("variant")
+    assert means.loc["a", "mean"] == pytest.approx(0.2)
+    # Two degrees of freedom: 4.303 standard errors.
+    assert means.loc["a", "high"] == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5, abs=1e-4)
+    assert means.loc["b", "mean"] == 0.4
+    assert means.loc["b", ["low", "high"]].isna().all()
+
+
 def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monkeypatch, capsys):
     whole = study._run
 
-    def fail_on_samples(config, name):
+    def fail_on_samples(config, *others):
         if config.run_name.startswith("samples"):
             raise RuntimeError("no such luck")
-        whole(config, name)
+        whole(config, *others)
 
     monkeypatch.setattr(study, "_run", fail_on_samples)
     assert run_study(study_file, str(tmp_path)) == ["samples-s1", "samples-s2"]

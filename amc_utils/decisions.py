@@ -1,0 +1,202 @@
+"""Decisions of the bound, of the likelihood receiver and of trained networks, over frames of choice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from amc_utils.bounds import genie_frames, log_likelihoods
+from amc_utils.channel import Channel, channel_from
+from amc_utils.config import TrainingParameters
+from amc_utils.data import read_radioml
+from amc_utils.evaluation import Evaluator, prediction_table
+from amc_utils.experiment import best_fabric, untrained_network
+from amc_utils.frames import Frames, synthesise_frames
+from amc_utils.labels import expand_modulations, snr_grid
+from amc_utils.losses import TaskWeighting
+from amc_utils.models import count_flops, count_parameters
+from amc_utils.receiver import receiver_log_likelihoods
+
+_FRAMES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What to assess, on which frames, and where to write.
+
+    Attributes:
+        what: "bound", "receiver" or "network".
+        run_name: name of its run; empty for a new adjective-noun-number.
+        modulations, snr_range_db: classes, as in the notebooks; a network knows its own.
+        num_frames_per_cell: frames of each class.
+        seed: seed of the frames; training has another by default.
+        checkpoint: file of the network's weights.
+        data_path: RadioML-layout file; empty for synthetic frames.
+        channel: settings of the synthetic channel that differ from the default.
+        snr_offset_db: true SNR of synthetic frames minus their label; -9.03 where labels mean Es/N0.
+        profile: label of the scale, kept with the run.
+        output_root: where to write; empty is the repository.
+        study: study that the run belongs to, if any.
+    """
+
+    what: str
+    run_name: str = ""
+    modulations: Sequence[str] = ("digital",)
+    snr_range_db: Sequence[int] = (-20, 30, 2)
+    num_frames_per_cell: int = 50
+    seed: int = 2019
+    checkpoint: str = ""
+    data_path: str = ""
+    channel: Mapping[str, Any] = field(default_factory=dict)
+    snr_offset_db: float = 0.0
+    profile: str = "cpu"
+    output_root: str = ""
+    study: str = ""
+
+    @property
+    def synthetic_channel(self) -> Channel:
+        """Channel of synthetic frames."""
+        return channel_from(self.channel)
+
+
+def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the genie-aided receiver, and what was tested."""
+    names, grid = expand_modulations(assessment.modulations), snr_grid(assessment.snr_range_db)
+    cell = torch.arange(len(names) * len(grid), device=device)
+    cell = cell.repeat_interleave(assessment.num_frames_per_cell)
+    modulation, level = cell // len(grid), cell % len(grid)
+    generator = torch.Generator(device).manual_seed(assessment.seed)
+    levels_db, channel, found = torch.tensor(grid, device=device), assessment.synthetic_channel, []
+    for part in _progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
+        output = genie_frames(
+            modulation[part],
+            levels_db[level[part]],
+            modulations=names,
+            generator=generator,
+            channel=channel,
+        )
+        found.append(_decide(log_likelihoods(output, modulations=names, snr_grid_db=grid)))
+    source = {
+        "label": "synthetic",
+        "generator": vars(channel_from(assessment.channel)),
+        "seed": assessment.seed,
+    }
+    # A frame set without samples: the bound makes its own, cyclic ones.
+    tested = Frames(cell[:, None, None], modulation, level, names, grid, source)
+    return _table(tested, found), {"kind": "bound", "network": {"name": "genie-aided bound"}} | _data(
+        tested
+    )
+
+
+def assess_receiver(assessment: Assessment, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the likelihood receiver that synchronises by itself, and what was tested."""
+    names, grid = expand_modulations(assessment.modulations), snr_grid(assessment.snr_range_db)
+    frames = _frames(assessment, names, grid, device)
+
+    def decide(part: Tensor) -> tuple[Tensor, ...]:
+        likelihoods = receiver_log_likelihoods(
+            frames.iq(part),
+            modulations=names,
+            snr_grid_db=grid,
+            channel=assessment.synthetic_channel,
+        )
+        return _decide(likelihoods)
+
+    found = _over(frames, decide)
+    facts = {"kind": "receiver", "network": {"name": "likelihood receiver"}}
+    return _table(frames, found), facts | _data(frames)
+
+
+def assess_network(assessment: Assessment, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the network of a checkpoint, and what was tested.
+
+    Raises:
+        FileNotFoundError: no checkpoint.
+        ValueError: a file that is no checkpoint of this project.
+    """
+    path = Path(assessment.checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint not found: {path}; training leaves best.ckpt in outputs/")
+    stored = torch.load(path, weights_only=True, map_location=device)
+    if not {"history", "config", "network"} <= stored.keys():
+        raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
+    config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": ""})
+    network = untrained_network(config)
+    network.load_state_dict(stored["network"])
+    network = best_fabric(config).setup_module(network.to(memory_format=torch.channels_last))
+    frames = _frames(assessment, config.modulation_names, config.snr_grid_db, device)
+    evaluator = Evaluator(network, TaskWeighting(config.task_weighting).to(device), frames, config)
+    parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
+    predictions = pd.concat([evaluator.predict(part) for part in _progress(parts)])
+    described = {
+        "name": config.network,
+        "options": config.network_options,
+        "parameters": count_parameters(network),
+        "flops_per_frame": count_flops(network),
+    }
+    parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
+    return predictions.reset_index(drop=True), {"kind": "transfer", "network": described} | _data(
+        frames
+    ) | parent | {"trained": stored["config"]}
+
+
+def _frames(
+    assessment: Assessment, names: tuple[str, ...], grid: tuple[int, ...], device: torch.device
+) -> Frames:
+    selection = {
+        "modulations": names,
+        "snr_grid_db": grid,
+        "num_frames_per_cell": assessment.num_frames_per_cell,
+        "seed": assessment.seed,
+        "device": device,
+    }
+    if assessment.data_path:
+        return read_radioml(path=Path(assessment.data_path), **selection)
+    return synthesise_frames(
+        channel=assessment.synthetic_channel, snr_offset_db=assessment.snr_offset_db, **selection
+    )
+
+
+def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    parts = torch.arange(len(frames), device=frames.device).split(_FRAMES_AT_ONCE)
+    return [decide(part) for part in _progress(parts)]
+
+
+def _progress(parts: Iterable[Tensor]) -> Iterable[Tensor]:
+    return tqdm(parts, file=sys.stdout, ascii=True, ncols=80, mininterval=5, unit="batch")
+
+
+def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
+    """Class of greatest posterior when all are equally frequent, and how sure: four columns."""
+    posterior = log_likelihoods.flatten(1).softmax(1).view_as(log_likelihoods)
+    best = posterior.flatten(1).argmax(1)
+    modulation, level = best // posterior.shape[2], best % posterior.shape[2]
+    sure = (
+        posterior.sum(2).gather(1, modulation[:, None])[:, 0],
+        posterior.sum(1).gather(1, level[:, None])[:, 0],
+    )
+    return modulation, level, *sure
+
+
+def _table(frames: Frames, found: list[tuple[Tensor, ...]]) -> pd.DataFrame:
+    index = torch.arange(len(frames), device=frames.device)
+    return prediction_table(frames, index, [torch.cat(c) for c in zip(*found, strict=True)])
+
+
+def _data(frames: Frames) -> dict[str, Any]:
+    return {
+        "data": {
+            "description": frames.description,
+            "num_classes": frames.num_classes,
+            "source": frames.source,
+            "counts": {"test": len(frames)},
+        }
+    }
