@@ -1,19 +1,25 @@
-"""RUNLOG.md, the lab diary: facts generated from results/*/run.json, readings written by hand."""
+"""RUNLOG.md, the lab diary: facts generated from results/, readings written by hand."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
+
+from amc_utils.metrics import TASKS
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, list_runs
+from amc_utils.study_records import StudyRecord, list_studies
 
 _PREAMBLE = """\
 # Run log
 
-Runs, newest first. Everything but the paragraphs headed *Reading* is generated from
-`results/*/run.json` by `python -m amc_utils.runlog`; readings are written by hand and kept.
-Accuracies are fractions of test frames with 95 % Wilson intervals. Every run is a single run.
+Runs, newest first, then studies. Everything but the paragraphs headed *Reading* is generated from
+`results/` by `python -m amc_utils.runlog`; readings are written by hand and kept. Accuracies are
+fractions of test frames, those of runs with 95 % Wilson intervals, every run a single run; those of
+studies are means over seeds with the 95 % intervals of Student's t.
 """
 _TASKS = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
 _UNREAD = "_Not written yet: what was expected, what came, what it changes._"
@@ -21,38 +27,39 @@ _READING = re.compile(r"^\*\*Reading[.:]?\*\*[.:]?\s*", re.M)
 
 
 def readings(text: str) -> dict[str, str]:
-    """Hand-written readings in a diary, by run name.
+    """Hand-written readings in a diary, by heading: "Run <name>" or "Study <name>".
 
     Raises:
         ValueError: an entry without its paragraph, whose reading would be lost.
     """
     found = {}
-    for entry in re.split(r"^## Run ", text, flags=re.M)[1:]:
+    for entry in re.split(r"^## (?=Run |Study )", text, flags=re.M)[1:]:
         name, _, body = entry.partition("\n")
         marker = _READING.search(body)
         if not marker:
             raise ValueError(
                 f"RUNLOG.md's entry {name!r} must have a paragraph that begins with **Reading.**, "
-                f"it has none; put it back, and keep '## Run' out of readings"
+                f"it has none; put it back, and keep headings out of readings"
             )
         found[name] = body[marker.end() :].strip()
     return {name: reading for name, reading in found.items() if reading != _UNREAD}
 
 
-def render(runs: list[Run], kept: dict[str, str]) -> str:
-    """The diary of some runs, oldest first in the list, with the readings that are kept.
+def render(workspace: Workspace, kept: dict[str, str]) -> str:
+    """The diary of a workspace's results, with the readings that are kept.
 
-    A reading whose run is gone is kept too, at the end, so that nothing written by hand is lost.
+    A reading whose run or study is gone is kept too, at the end: nothing written by hand is lost.
     """
-    newest_first = runs[::-1]
-    entries = [_entry(run) + f"\n**Reading.** {kept.get(run.name, _UNREAD)}\n" for run in newest_first]
-    names = {run.name for run in runs}
-    orphans = [
-        f"## Run {name}\n\nIts folder is no longer in `results/`.\n\n**Reading.** {text}\n"
-        for name, text in kept.items()
-        if name not in names
+    newest_first = list_runs(workspace.results)[::-1]
+    entries = {f"Run {run.name}": _entry(run) for run in newest_first}
+    entries |= {f"Study {study.name}": _study(study) for study in list_studies(workspace.results)}
+    gone = [heading for heading in kept if heading not in entries]
+    entries |= dict.fromkeys(gone, "Its folder is no longer in `results/`.\n")
+    texts = [
+        f"## {heading}\n\n{text}\n**Reading.** {kept.get(heading, _UNREAD)}\n"
+        for heading, text in entries.items()
     ]
-    return "\n".join([_PREAMBLE, _summary(newest_first), *entries, *orphans])
+    return "\n".join([_PREAMBLE, _summary(newest_first), *texts])
 
 
 def update_runlog(workspace: Workspace) -> Path:
@@ -60,7 +67,7 @@ def update_runlog(workspace: Workspace) -> Path:
     path = workspace.runlog
     kept = readings(path.read_text(encoding="utf8")) if path.exists() else {}
     with replacing(path) as temporary:
-        temporary.write_text(render(list_runs(workspace.results), kept), encoding="utf8")
+        temporary.write_text(render(workspace, kept), encoding="utf8")
     return path
 
 
@@ -87,6 +94,38 @@ def _entry(run: Run) -> str:
     return _trained(run) if run.kind == "network" else _assessed(run)
 
 
+def _study(study: StudyRecord) -> str:
+    """Entry of a study: its question, what its runs share, and its means over seeds."""
+    trained = [run for run in study.runs if run.kind == "network"]
+    if not trained:
+        return f"- **Question**: {study.question}\n\nNo run is finished.\n"
+    counts = sorted({run.facts["data"]["counts"]["train"] for run in trained})
+    devices = sorted({run.facts["environment"]["device"] for run in trained})
+    commits = sorted({run.facts["environment"]["commit"][:12] for run in trained})
+    lines = [
+        f"- **Question**: {study.question}",
+        f"- **Runs**: {len(trained)} trained, {len(study.runs) - len(trained)} tests on other frames",
+        f"- **Data**: {trained[0].scope}; training frames {', '.join(map('{:,}'.format, counts))}",
+        f"- **Device**: {', '.join(devices)}",
+        f"- **Commit**: {', '.join(commits)}",
+        "",
+        "| variant | tested on | joint | modulation | SNR | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    means = {task: study.means(task) for task in TASKS}
+    for place, row in means["joint"].iterrows():
+        cells = " | ".join(_mean(means[task].loc[place]) for task in TASKS)
+        lines.append(
+            f"| {row['variant']} | {row['tested_on'] or 'its own'} | {cells} | {row['num_seeds']} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _mean(row: pd.Series) -> str:
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['mean']:.3f}{interval}"
+
+
 def _assessed(run: Run) -> str:
     """Entry of a run that trained nothing."""
     facts, config, env = run.facts, run.facts["config"], run.facts["environment"]
@@ -100,8 +139,6 @@ def _assessed(run: Run) -> str:
     }
     scores = " | ".join(_interval(facts["test"][task]) for task in _TASKS)
     return "\n".join([
-        f"## Run {run.name}",
-        "",
         *(f"- **{name}**: {text}" for name, text in lines.items()),
         "",
         "| | joint | modulation | SNR |",
@@ -145,8 +182,7 @@ def _trained(run: Run) -> str:
         "Commit": f"{env['commit'][:12]}{dirty}",
         "Seed": str(config["seed"]),
     }
-    lines = [f"## Run {run.name}", ""]
-    lines += [f"- **{name}**: {' '.join(text.split())}" for name, text in facts_lines.items()]
+    lines = [f"- **{name}**: {' '.join(text.split())}" for name, text in facts_lines.items()]
     return "\n".join([*lines, "", _trajectory(run), _final(facts)])
 
 

@@ -11,7 +11,6 @@ checkpoint. Runs go to results/studies/<study>/.
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 import traceback
@@ -19,11 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import t as student_t
 
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
@@ -31,9 +28,9 @@ from amc_utils.data import load_frames
 from amc_utils.decisions import Assessment
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
-from amc_utils.metrics import TASKS
-from amc_utils.paths import Workspace
-from amc_utils.records import Run, is_run, list_runs
+from amc_utils.paths import Workspace, replacing
+from amc_utils.records import is_run
+from amc_utils.runlog import update_runlog
 
 
 class Study(BaseModel):
@@ -90,43 +87,13 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
         for config in configs
         if not all(is_run(results / name) for name in _names(config.run_name, study.transfers))
     ]
+    with replacing(results / "study.json") as temporary:
+        temporary.write_text(study.model_dump_json(indent=1) + "\n", encoding="utf8")
     print(f"{path.stem}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study.transfers) for config in missing)
     done = Parallel(n_jobs=num_jobs)(attempts)
+    update_runlog(Workspace.at(output_root))
     return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
-
-
-def study_table(workspace: Workspace, study: str) -> pd.DataFrame:
-    """Test accuracies of the finished runs of a study.
-
-    Returns:
-        Columns variant, seed, tested_on (empty where tested on frames like those of training), and
-        for each task its accuracy; one row a run.
-    """
-    runs = list_runs(_workspace(str(workspace.root), study).results)
-    return pd.DataFrame([_row(run) for run in runs], columns=["variant", "seed", "tested_on", *TASKS])
-
-
-def study_means(table: pd.DataFrame, task: str = "joint") -> pd.DataFrame:
-    """Mean over seeds, with the 95 % interval of Student's t where there are several.
-
-    Args:
-        table: see study_table.
-        task: a task of amc_utils.metrics.TASKS.
-
-    Returns:
-        Columns variant, tested_on, mean, low, high, num_seeds; low and high NaN for a single seed.
-    """
-    groups = table.groupby(["variant", "tested_on"], sort=False)[task]
-    means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
-    half = means.pop("error") * student_t.ppf(0.975, means["num_seeds"] - 1)
-    return means.assign(low=means["mean"] - half, high=means["mean"] + half)
-
-
-def _row(run: Run) -> tuple[str | int | float, ...]:
-    variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
-    scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
-    return variant, int(seed), tested_on or "", *scores
 
 
 def _names(run_name: str, transfers: Iterable[str]) -> list[str]:

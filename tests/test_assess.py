@@ -10,7 +10,8 @@ from amc_utils.assess import from_command_line, run
 from amc_utils.data import load_frames, write_radioml
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
-from amc_utils.records import Run, list_runs
+from amc_utils.paths import Workspace
+from amc_utils.records import Run
 
 CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "20")
 
@@ -25,7 +26,7 @@ def test_receivers_leave_runs_that_the_diary_shows(what, tmp_path):
     assert (done.kind, len(done.predictions)) == (what, 60)
     assert done.facts["test"]["joint_accuracy"]["value"] > 0.9
     assert done.predictions["modulation_confidence"].between(1 / 3, 1.001).all()
-    text = runlog.render(list_runs(tmp_path / "results"), {"some": "As expected."})
+    text = runlog.render(Workspace(tmp_path), {"Run some": "As expected."})
     assert "## Run some" in text
     assert "As expected." in text
     assert done.scope in text

@@ -157,7 +157,7 @@ def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
     finish_run(make_config(num_epochs=1, run_name="second-run"))
     runlog.update_runlog(workspace)
     text = workspace.runlog.read_text(encoding="utf8")
-    assert runlog.readings(text) == {"first-run": by_hand}
+    assert runlog.readings(text) == {"Run first-run": by_hand}
     assert text.index("## Run second-run") < text.index("## Run first-run")
     runlog.update_runlog(workspace)
     assert workspace.runlog.read_text(encoding="utf8") == text
@@ -165,19 +165,19 @@ def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
 
 def test_reading_survives_the_loss_of_its_run(finished):
     workspace = Workspace(finished[0].folder.parents[1])
-    kept = {"lost-run": "It was instructive."}
-    text = runlog.render(records.list_runs(workspace.results), kept)
+    kept = {"Run lost-run": "It was instructive."}
+    text = runlog.render(workspace, kept)
     assert runlog.readings(text) == kept
 
 
 def test_readings_are_never_lost_or_swapped():
-    text = "## Run a\n- fact\n\n**Reading.**\nFirst.\n\n## Run b\n\n**Reading**: Second.\n"
-    assert runlog.readings(text) == {"a": "First.", "b": "Second."}
-    with pytest.raises(ValueError, match="entry 'a' must have a paragraph"):
+    text = "## Run a\n- fact\n\n**Reading.**\nFirst.\n\n## Study b\n\n**Reading**: Second.\n"
+    assert runlog.readings(text) == {"Run a": "First.", "Study b": "Second."}
+    with pytest.raises(ValueError, match="entry 'Run a' must have a paragraph"):
         runlog.readings(text.replace("**Reading.**", "Reading:"))
 
 
 def test_committed_diary_is_that_of_the_committed_results():
     workspace = Workspace(REPOSITORY)
     text = workspace.runlog.read_text(encoding="utf8")
-    assert text == runlog.render(records.list_runs(workspace.results), runlog.readings(text))
+    assert text == runlog.render(workspace, runlog.readings(text))

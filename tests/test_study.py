@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +12,8 @@ import yaml
 from amc_utils import study
 from amc_utils.paths import REPOSITORY, Workspace
 from amc_utils.records import Run
-from amc_utils.study import read_study, run_study, study_means, study_table
+from amc_utils.study import read_study, run_study
+from amc_utils.study_records import StudyRecord
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def study_file(make_config, tmp_path):
 
 def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
     assert run_study(study_file, str(tmp_path)) == []
-    table = study_table(Workspace(tmp_path), "small")
+    table = StudyRecord(tmp_path / "results/studies/small").table
     runs = set(zip(table["variant"], table["seed"], strict=True))
     assert runs == {("plain", 1), ("plain", 2), ("samples", 1), ("samples", 2)}
     assert table[["joint", "modulation", "snr"]].stack().between(0, 1).all()
@@ -43,28 +45,46 @@ def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file,
     content["transfers"]["Es-N0"] = {"num_frames_per_cell": 5, "snr_offset_db": -9.03}
     study_file.write_text(yaml.safe_dump(content), encoding="utf8")
     assert run_study(study_file, str(tmp_path)) == []
-    workspace = Workspace(tmp_path)
-    table = study_table(workspace, "small")
+    folder = tmp_path / "results/studies/small"
+    table = StudyRecord(folder).table
     assert sorted(table["tested_on"]) == ["", "", "Es-N0", "Es-N0", "easy", "easy"]
-    other = Run(tmp_path / "results/studies/small/plain-s1-on-Es-N0")
+    other = Run(folder / "plain-s1-on-Es-N0")
     assert other.facts["data"]["source"]["snr_offset_db"] == -9.03
-    assert not workspace.runlog.exists()
+    diary = Workspace(tmp_path).runlog.read_text(encoding="utf8")
+    assert "## Study small" in diary
+    assert "- **Question**: Which?" in diary
+    assert "| plain | Es-N0 |" in diary
     # Another transfer lost: the trained network is gone, which is said, and the other runs stand.
     shutil.rmtree(other.folder)
     assert run_study(study_file, str(tmp_path)) == ["plain-s1"]
     assert "checkpoint not found" in capsys.readouterr().err
-    assert len(study_table(workspace, "small")) == 5
+    assert len(StudyRecord(folder).table) == 5
 
 
 def test_means_over_seeds_have_student_s_interval():
+    record, columns = StudyRecord(Path("x")), ["variant", "seed", "tested_on", "joint"]
     rows = [("a", 1, "", 0.1), ("a", 2, "", 0.2), ("a", 3, "", 0.3), ("b", 1, "", 0.4)]
-    means = study_means(pd.DataFrame(rows, columns=["variant", "seed", "tested_on", "joint"]))
+    vars(record)["table"] = pd.DataFrame(rows, columns=columns)
+    means = record.means()
     means = means.set_index("variant")
     assert means.loc["a", "mean"] == pytest.approx(0.2)
     # Two degrees of freedom: 4.303 standard errors.
     assert means.loc["a", "high"] == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5, abs=1e-4)
     assert means.loc["b", "mean"] == 0.4
     assert means.loc["b", ["low", "high"]].isna().all()
+
+
+def test_differences_pair_runs_of_one_seed():
+    record, columns = StudyRecord(Path("x")), ["variant", "seed", "tested_on", "joint"]
+    # Seeds differ much, variants by 0.1 on every seed; the third seed of b is not there yet.
+    rows = [("a", seed, "", 0.1 * seed) for seed in (1, 2, 3)]
+    rows += [("b", seed, "", 0.1 * seed + 0.1) for seed in (1, 2)]
+    vars(record)["table"] = pd.DataFrame(rows, columns=columns)
+    means = record.means(minus="a").set_index("variant")
+    assert means.loc["b", ["mean", "low", "high"]].tolist() == pytest.approx([0.1] * 3)
+    assert (means.loc["a", "mean"], means.loc["b", "num_seeds"]) == (0, 2)
+    # Where the reference has no run, there is no difference.
+    assert record.means(minus="b").set_index("variant").loc["a", "num_seeds"] == 2
 
 
 def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monkeypatch, capsys):
@@ -78,7 +98,7 @@ def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monke
     monkeypatch.setattr(study, "_run", fail_on_samples)
     assert run_study(study_file, str(tmp_path)) == ["samples-s1", "samples-s2"]
     assert "no such luck" in capsys.readouterr().err
-    assert len(study_table(Workspace(tmp_path), "small")) == 2
+    assert len(StudyRecord(tmp_path / "results/studies/small").table) == 2
 
 
 def test_interrupted_run_continues_to_the_same_result(study_file, tmp_path, monkeypatch):
