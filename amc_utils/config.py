@@ -168,13 +168,16 @@ class AnalysisParameters(Parameters):
 
 
 class AnatomyParameters(Parameters):
-    """Which stored runs the anatomy of the ceiling is read from."""
+    """Which stored runs and studies the anatomy of the ceiling is read from."""
 
     plain: str
+    samples: str
     stack: str
     bound: str
     receiver: str
     elsewhere: str
+    channel_study: str
+    frame_study: str
 
 
 def _existing_file(value: str, what: str, way_out: str) -> str:

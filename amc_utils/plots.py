@@ -141,6 +141,21 @@ def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
     return ax
 
 
+def interval_dots(ax: Axes, means: pd.DataFrame) -> Axes:
+    """Means with their intervals, one row of the axes each, the first on top.
+
+    Args:
+        ax: where to draw.
+        means: columns mean, low, high; the index names the rows. Without interval low and high are NaN.
+    """
+    error = np.nan_to_num([means["mean"] - means["low"], means["high"] - means["mean"]])
+    ax.errorbar(means["mean"], range(len(means)), xerr=error, fmt="o", color="#0072B2", capsize=2)
+    ax.set_yticks(range(len(means)), means.index)
+    ax.set_ylim(len(means) - 0.5, -0.5)
+    ax.grid(axis="x", lw=0.4, color="0.9")
+    return ax
+
+
 def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:
     """Shade a range of accuracies that somebody reports."""
     ax.axhspan(*band, color="0.85", lw=0, label=label, zorder=0)
@@ -186,15 +201,15 @@ def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False)
     return ax
 
 
-def cell_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
-    """Joint accuracy of every cell, rows modulations, columns SNR in dB."""
+def cell_heat_map(ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy") -> Axes:
+    """Accuracy of every cell, rows modulations or variants, columns SNR in dB."""
     sns.heatmap(
         accuracy,
         ax=ax,
         vmin=0,
         vmax=1,
         cmap="cividis",
-        cbar_kws={"label": "joint accuracy"},
+        cbar_kws={"label": label},
         xticklabels=True,
         yticklabels=True,
     )

@@ -40,10 +40,10 @@ class StudyRecord:
     def table(self) -> pd.DataFrame:
         """Test accuracies, one row a run.
 
-        Columns: run, variant, seed, tested_on (empty where tested on frames like those of training),
-        and for each task its accuracy.
+        Columns: variant, seed, tested_on (empty where tested on frames like those of training), number
+        of frames_seen in training, and for each task its accuracy.
         """
-        columns = ["run", "variant", "seed", "tested_on", *TASKS]
+        columns = ["variant", "seed", "tested_on", "frames_seen", *TASKS]
         return pd.DataFrame([_row(run) for run in self.runs], columns=columns)
 
     def means(self, task: str = "joint", *, minus: str = "") -> pd.DataFrame:
@@ -69,6 +69,36 @@ class StudyRecord:
         half = means.pop("error") * student_t.ppf(0.975, means["num_seeds"] - 1)
         return means.assign(low=means["mean"] - half, high=means["mean"] + half)
 
+    def by_snr(self, task: str = "joint") -> pd.DataFrame:
+        """Accuracy on frames like those of training, mean over seeds: rows variants, columns dB."""
+        tables = [
+            run.metrics[
+                (run.metrics["group"] == "snr_db") & (run.metrics["metric"] == f"{task}_accuracy")
+            ].assign(variant=_row(run)[0])
+            for run in self.runs
+            if run.kind == "network"
+        ]
+        table = pd.concat(tables).astype({"level": int})
+        return (
+            table.groupby(["variant", "level"], sort=False)["value"].mean().unstack().sort_index(axis=1)
+        )
+
+
+def named_study(results: Path, name: str) -> StudyRecord:
+    """The study of that name.
+
+    Raises:
+        FileNotFoundError: it has no record.
+    """
+    folder = results / "studies" / name
+    if not (folder / "study.json").is_file():
+        known = ", ".join(study.name for study in list_studies(results)) or "none"
+        raise FileNotFoundError(
+            f"no study named {name!r} in {results}, there are {known}; "
+            f"python -m amc_utils.study runs one"
+        )
+    return StudyRecord(folder)
+
 
 def list_studies(results: Path) -> list[StudyRecord]:
     """Studies with a record, by name."""
@@ -77,5 +107,6 @@ def list_studies(results: Path) -> list[StudyRecord]:
 
 def _row(run: Run) -> tuple[str | int | float, ...]:
     variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
+    frames_seen = run.facts["epochs"] * run.facts["data"]["counts"].get("train", 0)
     scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
-    return run.name, variant, int(seed), tested_on or "", *scores
+    return variant, int(seed), tested_on or "", frames_seen, *scores

@@ -21,6 +21,7 @@ from amc_utils.config import (
 )
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run, list_runs
+from amc_utils.study import run_study
 
 FOLDER = REPOSITORY / "notebooks"
 PARAMETERS = {
@@ -159,6 +160,30 @@ def assess(root, what, name, *arguments):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def study(root, name, variants):
+    """A study at smoke size; the channels and epochs of its variants follow from their names."""
+    own = ("run_name", "seed", "output_root")
+    base = defaults("02_resnet_ceiling") | yaml.safe_load(
+        (SMOKE / "02_resnet_ceiling.yaml").read_text()
+    )
+    changes = {
+        variant: {
+            "channels": ["raw" if "raw" in variant and "without" not in variant else "noise"],
+            "num_epochs": 2 if "2-epochs" in variant else 1,
+        }
+        for variant in variants
+    }
+    content = {
+        "question": "Does it run?",
+        "seeds": [1, 2],
+        "base": {key: value for key, value in base.items() if key not in own},
+        "variants": changes,
+    }
+    path = root / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf8")
+    assert run_study(path, str(root)) == []
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory) -> Path:
     """All notebooks in order at smoke size, as papermill runs them, and what 05 reads besides."""
@@ -171,12 +196,25 @@ def chain(tmp_path_factory) -> Path:
 
     stack = ("-y", "channels: [stack]", "-p", "run_name", "smoke-stack")
     execute("02_resnet_ceiling", *stack, output="02_stack")
+    samples = (
+        "-y",
+        "channels: [iq]",
+        "-p",
+        "network",
+        "oshea_resnet",
+        "-p",
+        "run_name",
+        "smoke-samples",
+    )
+    execute("02_resnet_ceiling", *samples, output="02_samples")
     for name in NAMES[:-1]:
         execute(name, output=name)
     assess(root, "bound", "smoke-bound")
     assess(root, "receiver", "smoke-receiver")
     weights = root / "outputs" / "checkpoints" / "smoke-stack" / "best.ckpt"
     assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
+    study(root, "smoke-channels", ["stack", "only-raw", "without-raw"])
+    study(root, "smoke-frames", ["stack-1-epoch", "raw-1-epoch", "stack-2-epochs"])
     execute(NAMES[-1], output=NAMES[-1])
     return root
 
@@ -185,13 +223,13 @@ def test_chain_leaves_runs_figures_and_a_diary(chain):
     runs = list_runs(chain / "results")
     trained = [run for run in runs if run.kind == "network"]
     notebooks = [run.facts["notebook"] for run in trained]
-    assert notebooks == ["02_resnet_ceiling", "02_resnet_ceiling", "03_swin_training"]
+    assert notebooks == 3 * ["02_resnet_ceiling"] + ["03_swin_training"]
     assert all(run.facts["config"]["profile"] == "smoke" for run in trained)
-    assert [run.kind for run in runs[3:]] == ["bound", "receiver", "transfer"]
+    assert [run.kind for run in runs[4:]] == ["bound", "receiver", "transfer"]
     assert all(run.name in (chain / "RUNLOG.md").read_text(encoding="utf8") for run in runs)
     figures = {path.stem for path in (chain / "figures").glob("*.pdf")}
     assert figures == {path.stem for path in (chain / "figures").glob("*.png")}
-    executed = [*NAMES, "02_resnet_ceiling"]
+    executed = [*NAMES, "02_resnet_ceiling", "02_resnet_ceiling"]
     drawn = sum(cell.source.count("plots.save(") for name in executed for cell in code_cells(name))
     assert len(figures) == drawn
 
