@@ -167,6 +167,15 @@ class AnalysisParameters(Parameters):
     num_hardest: int = Count
 
 
+class ChoicesParameters(Parameters):
+    """Which stored studies notebook 06 is read from."""
+
+    scaling_study: str
+    size_study: str
+    rate_study: str
+    channel_study: str
+
+
 class AnatomyParameters(Parameters):
     """Which stored runs and studies the anatomy of the ceiling is read from."""
 

@@ -16,6 +16,7 @@ import yaml
 from amc_utils.config import (
     AnalysisParameters,
     AnatomyParameters,
+    ChoicesParameters,
     ExplorationParameters,
     TrainingParameters,
 )
@@ -30,6 +31,7 @@ PARAMETERS = {
     "03_swin_training": TrainingParameters,
     "04_per_class_analysis": AnalysisParameters,
     "05_ceiling_anatomy": AnatomyParameters,
+    "06_choices_and_channels": ChoicesParameters,
 }
 NAMES = list(PARAMETERS)
 SMOKE = REPOSITORY / "profiles" / "smoke"
@@ -160,8 +162,8 @@ def assess(root, what, name, *arguments):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def study(root, name, variants):
-    """A study at smoke size; the channels and epochs of its variants follow from their names."""
+def study(root, name, variants, **transfers):
+    """A study at smoke size; what its variants change follows from their names."""
     own = ("run_name", "seed", "output_root")
     base = defaults("02_resnet_ceiling") | yaml.safe_load(
         (SMOKE / "02_resnet_ceiling.yaml").read_text()
@@ -170,6 +172,7 @@ def study(root, name, variants):
         variant: {
             "channels": ["raw" if "raw" in variant and "without" not in variant else "noise"],
             "num_epochs": 2 if "2-epochs" in variant else 1,
+            "channel": {"delay_spread": 1.0} if "wide" in variant else {},
         }
         for variant in variants
     }
@@ -178,6 +181,7 @@ def study(root, name, variants):
         "seeds": [1, 2],
         "base": {key: value for key, value in base.items() if key not in own},
         "variants": changes,
+        "transfers": transfers,
     }
     path = root / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf8")
@@ -207,7 +211,7 @@ def chain(tmp_path_factory) -> Path:
         "smoke-samples",
     )
     execute("02_resnet_ceiling", *samples, output="02_samples")
-    for name in NAMES[:-1]:
+    for name in NAMES[:4]:
         execute(name, output=name)
     assess(root, "bound", "smoke-bound")
     assess(root, "receiver", "smoke-receiver")
@@ -215,7 +219,9 @@ def chain(tmp_path_factory) -> Path:
     assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
     study(root, "smoke-channels", ["stack", "only-raw", "without-raw"])
     study(root, "smoke-frames", ["stack-1-epoch", "raw-1-epoch", "stack-2-epochs"])
-    execute(NAMES[-1], output=NAMES[-1])
+    study(root, "smoke-prior", ["stack-narrow", "stack-wide"], **{"same-channel": {}})
+    for name in NAMES[4:]:
+        execute(name, output=name)
     return root
 
 
