@@ -1,8 +1,8 @@
 """Blind carrier recovery: offset and phase of symbols whose modulation nobody knows.
 
 The offset is the one under which symbols of like magnitude meet at like angles; the phase the one under
-which in-phase and quadrature parts gather on the fewest values. A second way takes the strongest of the
-spectral lines that powers of the symbols have. Below the noise both find something at random.
+which in-phase and quadrature parts gather on the fewest values. Below the noise they are found at
+random. Power lines show offset and symmetry at once, and at lower SNR.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from amc_utils.synchronisation import NUM_CFOS, Synchronised, cfo_grid
 _RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 0.2, 11, 64, 16
 # Phases of a quarter turn, and bins of the magnitude of a symbol's parts, that the phase search tries.
 _NUM_PHASES, _NUM_BINS, _LARGEST_PART = 64, 64, 1.8
-# Rotational symmetries whose line the symbols are aligned with: two, and the multiples of four.
+# Rotational symmetries that have a line: two, and the multiples of four.
 SYMMETRIES = (2, 4, 8, 12, 16, 20, 24, 28, 32)
 
 
@@ -86,24 +86,6 @@ def power_lines(synchronised: Synchronised) -> Tensor:
     waves = _line_waves(symbols.shape[1], symbols.device)
     noise = power.square().sum(1).sqrt().clamp_min(1e-12)
     return torch.einsum("bmk,mkw->bmw", torch.stack(raised, 1), waves) / noise[:, None, None]
-
-
-def align_with_line(synchronised: Synchronised, lines: Tensor) -> Tensor:
-    """Symbols turned so that their strongest power line stands at frequency and phase zero.
-
-    Args:
-        synchronised: symbols after timing recovery.
-        lines: their power_lines.
-
-    Returns:
-        complex64 [B, K], up to turns by 1/m where m is the symmetry of the strongest line.
-    """
-    lines = lines.flatten(1)
-    best = lines.abs().argmax(1)
-    order = torch.tensor(SYMMETRIES, device=lines.device)[best // NUM_CFOS]
-    phase = lines.gather(1, best[:, None])[:, 0].angle() / order
-    cfo = cfo_grid(lines.device)[best % NUM_CFOS]
-    return _derotate(synchronised.symbols, cfo) * unit_phasor(-phase)[:, None]
 
 
 def _derotate(symbols: Tensor, cfo: Tensor) -> Tensor:

@@ -46,7 +46,6 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
     "raw_wide": (partial(views.samples, scale=0.5), _to_log_of_maximum),
     "raw_narrow": (partial(views.samples, scale=1.5625), _to_log_of_maximum),
     "synchronised": (views.symbols, _to_log_of_maximum),
-    "aligned": (views.aligned_symbols, _to_log_of_maximum),
     "offset": (views.offset_symbols, _to_log_of_maximum),
     "differential": (views.differential_symbols, _to_log_of_maximum),
     "polar": (views.polar_symbols, _to_log_of_maximum),
@@ -58,7 +57,7 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 # Not a picture but the samples themselves, for the network that reads them.
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
-    "stack": ("raw", "synchronised", "aligned", "offset", "differential", "polar", "lines", "noise"),
+    "stack": ("polar", "lines", "noise"),
 }
 
 

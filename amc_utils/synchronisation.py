@@ -58,32 +58,46 @@ def synchronise(iq: Tensor) -> Synchronised:
     return Synchronised(symbols, rolloff, timing, out_of_band_power(iq) / power)
 
 
+def offset_lines(iq: Tensor) -> Tensor:
+    """Lines that the square of OQPSK has at twice the carrier offset plus and minus the symbol rate.
+
+    Args:
+        iq: complex64 [B, num_samples], 8 samples per symbol.
+
+    Returns:
+        complex64 [B, 2, NUM_CFOS], in units of the power, so at most one; their phases are those at
+        the middle of the frame.
+    """
+    spectrum = _filtered(iq)
+    # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
+    quarter = spectrum.shape[1] // 4
+    slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))
+    square = slow[:, : iq.shape[1] // 2].square()
+    power = square.abs().sum(1).clamp_min(1e-12)
+    lines = square @ _square_waves(iq.shape[1], iq.device) / power[:, None]
+    return lines.unflatten(1, (2, NUM_CFOS))
+
+
 def synchronise_offset(iq: Tensor) -> Tensor:
     """Symbols as those of OQPSK, the quadrature part half a symbol late; complex64 [B, K].
 
-    The square of OQPSK has lines at twice the carrier offset plus and minus the symbol rate; the mean
-    of their phases is twice the carrier's, half their difference the timing's. The offset is the one
-    under which the two lines are strongest. Symbols have the scale of unit noise energy per sample
-    and are known up to quarter turns; those of any other modulation come out as a smear.
+    The mean of the phases of the two lines is twice the carrier's, half their difference the timing's.
+    The offset is the one under which the two are strongest. Symbols have the scale of unit noise
+    energy per sample and are known up to quarter turns; those of any other modulation come out as a
+    smear.
 
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.
     """
     num_samples, device = iq.shape[1], iq.device
-    spectrum = _matched_spectrum(iq, torch.full((len(iq),), MEAN_ROLLOFF, device=device))
-    # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
-    quarter = spectrum.shape[1] // 4
-    slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))
-    square = slow[:, : num_samples // 2].square()
-    lines = square @ _square_waves(num_samples, device)
-    upper, lower = lines.unflatten(1, (2, NUM_CFOS)).unbind(1)
+    upper, lower = offset_lines(iq).unbind(1)
     best = (upper.abs() + lower.abs()).argmax(1, keepdim=True)
     upper, lower = (side.gather(1, best)[:, 0].angle() for side in (upper, lower))
     cfo = cfo_grid(device)[best[:, 0]]
     phase = (upper + lower) / 4
     # Phases and timing are those at the middle of the frame.
     timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + num_samples / 2
-    parts = []
+    spectrum, parts = _filtered(iq), []
     for late in (0.0, SAMPLES_PER_SYMBOL / 2):
         first = (timing + late) % SAMPLES_PER_SYMBOL
         start = first + GUARD_SYMBOLS * SAMPLES_PER_SYMBOL - num_samples / 2
@@ -96,6 +110,11 @@ def synchronise_offset(iq: Tensor) -> Tensor:
 def cfo_grid(device: torch.device) -> Tensor:
     """Carrier offsets that are tried, in cycles per sample, float32 [NUM_CFOS]."""
     return torch.linspace(-MAX_CFO, MAX_CFO, NUM_CFOS, device=device)
+
+
+def _filtered(iq: Tensor) -> Tensor:
+    """Spectrum after the matched filter of mean roll-off, for where none is estimated."""
+    return _matched_spectrum(iq, torch.full((len(iq),), MEAN_ROLLOFF, device=iq.device))
 
 
 def _matched_spectrum(iq: Tensor, rolloff: Tensor) -> Tensor:

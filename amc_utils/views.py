@@ -11,12 +11,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from amc_utils.carrier import align_with_line, power_lines, recover_carrier
+from amc_utils.carrier import power_lines, recover_carrier
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
 from amc_utils.synchronisation import (
     BAND_EDGE,
     MEAN_ROLLOFF,
     Synchronised,
+    offset_lines,
     synchronise,
     synchronise_offset,
 )
@@ -26,6 +27,8 @@ from amc_utils.synchronisation import (
 WINDOW = 2.5
 # Symbols of unit mean power reach 1.7 at most; enlarged they fill the window, noise included.
 _SYMBOL_SCALE = 1.25
+# Lines of OQPSK's square reach a twentieth of the power; this lifts them by 15 dB.
+_OFFSET_LINES_GAIN = 10 ** (15 / 20)
 # The plane of levels: its middle in dB, and dB per unit.
 _LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -15.0, 12.0
 
@@ -46,11 +49,6 @@ class Views:
         return synchronise(self.iq)
 
     @cached_property
-    def lines(self) -> Tensor:
-        """Power lines of the symbols, complex64 [B, symmetries, offsets]."""
-        return power_lines(self.timed)
-
-    @cached_property
     def recovered(self) -> Tensor:
         """Symbols after carrier recovery, complex64 [B, K]."""
         return recover_carrier(self.timed)
@@ -64,11 +62,6 @@ def samples(frames: Views, scale: float = 1.0) -> Tensor:
 def symbols(frames: Views) -> Tensor:
     """Symbols after timing and carrier recovery; the window ends at twice their root mean square."""
     return frames.recovered * _SYMBOL_SCALE
-
-
-def aligned_symbols(frames: Views) -> Tensor:
-    """Symbols turned by their strongest power line; the window ends at twice their root mean square."""
-    return align_with_line(frames.timed, frames.lines) * _SYMBOL_SCALE
 
 
 def offset_symbols(frames: Views) -> Tensor:
@@ -101,14 +94,17 @@ def polar_symbols(frames: Views) -> Tensor:
 
 
 def line_strengths(frames: Views) -> Tensor:
-    """Power lines, -30 to 0 dB (across): a row for each symmetry, in it one for each offset (up).
+    """Lines of powers of the symbols, -30 to 0 dB (across), one for each carrier offset (up).
 
-    At 0 dB all symbols agree; angles that have nothing to do with each other leave -21 dB.
+    From the bottom the powers 2, 4, 8, 12 to 32 of all symbols; at 0 dB they all agree, and angles that
+    have nothing to do with each other leave -21 dB. On top the lines of OQPSK's square, twice the
+    symbol rate apart; they are weak and shown 15 dB up.
     """
-    lines = frames.lines.flatten(1)
-    level = 20 * (lines.abs() / frames.timed.symbols.shape[1] ** 0.5).clamp_min(1e-12).log10()
-    num_rows = lines.shape[1]
-    up = (torch.arange(num_rows, device=lines.device) + 0.5) * (2 / num_rows) - 1
+    powers = power_lines(frames.timed).abs() / frames.timed.symbols.shape[1] ** 0.5
+    offset = offset_lines(frames.iq).abs().sum(1) * _OFFSET_LINES_GAIN
+    level = 20 * torch.cat([powers.flatten(1), offset], 1).clamp_min(1e-12).log10()
+    num_rows = level.shape[1]
+    up = (torch.arange(num_rows, device=level.device) + 0.5) * (2 / num_rows) - 1
     return torch.complex(level / 15 + 1, up.expand_as(level)) * WINDOW
 
 
