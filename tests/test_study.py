@@ -29,7 +29,7 @@ def study_file(make_config, tmp_path):
 
 
 def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
-    assert run_study(study_file, str(tmp_path)) == []
+    assert run_study(study_file, str(tmp_path), num_jobs=2) == []
     table = StudyRecord(tmp_path / "results/studies/small").table
     runs = set(zip(table["variant"], table["seed"], strict=True))
     assert runs == {("plain", 1), ("plain", 2), ("samples", 1), ("samples", 2)}
