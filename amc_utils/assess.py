@@ -1,6 +1,7 @@
 """Runs that train nothing: the bound, the likelihood receiver, and a trained network on other frames.
 
     python -m amc_utils.assess bound --run-name genie-bound --num-frames-per-cell 200
+    python -m amc_utils.assess bound --snr-told --run-name genie-bound-snr-told
     python -m amc_utils.assess receiver --run-name likelihood-receiver --num-frames-per-cell 50
     python -m amc_utils.assess network --run-name elsewhere --checkpoint best.ckpt --data-path FILE
 
@@ -80,6 +81,7 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     parser.add_argument("--data-path", help="RadioML-layout file; empty for synthetic")
     parser.add_argument("--profile", help="label of the scale, kept with the run")
     parser.add_argument("--output-root", help="where to write; empty is the repository")
+    parser.add_argument("--snr-told", action="store_true", help="bound only: the SNR is known as well")
     parser.add_argument("--snr-offset-db", type=float, help="true SNR minus label, synthetic only")
     channel = parser.add_argument_group("channel of synthetic frames")
     channel.add_argument("--cfo-std", type=float, help="cycles per sample")

@@ -1,15 +1,20 @@
-"""The genie-aided bound: what no receiver beats on average, whatever it is made of.
+"""The genie-aided bound: what no receiver beats on average over all classes, whatever it is made of.
 
 The genie tells the receiver roll-off, timing, carrier phase and carrier offset, and gives it whole
 symbols: a cyclic frame, so that no pulse is cut off at an end and no neighbour interferes. Unknown
 remain the symbols, the level of the noise and the class. A matched filter turns the N samples of
 such a frame into K symbols z_k = A s_k + w_k and leaves N - K dimensions of noise alone; nothing is
-lost, so the receiver that decides for the class of greatest likelihood has the greatest mean accuracy
-of all receivers when classes are equally frequent. A real receiver gets less (it must estimate what
-the genie tells, from a frame with cut-off ends) and can therefore not be better on average.
+lost, so the receiver that decides for the class of greatest likelihood has the greatest mean joint
+accuracy of all receivers of such frames when classes are equally frequent. That a real receiver,
+which must estimate what the genie tells from a frame with cut-off ends, gets no more is argued here,
+not proved: the ends hold parts of at most two pulse lengths of further symbols.
+
+It is a bound on the mean alone. A single SNR, or a single task, is not bounded: whoever always says
+"BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver who is told
+the SNR as well bounds every SNR by itself, see amc_utils.decisions.
 
 The level is a nuisance parameter: the frames of a data set are scaled to unit power, which says
-nothing of the class. The likelihood is taken at its maximum over the level.
+nothing of the class. The likelihood is averaged over all levels, every logarithm equally likely.
 """
 
 from __future__ import annotations
@@ -22,13 +27,13 @@ import torch
 from torch import Tensor
 
 from amc_utils.channel import Channel, ChannelState
-from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, modulate, raised_cosine
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, modulate, raised_cosine, symbol_table
 from amc_utils.symbol_maps import symbol_map
 
 # SNR levels per frame that are compared in full; the test of this module compares all of them too.
 _NUM_CANDIDATES = 5
-# Expectation-maximisation steps for the level; the fourth changes no decision in the tests.
-_NUM_STEPS = 3
+# Expectation-maximisation steps for the level; more change no decision in the tests.
+_NUM_STEPS = 4
 # Elements of the largest temporary: it stays in a CPU's cache, and small on a GPU.
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
 
@@ -72,12 +77,9 @@ def genie_frames(
     device, size = modulation.device, len(modulation)
     num_samples = num_symbols * SAMPLES_PER_SYMBOL
     options = {"generator": generator, "device": device}
-    maps = [torch.from_numpy(symbol_map(name).copy()).to(device) for name in modulations]
+    points, orders = symbol_table(tuple(modulations), device)
     uniform = torch.rand(size, num_symbols, **options)
-    symbols = torch.empty(size, num_symbols, dtype=torch.complex64, device=device)
-    for number, points in enumerate(maps):
-        mine = modulation == number
-        symbols[mine] = points[(uniform[mine] * len(points)).long()].to(torch.complex64)
+    symbols = points[modulation[:, None], (uniform * orders[modulation][:, None]).long()]
     zero = torch.zeros(size, device=device)
     rolloff = torch.lerp(
         *torch.tensor(channel.rolloff_range, device=device), torch.rand(size, **options)
@@ -114,25 +116,28 @@ def log_likelihoods(
     modulations: Sequence[str],
     snr_grid_db: Sequence[float],
     num_candidates: int = _NUM_CANDIDATES,
+    told: Tensor | None = None,
 ) -> Tensor:
     """Log-likelihood of every class, float32 [B, num_modulations, num_snrs], up to a constant a frame.
 
-    Only the `num_candidates` SNR levels that fit the energies best are compared; the others are -inf.
+    Only the `num_candidates` SNR levels that fit the energies best are compared, or the level that the
+    receiver is told; the others are -inf.
 
     Args:
         output: matched filter output of the frames.
         modulations: hypotheses.
         snr_grid_db: hypotheses, per complex sample.
         num_candidates: SNR levels per frame that are compared.
+        told: int64 [B], index of the true SNR level of each frame if the receiver may know it.
     """
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_grid_db)), -math.inf)
     symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (
         torch.tensor(snr_grid_db, device=result.device, dtype=torch.float32) / 10
     )
-    num_candidates = min(num_candidates, len(snr_grid_db))
+    num_candidates = 1 if told is not None else min(num_candidates, len(snr_grid_db))
     for symbols, is_offset in ((output.aligned, False), (output.offset, True)):
         fit = energy_fit(symbols, output, symbol_snr)
-        chosen = fit.topk(num_candidates, dim=1).indices
+        chosen = fit.topk(num_candidates, dim=1).indices if told is None else told[:, None]
         for number, name in enumerate(modulations):
             if (name == "OQPSK") != is_offset:
                 continue
@@ -143,7 +148,7 @@ def log_likelihoods(
                 *(t.split(step) for t in (symbols, output.energy, symbol_snr[chosen])), strict=True
             )
             found = torch.cat([
-                _profile_likelihood(*part, points, output.num_dimensions) for part in parts
+                _marginal_likelihood(*part, points, output.num_dimensions) for part in parts
             ])  # fmt: skip
             result[:, number].scatter_(1, chosen, found)
     return result
@@ -159,13 +164,14 @@ def energy_fit(symbols: Tensor, output: MatchedFilterOutput, symbol_snr: Tensor)
     return -(num_symbols + num_noise) * level.log() - num_symbols * (1 + symbol_snr).log()
 
 
-def _profile_likelihood(
+def _marginal_likelihood(
     symbols: Tensor, energy: Tensor, symbol_snr: Tensor, points: Tensor, num_dimensions: int
 ) -> Tensor:
-    """Log-likelihood of one modulation at each SNR, at its maximum over the level; [B, G].
+    """Log-likelihood of one modulation at each SNR, averaged over all levels; [B, G].
 
-    With c the scale that brings the noise to unit variance and a^2 the symbol SNR it is
-    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2).
+    With c the scale that brings the noise to unit variance and a^2 the symbol SNR it is at one level
+    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2). The average over log c is
+    that of a Gaussian of the same maximum and curvature, exact to the order 1 / N.
 
     Args:
         symbols: complex64 [B, K].
@@ -188,5 +194,13 @@ def _profile_likelihood(
         root = (correlation.square() + 4 * num_dimensions * energy[:, None]).sqrt()
         scale = (correlation + root) / (2 * energy[:, None])
     exponent = (2 * amplitude * scale[..., None, None]) * inner - shift
+    weights = exponent.softmax(-1)
+    mean = (weights * inner).sum(-1, keepdim=True)
+    variance = (weights * (inner - mean).square()).sum((2, 3))
+    gain = scale * symbol_snr.sqrt()
+    curvature = 4 * num_dimensions + 2 * gain * mean.sum((2, 3)) - 4 * gain.square() * variance
+    # Far from the truth the likelihood need not be concave at the last step; it is tiny there.
+    curvature = curvature.clamp_min(num_dimensions)
     likelihood = exponent.logsumexp(-1).sum(-1) - symbols.shape[1] * math.log(len(points))
-    return likelihood + 2 * num_dimensions * scale.log() - scale.square() * energy[:, None]
+    likelihood = likelihood + 2 * num_dimensions * scale.log() - scale.square() * energy[:, None]
+    return likelihood - 0.5 * curvature.log()

@@ -183,6 +183,7 @@ class AnatomyParameters(Parameters):
     samples: str
     stack: str
     bound: str
+    told: str
     receiver: str
     elsewhere: str
     channel_study: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.receiver import receiver_log_likelihoods
+from amc_utils.synchronisation import MAX_CFO, ROLLOFFS
 
 _FRAMES_AT_ONCE = 1024
 
@@ -41,6 +42,7 @@ class Assessment:
         checkpoint: file of the network's weights.
         data_path: RadioML-layout file; empty for synthetic frames.
         channel: settings of the synthetic channel that differ from the default.
+        snr_told: the bound's receiver is told the SNR as well, which bounds every SNR by itself.
         snr_offset_db: true SNR of synthetic frames minus their label; -9.03 where labels mean Es/N0.
         profile: label of the scale, kept with the run.
         output_root: where to write; empty is the repository.
@@ -56,10 +58,35 @@ class Assessment:
     checkpoint: str = ""
     data_path: str = ""
     channel: Mapping[str, Any] = field(default_factory=dict)
+    snr_told: bool = False
     snr_offset_db: float = 0.0
     profile: str = "cpu"
     output_root: str = ""
     study: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored.
+
+        Raises:
+            ValueError: a setting that this kind of assessment has no use for.
+        """
+        of_bound = {"rolloff_range"}
+        useless = {
+            "bound": {"checkpoint", "data_path", "snr_offset_db", *(set(self.channel) - of_bound)},
+            "receiver": {"checkpoint", "snr_told"},
+            "network": {"snr_told", "modulations", "snr_range_db"},
+        }
+        given = {f.name for f in fields(self) if getattr(self, f.name) != f.default} | set(self.channel)
+        if ignored := sorted(given & useless[self.what]):
+            raise ValueError(f"{ignored[0]} must be left out for {self.what}, which makes no use of it")
+        channel = self.synthetic_channel
+        low, high = channel.rolloff_range
+        known = ROLLOFFS[0] <= low and high <= ROLLOFFS[-1] and channel.cfo_std <= MAX_CFO / 3
+        if self.what == "receiver" and (not known or channel.delay_spread):
+            raise ValueError(
+                f"channel must have roll-offs from {ROLLOFFS[0]} to {ROLLOFFS[-1]}, cfo_std up to "
+                f"{MAX_CFO / 3} and no multipath for the receiver, which knows no more; got {channel}"
+            )
 
     @property
     def synthetic_channel(self) -> Channel:
@@ -74,7 +101,8 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
     cell = cell.repeat_interleave(assessment.num_frames_per_cell)
     modulation, level = cell // len(grid), cell % len(grid)
     generator = torch.Generator(device).manual_seed(assessment.seed)
-    levels_db, channel, found = torch.tensor(grid, device=device), assessment.synthetic_channel, []
+    levels_db, told, found = torch.tensor(grid, device=device), assessment.snr_told, []
+    channel = assessment.synthetic_channel
     for part in _progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
         output = genie_frames(
             modulation[part],
@@ -83,17 +111,15 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
             generator=generator,
             channel=channel,
         )
-        found.append(_decide(log_likelihoods(output, modulations=names, snr_grid_db=grid)))
-    source = {
-        "label": "synthetic",
-        "generator": vars(channel_from(assessment.channel)),
-        "seed": assessment.seed,
-    }
+        likelihoods = log_likelihoods(
+            output, modulations=names, snr_grid_db=grid, told=level[part] if told else None
+        )
+        found.append(_decide(likelihoods))
+    source = {"label": "synthetic", "generator": vars(channel), "seed": assessment.seed}
     # A frame set without samples: the bound makes its own, cyclic ones.
     tested = Frames(cell[:, None, None], modulation, level, names, grid, source)
-    return _table(tested, found), {"kind": "bound", "network": {"name": "genie-aided bound"}} | _data(
-        tested
-    )
+    name = "genie-aided bound" + (", SNR told" if told else "")
+    return _table(tested, found), {"kind": "bound", "network": {"name": name}} | _data(tested)
 
 
 def assess_receiver(assessment: Assessment, device: torch.device) -> tuple[pd.DataFrame, dict]:

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from amc_utils.config import TrainingParameters
-from amc_utils.constellation import input_shape
+from amc_utils.constellation import expand_channels, input_shape
 from amc_utils.frames import Frames, Split, split_fingerprint
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
@@ -144,6 +144,8 @@ class Experiment:
                 "data_path": Path(config.data_path).name,
                 "resume_from": "/".join(Path(config.resume_from).parts[-2:]),
             },
+            # What a group of channels holds may change, so its members stand here by name.
+            "pictures": list(expand_channels(config.channels)),
             "data": {
                 "description": frames.description,
                 "num_classes": frames.num_classes,

@@ -33,7 +33,7 @@ from amc_utils.synchronisation import (
 # Above this SNR frames are judged as if they had no more: finer structure than the grids of phase and
 # offset resolve would count against the truth.
 _MAX_SNR_DB = 16
-_NUM_RADII, _LARGEST_RADIUS = 96, 2.4
+_NUM_RADII = 256
 _NUM_ANGLES, _NUM_HARMONICS, _NUM_PHASES = 128, 32, 64
 _FRAMES_AT_ONCE = 64
 
@@ -94,7 +94,8 @@ def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tens
     amplitude = math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (used_db / 10))
     radius = symbols.abs() * 10 ** ((used_db - snr_db) / 20) / amplitude
     series, order = _angle_series(modulation, used_db, symbols.device)
-    place = (radius * (_NUM_RADII / _LARGEST_RADIUS)).long().clamp_(max=_NUM_RADII - 1)
+    place = (radius.nan_to_num(0) * (_NUM_RADII / _largest_radius(used_db))).long()
+    place = place.clamp_(0, _NUM_RADII - 1)
     coefficients = series[place]
     harmonics = torch.arange(_NUM_HARMONICS, device=symbols.device)
     turned = coefficients * unit_phasor(order * harmonics * symbols.angle()[..., None])
@@ -105,6 +106,11 @@ def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tens
     rotation = torch.view_as_real(unit_phasor(harmonics[:, None] * phases))
     real = by_offset.real @ rotation[..., 0] + by_offset.imag @ rotation[..., 1]
     return (real + prior[:, None]).logsumexp((1, 2)) - prior.logsumexp(0) - math.log(_NUM_PHASES)
+
+
+def _largest_radius(snr_db: int) -> float:
+    """Magnitude beyond which there are next to no symbols, in units of the signal's amplitude."""
+    return 1.8 + 4 / math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10))
 
 
 @cache
@@ -118,7 +124,7 @@ def _angle_series(modulation: str, snr_db: int, device: torch.device) -> tuple[T
     points = torch.from_numpy(symbol_map(modulation).copy()).to(torch.complex64)
     order = max(n for n in (1, 2, 4, 8, 16, 32) if _is_symmetric(points, n))
     snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
-    radius = (torch.arange(_NUM_RADII) + 0.5) * (_LARGEST_RADIUS / _NUM_RADII)
+    radius = (torch.arange(_NUM_RADII) + 0.5) * (_largest_radius(snr_db) / _NUM_RADII)
     angle = torch.arange(_NUM_ANGLES) * (2 * torch.pi / _NUM_ANGLES / order)
     places = radius[:, None] * unit_phasor(angle)
     inner = (places[..., None] * points.conj()).real

@@ -71,6 +71,12 @@ def update_runlog(workspace: Workspace) -> Path:
     return path
 
 
+def _commit(run: Run) -> str:
+    env = run.facts["environment"]
+    dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
+    return f"{env['commit'][:12]}{dirty}"
+
+
 def _interval(metric: dict) -> str:
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
 
@@ -101,7 +107,7 @@ def _study(study: StudyRecord) -> str:
         return f"- **Question**: {study.question}\n\nNo run is finished.\n"
     counts = sorted({run.facts["data"]["counts"]["train"] for run in trained})
     devices = sorted({run.facts["environment"]["device"] for run in trained})
-    commits = sorted({run.facts["environment"]["commit"][:12] for run in trained})
+    commits = sorted({_commit(run) for run in trained})
     lines = [
         f"- **Question**: {study.question}",
         f"- **Runs**: {len(trained)} trained, {len(study.runs) - len(trained)} tests on other frames",
@@ -129,13 +135,12 @@ def _mean(row: pd.Series) -> str:
 def _assessed(run: Run) -> str:
     """Entry of a run that trained nothing."""
     facts, config, env = run.facts, run.facts["config"], run.facts["environment"]
-    dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
     lines = {
         "Status": f"{facts['status']}, started {facts['started'][:19]} UTC, {facts['seconds']:.0f} s",
         "Decided by": run.label + (f", weights of run {facts['parent']}" if "parent" in facts else ""),
         "Data": f"{run.scope}; {facts['data']['counts']['test']:,} frames, seed {config['seed']}",
         "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
-        "Commit": f"{env['commit'][:12]}{dirty}",
+        "Commit": _commit(run),
     }
     scores = " | ".join(_interval(facts["test"][task]) for task in _TASKS)
     return "\n".join([
@@ -159,7 +164,6 @@ def _trained(run: Run) -> str:
     )
     counts = ", ".join(f"{name} {count:,}" for name, count in data["counts"].items())
     alpha, beta = config["snr_loss_weights"]
-    dirty = {True: " with uncommitted code", False: "", None: " (state unknown)"}[env["dirty"]]
     facts_lines = {
         "Status": f"{facts['status']}, started {facts['started'][:19]} UTC",
         "Training time": f"{facts['seconds']:.0f} s",
@@ -173,13 +177,13 @@ def _trained(run: Run) -> str:
         f"{config['weight_decay']:g}, dropout {config['dropout']:g}, gradient clip "
         f"{config['gradient_clip'] or 'none'}, {'shuffled' if config['shuffle'] else 'fixed order'}, "
         f"{config['precision']}, task weighting {config['task_weighting']}, SNR loss "
-        f"{alpha:g} cross-entropy + {beta:g} distance, pictures {'+'.join(config['channels'])} "
-        f"at {config['image_size']} px",
+        f"{alpha:g} cross-entropy + {beta:g} distance, pictures "
+        f"{'+'.join(facts.get('pictures', config['channels']))} at {config['image_size']} px",
         "Data": f"{data['description']}; {counts}",
         "Task weights": weights if learned else f"fixed ({config['task_weighting']})",
         "Kept epoch": f"{facts['best_epoch']} of {facts['epochs']}, by validation joint accuracy",
         "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
-        "Commit": f"{env['commit'][:12]}{dirty}",
+        "Commit": _commit(run),
         "Seed": str(config["seed"]),
     }
     lines = [f"- **{name}**: {' '.join(text.split())}" for name, text in facts_lines.items()]

@@ -74,7 +74,7 @@ def generate_frames(
     uniform, noise, state = draw_randomness(
         frame_index, seed=seed, channel=channel, num_samples=num_samples, num_symbols=num_symbols
     )
-    points, orders = _symbol_table(tuple(modulations), device)
+    points, orders = symbol_table(tuple(modulations), device)
     choice = (uniform * orders[modulation][:, None]).long()
     symbols = points[modulation[:, None], choice]
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)
@@ -149,7 +149,7 @@ def _base_chirp(length: int, period: int, device: torch.device) -> Tensor:
 
 
 @cache
-def _symbol_table(modulations: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def symbol_table(modulations: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Symbol maps padded to one table, complex64 [num_modulations, max order], and the orders."""
     maps = [symbol_map(name) for name in modulations]
     orders = torch.tensor([len(points) for points in maps])

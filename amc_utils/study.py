@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 from joblib import Parallel, delayed
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
@@ -29,7 +29,7 @@ from amc_utils.decisions import Assessment
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
 from amc_utils.paths import Workspace, replacing
-from amc_utils.records import is_run
+from amc_utils.records import Run, is_run
 from amc_utils.runlog import update_runlog
 
 
@@ -52,6 +52,16 @@ class Study(BaseModel):
     base: dict[str, Any]
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     transfers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("transfers")
+    @classmethod
+    def _transfers_make_sense(cls, value: dict[str, dict]) -> dict[str, dict]:
+        for name, frames in value.items():
+            try:
+                Assessment("network", **frames)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"transfer {name}: {error}") from error
+        return value
 
     def configs(self, output_root: str) -> Iterator[TrainingParameters]:
         """Parameters of every run, all variants of a seed before the next seed.
@@ -82,6 +92,8 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
     """Run what is not finished, some at a time; returns the names of the runs that failed."""
     study, results = read_study(path), _workspace(output_root, path.stem).results
     configs = list(study.configs(output_root))
+    for config in configs:
+        _check_unchanged(results / config.run_name, config)
     missing = [
         config
         for config in configs
@@ -94,6 +106,17 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
     done = Parallel(n_jobs=num_jobs)(attempts)
     update_runlog(Workspace.at(output_root))
     return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
+
+
+def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
+    if is_run(folder):
+        done, wanted = Run(folder).facts["config"], config.model_dump(exclude={"output_root"})
+        changed = sorted(name for name in wanted if done.get(name) != wanted[name])
+        if changed:
+            raise ValueError(
+                f"{folder} must have been run with {changed[0]}={wanted[changed[0]]!r}, it has "
+                f"{done.get(changed[0])!r}; give the variant another name, or remove the folder"
+            )
 
 
 def _names(run_name: str, transfers: Iterable[str]) -> list[str]:

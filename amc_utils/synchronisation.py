@@ -1,8 +1,10 @@
-"""Blind timing: from the samples of a frame to its symbols, knowing no more than 8 samples per symbol.
+"""Blind timing: from the samples of a frame to its symbols.
 
-Timing and roll-off are those under which a Gaussian signal of that bandwidth is likeliest, so no step
-knows the modulation; only OQPSK, whose two parts change half a symbol apart, needs its own. Where
-there is nothing to find, as below the noise, something is found at random.
+What a receiver for such signals knows is known here: 8 samples per symbol, root-raised-cosine pulses
+with roll-offs from 0.1 to 0.4, carrier offsets up to 3.75e-4 cycles per sample. Timing and roll-off
+are those under which a Gaussian signal of that bandwidth is likeliest, so no step knows the
+modulation; only OQPSK, whose two parts change half a symbol apart, needs its own. Where there is
+nothing to find, as below the noise, something is found at random.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ ROLLOFFS = tuple(round(0.1 + 0.025 * step, 3) for step in range(13))
 BAND_EDGE = 0.7
 # Symbols at each end that lie in the transient of the matched filter and are left out.
 GUARD_SYMBOLS = 2
-# Carrier offsets that are tried, in cycles per sample: three standard deviations of the channel of
+# Carrier offsets that are tried, in cycles per sample: 3.75 standard deviations of the channel of
 # record to each side, in steps that turn the ends of a frame by less than three degrees.
 MAX_CFO = 3.75e-4
 NUM_CFOS = 49
@@ -141,7 +143,8 @@ def out_of_band_power(iq: Tensor) -> Tensor:
     taper = _taper(iq.shape[1], iq.device)
     frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
     outside = torch.fft.fft(iq * taper)[:, frequency.abs() > BAND_EDGE]
-    return torch.view_as_real(outside).square().sum(-1).mean(1) / taper.square().sum()
+    power = torch.view_as_real(outside).square().sum(-1).mean(1) / taper.square().sum()
+    return power.clamp_min(1e-12)
 
 
 def estimate_timing(iq: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,8 @@ CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20"
 
 
 def assess(what, root, *arguments):
-    return run(from_command_line([what, "--output-root", str(root), *CLASSES, *arguments]))
+    classes = () if what == "network" else CLASSES
+    return run(from_command_line([what, "--output-root", str(root), *classes, *arguments]))
 
 
 @pytest.mark.parametrize("what", ["bound", "receiver"])
@@ -64,12 +65,43 @@ def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained,
     assert Run(found.folder).label == parent.label
 
 
-def test_channel_of_the_command_line_reaches_the_frames(tmp_path):
+def test_receiver_that_is_told_the_snr_bounds_every_snr(tmp_path):
+    told = assess("bound", tmp_path, "--snr-told", "--run-name", "told")
+    assert (told.predictions["snr_db"] == told.predictions["predicted_snr_db"]).all()
+    assert told.label == "genie-aided bound, SNR told"
+    untold = assess("bound", tmp_path, "--run-name", "untold")
+    rows = [
+        run.metrics[
+            (run.metrics["group"] == "snr_db") & (run.metrics["metric"] == "joint_accuracy")
+        ].set_index("level")["value"]
+        for run in (told, untold)
+    ]
+    assert (rows[0] >= rows[1]).all()
+
+
+def test_channel_of_the_command_line_reaches_the_frames(trained, tmp_path):
     wide = ("--cfo-std", "1e-3", "--delay-spread", "2", "--rolloff-range", "0.05", "0.6")
-    found = assess("receiver", tmp_path, *wide, "--num-frames-per-cell", "2")
+    options = ("--checkpoint", str(trained[1].best_checkpoint), "--num-frames-per-cell", "2")
+    found = assess("network", tmp_path, *options, *wide, "--run-name", "wide")
     channel = found.facts["data"]["source"]["generator"]
     assert (channel["cfo_std"], channel["delay_spread"]) == (1e-3, 2.0)
     assert list(channel["rolloff_range"]) == [0.05, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("bound", "--delay-spread", "2"), "delay_spread must be left out for bound"),
+        (("bound", "--data-path", "x.h5"), "data_path must be left out for bound"),
+        (("receiver", "--checkpoint", "x"), "checkpoint must be left out for receiver"),
+        (("receiver", "--cfo-std", "1e-3"), "cfo_std up to 0.000125 and no multipath"),
+        (("receiver", "--delay-spread", "1"), "no multipath for the receiver"),
+        (("network", "--modulations", "BPSK"), "modulations must be left out for network"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        from_command_line(list(arguments))
 
 
 def test_missing_and_foreign_checkpoints_are_refused(tmp_path):

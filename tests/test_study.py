@@ -87,6 +87,32 @@ def test_differences_pair_runs_of_one_seed():
     assert record.means(minus="b").set_index("variant").loc["a", "num_seeds"] == 2
 
 
+def test_changed_study_does_not_mix_with_its_old_runs(study_file, tmp_path):
+    content = yaml.safe_load(study_file.read_text(encoding="utf8"))
+    content |= {"seeds": [1], "variants": {"plain": {}}}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    assert run_study(study_file, str(tmp_path)) == []
+    content["base"]["learning_rate"] = 0.5
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    with pytest.raises(ValueError, match="must have been run with learning_rate="):
+        run_study(study_file, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("frames", "sentence"),
+    [
+        ({"chanel": {}}, "transfer wrong: .*unexpected keyword argument 'chanel'"),
+        ({"channel": {"cfo": 1.0}}, "transfer wrong: channel must set some of"),
+        ({"modulations": ["BPSK"]}, "transfer wrong: modulations must be left out for network"),
+    ],
+)
+def test_wrong_transfers_are_refused_before_anything_is_trained(study_file, frames, sentence):
+    content = yaml.safe_load(study_file.read_text(encoding="utf8")) | {"transfers": {"wrong": frames}}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    with pytest.raises(ValueError, match=sentence):
+        read_study(study_file)
+
+
 def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monkeypatch, capsys):
     whole = study._run
 
