@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from amc_utils.channel import Channel
 from amc_utils.decisions import Assessment, assess_bound, assess_network, assess_receiver
+from amc_utils.experiment import best_accelerator
 from amc_utils.metrics import metrics_table
 from amc_utils.paths import Workspace
 from amc_utils.recording import environment, write_run
@@ -35,10 +35,10 @@ def run(assessment: Assessment) -> Run:
     Raises:
         ValueError: the wanted name belongs to a finished run.
     """
-    workspace = replace(Workspace.at(assessment.output_root), study=assessment.study)
+    workspace = Workspace.at(assessment.output_root, assessment.study)
     name = claim_run_name(assessment.run_name, workspace.results)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(best_accelerator())
     assess = {"bound": assess_bound, "receiver": assess_receiver, "network": assess_network}
     predictions, facts = assess[assessment.what](assessment, device)
     metrics = metrics_table(predictions)

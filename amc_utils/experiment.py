@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,14 @@ from amc_utils.records import Run, claim_run_name
 from amc_utils.training import Trainer
 
 
+def best_accelerator() -> str:
+    """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def best_fabric(config: TrainingParameters) -> Fabric:
     """Fabric on the best device there is, in the precision that the parameters ask for."""
-    return Fabric(accelerator="auto", devices=1, precision=config.precision)
+    return Fabric(accelerator=best_accelerator(), devices=1, precision=config.precision)
 
 
 def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
@@ -66,7 +71,7 @@ class Experiment:
         Raises:
             ValueError: the wanted name belongs to a finished run.
         """
-        workspace = replace(Workspace.at(config.output_root), study=study)
+        workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace.results)
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)

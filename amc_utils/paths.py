@@ -25,9 +25,9 @@ class Workspace:
     study: str = ""
 
     @classmethod
-    def at(cls, output_root: str) -> Workspace:
+    def at(cls, output_root: str, study: str = "") -> Workspace:
         """Workspace at `output_root` (relative to the working directory); empty: the repository."""
-        return cls(Path(output_root).resolve() if output_root else REPOSITORY)
+        return cls(Path(output_root).resolve() if output_root else REPOSITORY, study)
 
     @property
     def results(self) -> Path:

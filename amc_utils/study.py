@@ -90,7 +90,7 @@ def read_study(path: Path) -> Study:
 
 def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]:
     """Run what is not finished, some at a time; returns the names of the runs that failed."""
-    study, results = read_study(path), _workspace(output_root, path.stem).results
+    study, results = read_study(path), Workspace.at(output_root, path.stem).results
     configs = list(study.configs(output_root))
     for config in configs:
         _check_unchanged(results / config.run_name, config)
@@ -123,10 +123,6 @@ def _names(run_name: str, transfers: Iterable[str]) -> list[str]:
     return [run_name, *(f"{run_name}-on-{transfer}" for transfer in transfers)]
 
 
-def _workspace(output_root: str, study: str) -> Workspace:
-    return Workspace(Workspace.at(output_root).root, study)
-
-
 def _attempt(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> bool:
     try:
         _run(config, study, transfers)
@@ -138,7 +134,7 @@ def _attempt(config: TrainingParameters, study: str, transfers: Mapping[str, Map
 
 
 def _run(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> None:
-    workspace = _workspace(config.output_root, study)
+    workspace = Workspace.at(config.output_root, study)
     checkpoints = workspace.checkpoints / config.run_name
     if not is_run(workspace.results / config.run_name):
         _train(config, study)

@@ -54,7 +54,7 @@ def synchronise(iq: Tensor) -> Synchronised:
         iq: complex64 [B, num_samples], 8 samples per symbol.
     """
     rolloff, timing = estimate_timing(iq)
-    symbols = _sample(_matched_spectrum(iq, rolloff), timing, iq.shape[1])
+    symbols = _at_symbols(_matched_spectrum(iq, rolloff), timing, iq.shape[1])
     power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
     symbols = symbols / power.sqrt()[:, None]
     return Synchronised(symbols, rolloff, timing, out_of_band_power(iq) / power)
@@ -103,7 +103,7 @@ def synchronise_offset(iq: Tensor) -> Tensor:
     for late in (0.0, SAMPLES_PER_SYMBOL / 2):
         first = (timing + late) % SAMPLES_PER_SYMBOL
         start = first + GUARD_SYMBOLS * SAMPLES_PER_SYMBOL - num_samples / 2
-        symbols = _sample(spectrum, first, num_samples)
+        symbols = _at_symbols(spectrum, first, num_samples)
         instants = start[:, None] + SAMPLES_PER_SYMBOL * torch.arange(symbols.shape[1], device=device)
         parts.append(symbols * unit_phasor(-2 * torch.pi * cfo[:, None] * instants - phase[:, None]))
     return torch.complex(parts[0].real, parts[1].imag)
@@ -127,7 +127,7 @@ def _matched_spectrum(iq: Tensor, rolloff: Tensor) -> Tensor:
     return torch.fft.fft(iq, length) * response
 
 
-def _sample(spectrum: Tensor, timing: Tensor, num_samples: int) -> Tensor:
+def _at_symbols(spectrum: Tensor, timing: Tensor, num_samples: int) -> Tensor:
     """Signal of a matched spectrum once per symbol from `timing` on (samples), complex64 [B, K]."""
     frequency = torch.fft.fftfreq(spectrum.shape[1], 1 / SAMPLES_PER_SYMBOL, device=spectrum.device)
     turned = spectrum * unit_phasor(2 * torch.pi * frequency * (timing / SAMPLES_PER_SYMBOL)[:, None])

@@ -10,9 +10,15 @@ import torch
 
 from amc_utils.channel import Channel
 from amc_utils.frames import synthesise_frames
-from amc_utils.receiver import _angle_series, _shape_likelihood, receiver_log_likelihoods
+from amc_utils.receiver import (
+    _NUM_RADII,
+    _angle_series,
+    _largest_radius,
+    _shape_likelihood,
+    receiver_log_likelihoods,
+)
 from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import cfo_grid
+from amc_utils.synchronisation import NUM_CFOS, cfo_grid
 
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")
 
@@ -23,14 +29,45 @@ def test_series_is_the_likelihood_of_a_symbol(name, order, rng):
     assert found == order
     snr = 8 * 10**0.6
     points = symbol_map(name).astype(complex)
-    for row in (5, 30, 60):
-        radius = (row + 0.5) * 2.4 / 96
+    for row in (14, 84, 168):
+        radius = (row + 0.5) * _largest_radius(6) / _NUM_RADII
         for angle in torch.rand(5, generator=rng).mul(2 * math.pi).tolist():
             z = radius * np.exp(1j * angle)
             direct = np.log(np.mean(np.exp(snr * (2 * (z * points.conj()).real - abs(points) ** 2))))
             harmonics = np.exp(1j * order * angle * np.arange(series.shape[1]))
             # 32 harmonics round off the sharpest valleys of the logarithm.
             assert (series[row].numpy() * harmonics).sum().real == pytest.approx(direct, abs=0.6)
+
+
+def test_low_snr_tells_maps_as_the_definition_does():
+    """Noise throws symbols far beyond the map; they count with their true distance."""
+    snr_db, snr = -14, 8 * 10**-1.4
+    rng = np.random.default_rng(5)
+    noise = (rng.normal(size=(40, 124)) + 1j * rng.normal(size=(40, 124))) / np.sqrt(2)
+    symbols = np.sqrt(snr) * rng.choice(symbol_map("BPSK").astype(complex), (40, 124)) + noise
+    turns = np.exp(-2j * np.pi * np.arange(64) / 64)
+    found, expected = [], []
+    for name in ("BPSK", "16QAM"):
+        points = symbol_map(name).astype(complex)
+        turned = (symbols[:, None, :, None] * turns[:, None, None] * points.conj()).real
+        exponent = 2 * np.sqrt(snr) * turned - snr * np.abs(points) ** 2
+        each = np.log(np.exp(exponent).mean(-1)).sum(-1)
+        expected.append(np.logaddexp.reduce(each, 1) - np.log(64))
+        # The only offset that counts is none.
+        prior = torch.full((NUM_CFOS,), -1e9)
+        prior[NUM_CFOS // 2] = 0
+        frames = torch.from_numpy(symbols).to(torch.complex64)
+        found.append(_shape_likelihood(frames, name, snr_db, prior).numpy())
+    np.testing.assert_allclose(found[0] - found[1], expected[0] - expected[1], atol=0.15)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_frames_without_a_signal_do_not_stop_the_receiver(value):
+    iq = torch.full((2, 1024), value, dtype=torch.complex64)
+    found = receiver_log_likelihoods(
+        iq, modulations=("QPSK", "OQPSK"), snr_grid_db=(0, 10), channel=Channel()
+    )
+    assert found.shape == (2, 2, 2)
 
 
 def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
@@ -60,7 +97,7 @@ def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
     assert float(found) == pytest.approx(expected, abs=4)  # radii are binned
 
 
-def test_receiver_names_clear_frames_and_no_more_than_the_bound_allows():
+def test_receiver_names_clear_frames_and_guesses_in_noise():
     frames = synthesise_frames(modulations=NAMES, snr_grid_db=(-20, 16), num_frames_per_cell=20, seed=4)
     found = receiver_log_likelihoods(
         frames.iq(torch.arange(len(frames))),
