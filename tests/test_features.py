@@ -1,0 +1,92 @@
+"""Labels, and what the signals themselves say about them."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from amc_utils.features import label_order, level_table, snr_convention, snr_ratio
+from amc_utils.frames import (
+    synthesise_frames,
+)
+from amc_utils.labels import (
+    DIGITAL_MODULATIONS,
+    RADIOML_2018_MODULATIONS,
+    SHIPPED_WRONG_MODULATIONS,
+    SIGNATURE_OF_MODULATION,
+    expand_modulations,
+    snr_grid,
+)
+
+
+def test_label_order_is_the_one_the_data_follow():
+    """Typed out, so that no slip in the module goes unnoticed [radioML/dataset, issue 25]."""
+    order = (
+        "OOK 4ASK 8ASK BPSK QPSK 8PSK 16PSK 32PSK 16APSK 32APSK 64APSK 128APSK 16QAM 32QAM 64QAM "
+        "128QAM 256QAM AM-SSB-WC AM-SSB-SC AM-DSB-WC AM-DSB-SC FM GMSK OQPSK"
+    )
+    assert tuple(order.split()) == RADIOML_2018_MODULATIONS
+
+
+def levels_of(frames, shift_db=0.0):
+    index = torch.arange(len(frames))
+    level = torch.tensor(frames.snr_grid_db)[frames.snr_index] + shift_db
+    ratio = snr_ratio(frames.iq(index))
+    return level_table(
+        pd.DataFrame({"level": level, "power": 1.0, "snr_ratio": ratio, "digital": True})
+    )
+
+
+def test_snr_convention_is_told_apart():
+    frames = synthesise_frames(
+        modulations=("QPSK", "16QAM"), snr_grid_db=(0, 4, 8), num_frames_per_cell=30, seed=1
+    )
+    verdict, offset = snr_convention(levels_of(frames))
+    assert (verdict, offset) == ("SNR per sample", pytest.approx(0, abs=0.3))
+    # The same frames under labels that are Es/N0 of 8 samples per symbol.
+    mislabelled = synthesise_frames(
+        modulations=("QPSK", "16QAM"),
+        snr_grid_db=(8, 12, 16),
+        num_frames_per_cell=20,
+        seed=1,
+        snr_offset_db=-9.03,
+    )
+    assert snr_convention(levels_of(mislabelled))[0] == "Es/N0"
+    verdict, offset = snr_convention(levels_of(frames, 9.03))
+    assert (verdict, offset) == ("Es/N0", pytest.approx(-9.03, abs=0.3))
+    assert snr_convention(levels_of(frames, 5.0))[0] == "undecided"
+    assert snr_convention(levels_of(frames, 25.0))[0] == "undecided"
+
+
+@pytest.mark.parametrize("truth", ["corrected", "shipped"])
+def test_label_order_verdict(truth):
+    rows = []
+    for right, shipped in zip(RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, strict=True):
+        promised, promised_shipped = (SIGNATURE_OF_MODULATION[n] for n in (right, shipped))
+        rows.append(
+            (promised if truth == "corrected" else promised_shipped, promised, promised_shipped)
+        )
+    table = pd.DataFrame(rows, columns=["found", "promised", "promised_shipped"])
+    assert label_order(table, lowest_db=26) == truth
+    assert label_order(table, lowest_db=10) == "cannot tell"
+    assert label_order(table[table["promised"] == table["promised_shipped"]], 26) == "cannot tell"
+    table.loc[table["promised"] != table["promised_shipped"], "found"] = "something else"
+    assert label_order(table, lowest_db=26) == "neither"
+
+
+def test_labels_are_the_published_counts():
+    assert len(set(RADIOML_2018_MODULATIONS)) == 24
+    assert set(SHIPPED_WRONG_MODULATIONS) == set(RADIOML_2018_MODULATIONS)
+    assert len(DIGITAL_MODULATIONS) == 17
+    assert len(DIGITAL_MODULATIONS) * len(snr_grid([-20, 30, 2])) == 442
+    assert expand_modulations(["all"]) == RADIOML_2018_MODULATIONS
+    assert expand_modulations(["OQPSK", "BPSK", "BPSK"]) == ("BPSK", "OQPSK")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], [0, 10], [0, 11, 2], [10, 0, 2], [-22, 0, 2], [0, 10, -2], [1, 3, 2]]
+)
+def test_snr_range_off_the_grid_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"snr_range_db must be \[first, last, step\]"):
+        snr_grid(wrong)
