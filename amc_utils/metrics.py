@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -192,3 +193,21 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     """
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float(np.average(gap, weights=table["num_frames"]))
+
+
+def forecast_accuracy(curve: pd.DataFrame, bound: float, frames_seen: npt.ArrayLike) -> np.ndarray:
+    """Accuracy at other budgets, its distance to a bound taken for a power of the frames seen.
+
+    Args:
+        curve: columns frames_seen and mean (accuracy), two budgets at least.
+        bound: accuracy that is reached with endless frames.
+        frames_seen: budgets to forecast.
+
+    Raises:
+        ValueError: fewer than two budgets, through which no curve is defined.
+    """
+    if len(curve) < 2:
+        raise ValueError(f"a forecast needs at least 2 budgets, got {len(curve)}")
+    distance = np.log((bound - curve["mean"]).clip(lower=1e-3).to_numpy(float))
+    slope, offset = np.polyfit(np.log(curve["frames_seen"].to_numpy(float)), distance, 1)
+    return bound - np.exp(offset + slope * np.log(np.asarray(frames_seen, float)))
