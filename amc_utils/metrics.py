@@ -155,7 +155,8 @@ def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
     """For every SNR the two modulations that are taken for one another most often.
 
     Returns:
-        Index snr_db; columns a, b and share, the fraction of the frames of both that are exchanged.
+        Index snr_db, without the SNRs at which no two are; columns a, b and share, the fraction of the
+        frames of both that are exchanged.
     """
     rows = []
     for snr_db, group in predictions.groupby("snr_db"):
@@ -166,7 +167,8 @@ def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
         totals = square.sum(1)
         share = exchanged / np.maximum(totals[:, None] + totals, 1)
         a, b = np.unravel_index(share.argmax(), share.shape)
-        rows.append((snr_db, names[a], names[b], share[a, b]))
+        if share[a, b] > 0:
+            rows.append((snr_db, names[a], names[b], share[a, b]))
     return pd.DataFrame(rows, columns=["snr_db", "a", "b", "share"]).set_index("snr_db")
 
 

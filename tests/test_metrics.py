@@ -102,7 +102,9 @@ def test_paired_comparison_is_the_exact_sign_test(table):
 def test_confused_pairs_counts_both_ways():
     rows = [("BPSK", "BPSK")] * 4 + [("QPSK", "QPSK"), ("QPSK", "BPSK")] + [("QPSK", "8PSK")] * 2
     rows += [("8PSK", "8PSK")] * 3 + [("8PSK", "QPSK")]
-    table = predictions([(true, 10, predicted, 10, 0.5) for true, predicted in rows])
+    table = predictions(
+        [(true, 10, predicted, 10, 0.5) for true, predicted in rows] + [("BPSK", 20, "BPSK", 20, 0.5)]
+    )
     pairs = metrics.confused_pairs(table)
     assert pairs.index.tolist() == [10]
     assert set(pairs.loc[10, ["a", "b"]]) == {"QPSK", "8PSK"}
