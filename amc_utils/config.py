@@ -180,8 +180,10 @@ class AnatomyParameters(Parameters):
     """Which stored runs and studies the anatomy of the ceiling is read from."""
 
     plain: str
+    plain_again: str
     samples: str
     stack: str
+    swin: str
     bound: str
     told: str
     receiver: str
