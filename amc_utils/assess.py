@@ -1,7 +1,7 @@
 """Runs that train nothing: the bound, the likelihood receiver, and a trained network on other frames.
 
     python -m amc_utils.assess bound --run-name genie-bound --num-frames-per-cell 200
-    python -m amc_utils.assess bound --snr-told --run-name genie-bound-snr-told
+    python -m amc_utils.assess bound --run-name genie-told --num-frames-per-cell 200 --snr-told
     python -m amc_utils.assess receiver --run-name likelihood-receiver --num-frames-per-cell 50
     python -m amc_utils.assess network --run-name elsewhere --checkpoint best.ckpt --data-path FILE
 

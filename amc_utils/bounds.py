@@ -1,4 +1,4 @@
-"""The genie-aided bound: what no receiver beats on average over all classes, whatever it is made of.
+"""The genie-aided bound: the mean accuracy over all classes that no receiver is expected to beat.
 
 The genie tells the receiver roll-off, timing, carrier phase and carrier offset, and gives it whole
 symbols: a cyclic frame, so that no pulse is cut off at an end and no neighbour interferes. Unknown
@@ -7,7 +7,7 @@ such a frame into K symbols z_k = A s_k + w_k and leaves N - K dimensions of noi
 lost, so the receiver that decides for the class of greatest likelihood has the greatest mean joint
 accuracy of all receivers of such frames when classes are equally frequent. That a real receiver,
 which must estimate what the genie tells from a frame with cut-off ends, gets no more is argued here,
-not proved: the ends hold parts of at most two pulse lengths of further symbols.
+not proved: what parts of further symbols reach into the frame is energy that its own symbols lose.
 
 It is a bound on the mean alone. A single SNR, or a single task, is not bounded: whoever always says
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver who is told
@@ -136,7 +136,8 @@ def log_likelihoods(
     )
     num_candidates = 1 if told is not None else min(num_candidates, len(snr_grid_db))
     for symbols, is_offset in ((output.aligned, False), (output.offset, True)):
-        fit = energy_fit(symbols, output, symbol_snr)
+        outside = (output.energy - torch.view_as_real(symbols).square().sum((1, 2)))[:, None]
+        fit = energy_fit(symbols, outside, output.num_dimensions, symbol_snr)
         chosen = fit.topk(num_candidates, dim=1).indices if told is None else told[:, None]
         for number, name in enumerate(modulations):
             if (name == "OQPSK") != is_offset:
@@ -154,14 +155,21 @@ def log_likelihoods(
     return result
 
 
-def energy_fit(symbols: Tensor, output: MatchedFilterOutput, symbol_snr: Tensor) -> Tensor:
-    """Log-likelihood of each SNR level if symbols were Gaussian, [B, num_snrs]: energies alone."""
-    num_symbols, num_noise = symbols.shape[1], output.num_dimensions - symbols.shape[1]
+def energy_fit(
+    symbols: Tensor, outside: Tensor | float, num_dimensions: int, symbol_snr: Tensor
+) -> Tensor:
+    """Log-likelihood of each SNR level if symbols were Gaussian, [B, num_snrs]: energies alone.
+
+    Args:
+        symbols: complex64 [B, K].
+        outside: energy of the other dimensions, noise alone; float32 [B, 1], or the same for all.
+        num_dimensions: complex dimensions of a whole frame.
+        symbol_snr: float32 [num_snrs], Es/N0 as a ratio.
+    """
     inside = torch.view_as_real(symbols).square().sum((1, 2))[:, None]
-    outside = output.energy[:, None] - inside
     # The best noise level given the SNR, and the likelihood there.
-    level = (outside + inside / (1 + symbol_snr)) / (num_symbols + num_noise)
-    return -(num_symbols + num_noise) * level.log() - num_symbols * (1 + symbol_snr).log()
+    level = (outside + inside / (1 + symbol_snr)) / num_dimensions
+    return -num_dimensions * level.log() - symbols.shape[1] * (1 + symbol_snr).log()
 
 
 def _marginal_likelihood(

@@ -16,7 +16,7 @@ FRAMES_PER_BLOCK = 256
 
 @dataclass(frozen=True)
 class Channel:
-    """Spread of the channel of a frame; the defaults are those of RadioML 2018.01A.
+    """Spread of the channel of a frame; the defaults, without fading, are taken for RadioML 2018.01A's.
 
     Attributes:
         rolloff_range: smallest and largest roll-off, drawn uniformly.

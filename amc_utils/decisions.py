@@ -70,15 +70,19 @@ class Assessment:
         Raises:
             ValueError: a setting that this kind of assessment has no use for.
         """
-        of_bound = {"rolloff_range"}
+        of_frames = {"snr_offset_db", *self.channel}
         useless = {
-            "bound": {"checkpoint", "data_path", "snr_offset_db", *(set(self.channel) - of_bound)},
+            "bound": {"checkpoint", "data_path"} | of_frames - {"rolloff_range"},
             "receiver": {"checkpoint", "snr_told"},
             "network": {"snr_told", "modulations", "snr_range_db"},
-        }
+        }[self.what]
+        if self.data_path:
+            # The file has a channel of its own, of which the receiver is told the carrier's spread.
+            useless |= of_frames - ({"cfo_std"} if self.what == "receiver" else set())
         given = {f.name for f in fields(self) if getattr(self, f.name) != f.default} | set(self.channel)
-        if ignored := sorted(given & useless[self.what]):
-            raise ValueError(f"{ignored[0]} must be left out for {self.what}, which makes no use of it")
+        if ignored := sorted(given & useless):
+            what = f"{self.what} with data_path" if self.data_path else self.what
+            raise ValueError(f"{ignored[0]} must be left out for {what}, which makes no use of it")
         channel = self.synthetic_channel
         low, high = channel.rolloff_range
         known = ROLLOFFS[0] <= low and high <= ROLLOFFS[-1] and channel.cfo_std <= MAX_CFO / 3
@@ -116,8 +120,9 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
         )
         found.append(_decide(likelihoods))
     source = {"label": "synthetic", "generator": vars(channel), "seed": assessment.seed}
-    # A frame set without samples: the bound makes its own, cyclic ones.
-    tested = Frames(cell[:, None, None], modulation, level, names, grid, source)
+    # The bound makes its own, cyclic frames; those of this set have labels and no samples.
+    no_samples = torch.empty(len(cell), 0, 2, device=device)
+    tested = Frames(no_samples, modulation, level, names, grid, source)
     name = "genie-aided bound" + (", SNR told" if told else "")
     return _table(tested, found), {"kind": "bound", "network": {"name": name}} | _data(tested)
 

@@ -2,8 +2,9 @@
 
 Timing and roll-off come from amc_utils.synchronisation and are trusted; carrier phase and offset are
 averaged over, the offset with the spread that the channel gives it; SNR follows from the energies in
-and out of the band. What lies between the bound and this receiver is the price of synchronisation, and
-what lies between this receiver and a network is the price of pictures, network and training.
+and out of the band. What lies between the bound and this receiver is the price of synchronisation and
+of this receiver's own limits: it drops symbols at the ends, trusts its timing, and decides for an SNR
+before it looks at symbols. It is a mark to reach, not a bound; at high SNR a network may pass it.
 
 The likelihood of a symbol under a modulation depends on its magnitude and, periodically, on its angle.
 As a Fourier series in the angle, the sum over the symbols of a frame is, for all phases and offsets at
@@ -19,7 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from amc_utils.bounds import MatchedFilterOutput, energy_fit
+from amc_utils.bounds import energy_fit
 from amc_utils.channel import Channel
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 from amc_utils.symbol_maps import symbol_map
@@ -43,6 +44,8 @@ def receiver_log_likelihoods(
 ) -> Tensor:
     """Log-likelihood of every class, float32 [B, num_modulations, num_snrs], up to a constant a frame.
 
+    A frame with samples that are no numbers has the same likelihood in all classes.
+
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.
         modulations: hypotheses.
@@ -53,7 +56,9 @@ def receiver_log_likelihoods(
         _log_likelihoods(part, tuple(modulations), tuple(snr_grid_db), channel)
         for part in iq.split(_FRAMES_AT_ONCE)
     ]
-    return torch.cat(parts)
+    found = torch.cat(parts)
+    says_something = found.isfinite().all(2).all(1)[:, None, None]
+    return torch.where(says_something, found, 0)
 
 
 def _log_likelihoods(
@@ -82,10 +87,9 @@ def _log_likelihoods(
 
 def _snr_fit(symbols: Tensor, num_samples: int, grid_db: Tensor) -> Tensor:
     """Log-likelihood of each SNR level from energies alone, for symbols at unit noise variance."""
-    inside = torch.view_as_real(symbols).square().sum((1, 2))
     outside = num_samples * (1 - 1 / SAMPLES_PER_SYMBOL)
-    output = MatchedFilterOutput(symbols, symbols, inside + outside, symbols.shape[1] + int(outside))
-    return energy_fit(symbols, output, SAMPLES_PER_SYMBOL * 10 ** (grid_db / 10))
+    symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (grid_db / 10)
+    return energy_fit(symbols, outside, symbols.shape[1] + int(outside), symbol_snr)
 
 
 def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ checkpoint. Runs go to results/studies/<study>/.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import traceback
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
+from amc_utils.constellation import expand_channels
 from amc_utils.data import load_frames
 from amc_utils.decisions import Assessment
 from amc_utils.experiment import Experiment
@@ -92,6 +94,7 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
     """Run what is not finished, some at a time; returns the names of the runs that failed."""
     study, results = read_study(path), Workspace.at(output_root, path.stem).results
     configs = list(study.configs(output_root))
+    _check_transfers_unchanged(results / "study.json", study.transfers)
     for config in configs:
         _check_unchanged(results / config.run_name, config)
     missing = [
@@ -110,12 +113,25 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
 
 def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
     if is_run(folder):
-        done, wanted = Run(folder).facts["config"], config.model_dump(exclude={"output_root"})
+        facts, wanted = Run(folder).facts, config.model_dump(exclude={"output_root"})
+        # What a group of channels holds may have changed though its name has not.
+        done = facts["config"] | {"pictures": facts.get("pictures")}
+        wanted["pictures"] = list(expand_channels(config.channels))
         changed = sorted(name for name in wanted if done.get(name) != wanted[name])
         if changed:
             raise ValueError(
                 f"{folder} must have been run with {changed[0]}={wanted[changed[0]]!r}, it has "
                 f"{done.get(changed[0])!r}; give the variant another name, or remove the folder"
+            )
+
+
+def _check_transfers_unchanged(record: Path, transfers: Mapping[str, Mapping]) -> None:
+    done = json.loads(record.read_text(encoding="utf8"))["transfers"] if record.is_file() else {}
+    for name in done.keys() & transfers.keys():
+        if done[name] != transfers[name]:
+            raise ValueError(
+                f"transfer {name} must stay {done[name]}, for which {record.parent} may hold runs, got "
+                f"{transfers[name]}; give it another name"
             )
 
 

@@ -62,12 +62,14 @@ def test_low_snr_tells_maps_as_the_definition_does():
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_frames_without_a_signal_do_not_stop_the_receiver(value):
+def test_frames_without_a_signal_name_no_modulation(value):
     iq = torch.full((2, 1024), value, dtype=torch.complex64)
     found = receiver_log_likelihoods(
         iq, modulations=("QPSK", "OQPSK"), snr_grid_db=(0, 10), channel=Channel()
     )
     assert found.shape == (2, 2, 2)
+    assert found.isfinite().all()
+    assert torch.equal(found[:, 0], found[:, 1])
 
 
 def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
@@ -94,7 +96,7 @@ def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
         snr_db,
         torch.from_numpy(prior).float(),
     )
-    assert float(found) == pytest.approx(expected, abs=4)  # radii are binned
+    assert float(found) == pytest.approx(expected, abs=0.15)  # radii are binned
 
 
 def test_receiver_names_clear_frames_and_guesses_in_noise():

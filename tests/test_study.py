@@ -87,15 +87,38 @@ def test_differences_pair_runs_of_one_seed():
     assert record.means(minus="b").set_index("variant").loc["a", "num_seeds"] == 2
 
 
-def test_changed_study_does_not_mix_with_its_old_runs(study_file, tmp_path):
+@pytest.fixture
+def finished(study_file, tmp_path):
+    """A study of one run, which is done: its file and what the file holds."""
     content = yaml.safe_load(study_file.read_text(encoding="utf8"))
     content |= {"seeds": [1], "variants": {"plain": {}}}
+    content["transfers"] = {"easy": {"num_frames_per_cell": 5}}
     study_file.write_text(yaml.safe_dump(content), encoding="utf8")
     assert run_study(study_file, str(tmp_path)) == []
-    content["base"]["learning_rate"] = 0.5
-    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
-    with pytest.raises(ValueError, match="must have been run with learning_rate="):
-        run_study(study_file, str(tmp_path))
+    return study_file, content
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["base"].update(learning_rate=0.5), "must have been run with learning_rate="),
+        (lambda c: c["transfers"]["easy"].update(num_frames_per_cell=6), "transfer easy must stay"),
+    ],
+)
+def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change, sentence):
+    path, content = finished
+    change(content)
+    path.write_text(yaml.safe_dump(content), encoding="utf8")
+    before = (tmp_path / "results/studies" / path.stem / "study.json").read_bytes()
+    with pytest.raises(ValueError, match=sentence):
+        run_study(path, str(tmp_path))
+    assert (tmp_path / "results/studies" / path.stem / "study.json").read_bytes() == before
+
+
+def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "expand_channels", lambda channels: ("polar",))
+    with pytest.raises(ValueError, match="must have been run with pictures="):
+        run_study(finished[0], str(tmp_path))
 
 
 @pytest.mark.parametrize(
