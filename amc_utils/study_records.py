@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy.stats import t as student_t
@@ -27,14 +28,25 @@ class StudyRecord:
         return self.folder.name
 
     @cached_property
+    def plan(self) -> dict[str, Any]:
+        """The study file as last run, in terms of amc_utils.study.Study."""
+        return json.loads((self.folder / "study.json").read_text(encoding="utf8"))
+
+    @cached_property
     def question(self) -> str:
         """What the study asks."""
-        return json.loads((self.folder / "study.json").read_text(encoding="utf8"))["question"]
+        return self.plan["question"]
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Its finished runs, oldest first."""
-        return list_runs(self.folder)
+        """Its finished runs in the order of its plan, those no longer planned last."""
+        variants, tested_on = ([*self.plan["variants"]], ["", *self.plan["transfers"]])
+
+        def place(run: Run) -> tuple[int, int, int]:
+            variant, seed, transfer, *_ = _row(run)
+            return _index(variants, variant), seed, _index(tested_on, transfer)
+
+        return sorted(list_runs(self.folder), key=place)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -103,6 +115,10 @@ def named_study(results: Path, name: str) -> StudyRecord:
 def list_studies(results: Path) -> list[StudyRecord]:
     """Studies with a record, by name."""
     return [StudyRecord(path.parent) for path in sorted(results.glob("studies/*/study.json"))]
+
+
+def _index(names: list[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 def _row(run: Run) -> tuple[str | int | float, ...]:

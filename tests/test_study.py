@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def test_differences_pair_runs_of_one_seed():
     assert (means.loc["a", "mean"], means.loc["b", "num_seeds"]) == (0, 2)
     # Where the reference has no run, there is no difference.
     assert record.means(minus="b").set_index("variant").loc["a", "num_seeds"] == 2
+
+
+def test_runs_stand_in_the_order_of_the_plan_and_those_no_longer_planned_last(tmp_path):
+    folder = tmp_path / "learning_rate"
+    shutil.copytree(Workspace(REPOSITORY).results / "studies" / "learning_rate", folder)
+    plan = json.loads((folder / "study.json").read_text(encoding="utf8"))
+    gone, *kept = reversed(plan["variants"])
+    plan["variants"] = {name: plan["variants"][name] for name in kept}
+    (folder / "study.json").write_text(json.dumps(plan), encoding="utf8")
+    assert StudyRecord(folder).means()["variant"].tolist() == [*kept, gone]
 
 
 @pytest.fixture
