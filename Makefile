@@ -26,6 +26,7 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training_stack.ipynb -y "channels: [stack]"
 	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb
 	$(EXECUTE) notebooks/05_ceiling_anatomy.ipynb outputs/05_ceiling_anatomy.ipynb
+	$(EXECUTE) notebooks/06_choices_and_channels.ipynb outputs/06_choices_and_channels.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
 
 test: lint
