@@ -218,6 +218,26 @@ def cell_heat_map(ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy
     return ax
 
 
+def percent_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
+    """Accuracy as numbers in percent on a coloured table, for a few cells worth reading one by one."""
+    sns.heatmap(
+        100 * accuracy,
+        ax=ax,
+        vmin=0,
+        vmax=100,
+        cmap="cividis",
+        cbar=False,
+        annot=True,
+        fmt=".0f",
+        annot_kws={"size": 6},
+        xticklabels=True,
+        yticklabels=True,
+    )
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(length=0)
+    return ax
+
+
 def calibration(ax: Axes, table: pd.DataFrame, *, label: str, **style) -> Axes:
     """Accuracy against confidence with 95 % intervals; the diagonal is perfect calibration."""
     error = np.abs(table[["low", "high"]].to_numpy().T - table["accuracy"].to_numpy())
