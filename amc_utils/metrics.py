@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -197,12 +198,14 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     return float(np.average(gap, weights=table["num_frames"]))
 
 
-def forecast_accuracy(curve: pd.DataFrame, bound: float, frames_seen: npt.ArrayLike) -> np.ndarray:
-    """Accuracy at other budgets, its distance to a bound taken for a power of the frames seen.
+def forecast_accuracy(
+    curve: pd.DataFrame, limit: float | None, frames_seen: npt.ArrayLike
+) -> np.ndarray:
+    """Accuracy at other budgets, its distance to a limit taken for a power of the frames seen.
 
     Args:
         curve: columns frames_seen and mean (accuracy), two budgets at least.
-        bound: accuracy that is reached with endless frames.
+        limit: accuracy that is reached with endless frames; None for the one that fits best.
         frames_seen: budgets to forecast.
 
     Raises:
@@ -210,6 +213,17 @@ def forecast_accuracy(curve: pd.DataFrame, bound: float, frames_seen: npt.ArrayL
     """
     if len(curve) < 2:
         raise ValueError(f"a forecast needs at least 2 budgets, got {len(curve)}")
-    distance = np.log((bound - curve["mean"]).clip(lower=1e-3).to_numpy(float))
-    slope, offset = np.polyfit(np.log(curve["frames_seen"].to_numpy(float)), distance, 1)
-    return bound - np.exp(offset + slope * np.log(np.asarray(frames_seen, float)))
+    seen, reached = (curve[name].to_numpy(float) for name in ("frames_seen", "mean"))
+
+    def carried_on(limit: float, budget: np.ndarray) -> np.ndarray:
+        distance = np.log((limit - reached).clip(1e-3))
+        slope, offset = np.polyfit(np.log(seen), distance, 1)
+        return limit - np.exp(offset + slope * np.log(budget))
+
+    if limit is None:
+        limit = minimize_scalar(
+            lambda guess: np.square(carried_on(guess, seen) - reached).sum(),
+            bounds=(reached.max(), 1),
+            method="bounded",
+        ).x
+    return carried_on(limit, np.asarray(frames_seen, float))

@@ -1,10 +1,12 @@
 """A likelihood receiver without a genie: it estimates what the genie of amc_utils.bounds knows.
 
 Timing and roll-off come from amc_utils.synchronisation and are trusted; carrier phase and offset are
-averaged over, the offset with the spread that the channel gives it; SNR follows from the energies in
-and out of the band. What lies between the bound and this receiver is the price of synchronisation and
-of this receiver's own limits: it drops symbols at the ends, trusts its timing, and decides for an SNR
-before it looks at symbols. It is a mark to reach, not a bound; at high SNR a network may pass it.
+averaged over, the offset with the spread that the channel gives it. For OQPSK they are estimated first,
+which favours it: in noise too strong for any decision (below -10 dB) about half of all go to it. SNR
+follows from the energies in and out of the band. What lies between the bound and this receiver is the
+price of synchronisation and of this receiver's own limits: it drops symbols at the ends, trusts its
+timing, and decides for an SNR before it looks at symbols. It is a mark to reach, not a bound; at high
+SNR a network may pass it.
 
 The likelihood of a symbol under a modulation depends on its magnitude and, periodically, on its angle.
 As a Fourier series in the angle, the sum over the symbols of a frame is, for all phases and offsets at

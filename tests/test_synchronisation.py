@@ -14,7 +14,14 @@ from amc_utils.data import read_radioml
 from amc_utils.signals import SAMPLES_PER_SYMBOL, generate_frames
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.synchronisation import cfo_grid, synchronise, synchronise_offset
-from amc_utils.views import Views, levels, line_strengths
+from amc_utils.views import (
+    WINDOW,
+    Views,
+    differential_symbols,
+    levels,
+    line_strengths,
+    polar_symbols,
+)
 
 NOISELESS = 200.0
 
@@ -131,11 +138,31 @@ def test_picture_of_lines_tells_oqpsk_from_qpsk():
     assert right / 2 > 0.8
 
 
-def test_differential_symbols_of_qpsk_are_quarter_turns():
-    picture = Views(make("QPSK", NOISELESS).iq)
-    symbols = picture.timed.symbols
-    product = symbols[:, 1:] * symbols[:, :-1].conj()
-    assert ((product / product.abs()) ** 4).real.mean(1).min() > 0.95
+@pytest.mark.parametrize(("name", "power"), [("BPSK", 2), ("QPSK", 4), ("8PSK", 8)])
+def test_differential_points_of_phase_keying_lie_on_turns_of_its_order(name, power):
+    """At half the window's radius, unit magnitude, and at every turn, not at one."""
+    points = differential_symbols(Views(make(name, NOISELESS).iq)) / (WINDOW / 2)
+    assert (points.abs() - 1).abs().mean() < 0.1
+    turned = points / points.abs()
+    assert (turned**power).real.mean(1).min() > 0.9
+    assert (turned ** (power // 2)).real.mean(1).abs().max() < 0.4
+
+
+@pytest.mark.parametrize(("name", "radii"), [("QPSK", [1.0]), ("16QAM", [0.447, 1.0, 1.342])])
+def test_polar_points_lie_at_the_radii_of_the_map(name, radii):
+    """Across the angle inside a quarter turn, up the magnitude, 0 to 2 over the window."""
+    points = polar_symbols(Views(make(name, NOISELESS).iq)) / WINDOW
+    magnitude, angle = points.imag + 1, (points.real + 1) * 45
+    assert angle.min() >= 0
+    assert angle.max() <= 90
+    distance = (magnitude[..., None] - torch.tensor(radii)).abs().amin(-1)
+    assert distance.mean() < 0.06
+    for radius in radii:
+        assert ((magnitude - radius).abs() < 0.15).float().mean() > 0.15
+    if name == "QPSK":
+        # One cluster a frame; it may lie at the seam of the quarter turn.
+        turned = torch.polar(torch.ones_like(angle), angle * (2 * math.pi / 90))
+        assert turned.mean(1).abs().min() > 0.9
 
 
 def test_gnu_radio_s_frames_synchronise_as_well(gnuradio_slice):
