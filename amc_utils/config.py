@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amc_utils.channel import Channel, channel_from
+from amc_utils.engine import Engine
 from amc_utils.labels import expand_modulations, snr_grid
 
 Fraction = Field(ge=0, lt=1)
@@ -135,6 +136,8 @@ class TrainingParameters(DataParameters):
     shuffle: bool
     fresh_frames: bool
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    # Runs from before the engine could be set had its defaults.
+    engine: Engine = Field(default_factory=Engine)
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
     resume_from: str
 
@@ -209,6 +212,9 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     """What is wrong with the first bad parameter, and how many more there are."""
     first, *others = error.errors(include_url=False)
     name = str(first["loc"][0]) if first["loc"] else "parameters"
+    if name == "engine" and len(first["loc"]) > 1:
+        name = ".".join(first["loc"])
+        known = [f"engine.{setting}" for setting in Engine.model_fields]
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

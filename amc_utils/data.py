@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from torch import Tensor
 
 from amc_utils.config import DataParameters
-from amc_utils.frames import Frames, synthesise_frames
+from amc_utils.frames import Frames, labels_only, synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
 from amc_utils.paths import replacing
 from amc_utils.signals import NUM_SAMPLES
@@ -25,9 +26,15 @@ def load_frames(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    samples_in: str = "auto",
+    hold: Callable[[Frames], Tensor] | None = None,
 ) -> Frames:
-    """Frames that the parameters ask for, from the file if one is named, else from the generator."""
-    options = {"seed": config.seed, "device": device, "dtype": dtype}
+    """Frames that the parameters ask for, from the file if one is named, else from the generator.
+
+    For samples_in and hold see Frames.with_room.
+    """
+    options = {"device": device, "dtype": dtype, "samples_in": samples_in, "hold": hold}
+    options["seed"] = config.seed
     if config.data_path:
         read = read_radioml
         options["path"] = Path(config.data_path)
@@ -51,11 +58,14 @@ def read_radioml(
     seed: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    samples_in: str = "auto",
+    hold: Callable[[Frames], Tensor] | None = None,
 ) -> Frames:
     """Frames of an HDF5 file in the layout of RadioML 2018.01A, selected by label, in file order.
 
     Of each (modulation, SNR) cell at most `num_frames_per_cell` frames are taken, drawn by `seed`;
-    only their rows of X are read.
+    only their rows of X are read, a few thousand at a time, and of these only the held ones. For
+    samples_in and hold see Frames.with_room.
 
     Raises:
         ValueError: the file lacks X, Y or Z of the published shapes, or a cell that was asked for.
@@ -75,18 +85,19 @@ def read_radioml(
                 f"{path} has no frame of {modulations[name]} at {snr_grid_db[level]} dB "
                 f"({len(missing)} empty cells in all); choose modulations and snr_range_db it holds"
             )
-        iq_pairs = torch.empty(len(rows), *file["X"].shape[1:], dtype=dtype)
+        source = {
+            "label": f"frames of {path.name}",
+            "file_bytes": path.stat().st_size,
+            "label_sha256": hashlib.sha256(cell.tobytes()).hexdigest(),
+        }
+        labels = torch.from_numpy(cell[rows]).to(device)
+        frames = labels_only(labels, modulations, snr_grid_db, source)
+        frames = frames.with_room(dtype, samples_in, hold)
+        if frames.held is not None:
+            rows = rows[frames.held.cpu().numpy()]
         for start, stop, target in _runs(rows):
-            iq_pairs[target : target + stop - start] = torch.from_numpy(file["X"][start:stop])
-    labels = torch.from_numpy(cell[rows])
-    source = {
-        "label": f"frames of {path.name}",
-        "file_bytes": path.stat().st_size,
-        "label_sha256": hashlib.sha256(cell.tobytes()).hexdigest(),
-    }
-    modulation, snr_index = labels // len(snr_grid_db), labels % len(snr_grid_db)
-    read = Frames(iq_pairs, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
-    return read.to(device)
+            frames.iq_pairs[target : target + stop - start] = torch.from_numpy(file["X"][start:stop])
+    return frames
 
 
 def write_radioml(path: Path, frames: Frames) -> None:

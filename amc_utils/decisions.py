@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from amc_utils.bounds import genie_frames, log_likelihoods
 from amc_utils.channel import Channel, channel_from
+from amc_utils.checkpoints import read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.data import read_radioml
 from amc_utils.evaluation import Evaluator, prediction_table
@@ -23,6 +22,7 @@ from amc_utils.frames import Frames, synthesise_frames
 from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
+from amc_utils.progress import progress
 from amc_utils.receiver import receiver_log_likelihoods
 from amc_utils.synchronisation import MAX_CFO, ROLLOFFS
 
@@ -107,7 +107,7 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
     generator = torch.Generator(device).manual_seed(assessment.seed)
     levels_db, told, found = torch.tensor(grid, device=device), assessment.snr_told, []
     channel = assessment.synthetic_channel
-    for part in _progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
+    for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
         output = genie_frames(
             modulation[part],
             levels_db[level[part]],
@@ -154,19 +154,17 @@ def assess_network(assessment: Assessment, device: torch.device) -> tuple[pd.Dat
         ValueError: a file that is no checkpoint of this project.
     """
     path = Path(assessment.checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint not found: {path}; training leaves best.ckpt in outputs/")
-    stored = torch.load(path, weights_only=True, map_location=device)
-    if not {"history", "config", "network"} <= stored.keys():
-        raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
+    stored = read_checkpoint(path, device)
     config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": ""})
     network = untrained_network(config)
     network.load_state_dict(stored["network"])
-    network = best_fabric(config).setup_module(network.to(memory_format=torch.channels_last))
+    fabric = best_fabric(config)
+    network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(assessment, config.modulation_names, config.snr_grid_db, device)
-    evaluator = Evaluator(network, TaskWeighting(config.task_weighting).to(device), frames, config)
+    weighting = TaskWeighting(config.task_weighting).to(device)
+    evaluator = Evaluator(network, weighting, frames, config, fabric)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
-    predictions = pd.concat([evaluator.predict(part) for part in _progress(parts)])
+    predictions = pd.concat([evaluator.predict(part) for part in progress(parts)])
     described = {
         "name": config.network,
         "options": config.network_options,
@@ -198,11 +196,7 @@ def _frames(
 
 def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
     parts = torch.arange(len(frames), device=frames.device).split(_FRAMES_AT_ONCE)
-    return [decide(part) for part in _progress(parts)]
-
-
-def _progress(parts: Iterable[Tensor]) -> Iterable[Tensor]:
-    return tqdm(parts, file=sys.stdout, ascii=True, ncols=80, mininterval=5, unit="batch")
+    return [decide(part) for part in progress(parts)]
 
 
 def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from amc_utils.config import TrainingParameters
@@ -22,22 +23,34 @@ _EVALUATION_BATCH = 256
 class Evaluator:
     """A network, the weights of its tasks, and the frames that it looks at.
 
+    Of several processes each looks at the frames that it holds; what they find is put together.
+
     Attributes:
         network: the network, on the frames' device.
         weighting: the weights of the two tasks.
         frames: the frames.
         config: parameters of pictures and losses.
+        fabric: the devices.
     """
 
     def __init__(
-        self, network: nn.Module, weighting: TaskWeighting, frames: Frames, config: TrainingParameters
+        self,
+        network: nn.Module,
+        weighting: TaskWeighting,
+        frames: Frames,
+        config: TrainingParameters,
+        fabric: Fabric,
     ) -> None:
         self.network, self.weighting = network, weighting
-        self.frames, self.config = frames, config
+        self.frames, self.config, self.fabric = frames, config, fabric
 
     def draw(self, batch: Tensor) -> Tensor:
         """What the network is given for some frames, drawn on the device; see network_input."""
-        return network_input(self.frames.iq(batch), self.config.channels, self.config.image_size)
+        return self.pictures(self.frames.iq(batch))
+
+    def pictures(self, iq: Tensor) -> Tensor:
+        """What the network is given for samples, complex64 [B, num_samples]; see network_input."""
+        return network_input(iq, self.config.channels, self.config.image_size)
 
     def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""
@@ -53,22 +66,28 @@ class Evaluator:
     def measure(self, index: Tensor, prefix: str) -> dict[str, float]:
         """Losses and accuracies over frames in evaluation mode, keys beginning with `prefix`."""
         self.network.eval()
-        sums = torch.zeros(6, device=self.frames.device)
-        for batch in index.split(_EVALUATION_BATCH):
-            sums += tally(*self.judge(self.network(self.draw(batch)), batch))
-        return means(prefix, sums, self.weighting)
+        sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
+        batches = self.frames.here(index).split(_EVALUATION_BATCH)
+        for batch, iq in zip(batches, self.frames.ahead(batches), strict=True):
+            sums += tally(*self.judge(self.network(self.pictures(iq)), batch))
+        return means(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
 
     @torch.no_grad()
     def predict(self, index: Tensor) -> pd.DataFrame:
         """Predictions for some frames, in the columns that amc_utils.metrics describes."""
         self.network.eval()
-        parts = []
-        for batch in index.split(_EVALUATION_BATCH):
-            logits = self.network(self.draw(batch))
+        mine = torch.isin(index, self.frames.here(index)).nonzero()[:, 0]
+        # Each frame is decided by one process and zero in the others: their sum is the table.
+        decided = torch.zeros(4, len(index), dtype=torch.float64, device=self.frames.device)
+        places = mine.split(_EVALUATION_BATCH)
+        for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
+            logits = self.network(self.pictures(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
             snr = logits.snr.float().softmax(1).max(1)
-            parts.append((modulation.indices, snr.indices, modulation.values, snr.values))
-        return prediction_table(self.frames, index, [torch.cat(c) for c in zip(*parts, strict=True)])
+            found = (modulation.indices, snr.indices, modulation.values, snr.values)
+            decided[:, place] = torch.stack([column.double() for column in found])
+        modulation, level, *sure = self.fabric.all_reduce(decided, reduce_op="sum")
+        return prediction_table(self.frames, index, [modulation.long(), level.long(), *sure])
 
 
 def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -> pd.DataFrame:
@@ -94,16 +113,16 @@ def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -
 
 
 def tally(losses: Tensor, hits: Tensor) -> Tensor:
-    """Sums over a batch, to be added up on the device: two losses, three hits, frames; float32 [6]."""
+    """Sums over a batch, to be added up on the device: two losses, three hits, frames; float64 [6]."""
     size = hits.shape[1]
-    return torch.cat([losses * size, hits.sum(1), torch.full((1,), size, device=hits.device)])
+    return torch.cat([losses.double() * size, hits.sum(1), torch.full((1,), size, device=hits.device)])
 
 
 @torch.no_grad()
 def means(prefix: str, sums: Tensor, weighting: TaskWeighting) -> dict[str, float]:
     """Total loss, losses and accuracies from the sums of `tally`, keys beginning with `prefix`."""
     per_frame = sums[:5] / sums[5]
-    total = weighting(per_frame[:2])
+    total = weighting(per_frame[:2].to(weighting.log_variance.dtype))
     names = ("modulation_loss", "snr_loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
     row = {f"{prefix}_loss": float(total)}
     return row | {f"{prefix}_{n}": v for n, v in zip(names, per_frame.tolist(), strict=True)}

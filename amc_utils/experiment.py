@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from lightning.fabric import Fabric
 
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
-from amc_utils.frames import Frames, Split, split_fingerprint
+from amc_utils.data import load_frames
+from amc_utils.frames import Frames, Split, split_fingerprint, stratified_split
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
 from amc_utils.paths import Workspace
 from amc_utils.recording import environment, write_run
-from amc_utils.records import Run, claim_run_name
+from amc_utils.records import Run, claim_run_name, new_run_name
+from amc_utils.sharding import share
 from amc_utils.training import Trainer
 
 
@@ -28,8 +31,14 @@ def best_accelerator() -> str:
 
 
 def best_fabric(config: TrainingParameters) -> Fabric:
-    """Fabric on the best device there is, in the precision that the parameters ask for."""
-    return Fabric(accelerator=best_accelerator(), devices=1, precision=config.precision)
+    """Fabric in the precision asked for, on every device that torchrun started, or on the best one."""
+    options = {"accelerator": best_accelerator(), "precision": config.precision}
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(devices=1, **options)
+    local, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(strategy="ddp", devices=local, num_nodes=everywhere // local, **options)
+    fabric.launch()
+    return fabric
 
 
 def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
@@ -73,6 +82,8 @@ class Experiment:
         """
         workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace.results)
+        while not config.run_name and (workspace.checkpoints / name).exists():
+            name = new_run_name(workspace.results)
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)
 
@@ -89,39 +100,49 @@ class Experiment:
         """Fabric on the best device there is, in the precision that the parameters ask for."""
         return best_fabric(self.config)
 
-    def trainer(
-        self,
-        network: TwoHeadNetwork,
-        frames: Frames,
-        split: Split,
-        fabric: Fabric,
-        *,
-        resume_from: Path | str | None = None,
-    ) -> Trainer:
-        """Trainer of the run, continued from a checkpoint, by default the one the parameters name."""
+    def frames(self, fabric: Fabric) -> Frames:
+        """Frames that the parameters ask for; of several processes, those that this one works on."""
+        config, engine = self.config, self.config.engine
+
+        def hold(labelled: Frames) -> torch.Tensor:
+            split = stratified_split(labelled, seed=config.seed)
+            return share(config, split, fabric.global_rank, fabric.world_size)
+
+        return load_frames(
+            config,
+            device=fabric.device,
+            dtype={16: torch.float16, 32: torch.float32}[engine.sample_bits],
+            samples_in=engine.samples_in,
+            hold=hold if fabric.world_size > 1 else None,
+        )
+
+    def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
+        """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""
         folder = self.workspace.checkpoints / self.name
         trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
-        checkpoint = resume_from or self.config.resume_from
-        if checkpoint:
-            trainer.resume(checkpoint)
+        if not trainer.resume_if_begun() and self.config.resume_from:
+            trainer.resume(self.config.resume_from)
         return trainer
 
-    def finish(self, trainer: Trainer) -> Run:
-        """Measure the kept epoch on the test frames and write the results folder."""
+    def finish(self, trainer: Trainer) -> Run | None:
+        """Measure the kept epoch on the test frames; the first process writes and returns the run."""
         trainer.load_best()
         predictions = trainer.evaluator.predict(trainer.split.test)
+        test_loss = trainer.evaluator.measure(trainer.split.test, "test")["test_loss"]
+        if not trainer.fabric.is_global_zero:
+            return None
         metrics = metrics_table(predictions)
         split = {name: index.cpu().numpy() for name, index in vars(trainer.split).items()}
         return write_run(
             self.workspace.results / self.name,
-            facts=self._facts(trainer, metrics),
+            facts=self._facts(trainer, metrics, test_loss),
             history=trainer.history_table,
             metrics=metrics,
             predictions=predictions,
             split=split,
         )
 
-    def _facts(self, trainer: Trainer, metrics: pd.DataFrame) -> dict[str, Any]:
+    def _facts(self, trainer: Trainer, metrics: pd.DataFrame, test_loss: float) -> dict[str, Any]:
         config, frames = self.config, trainer.frames
         overall = metrics[metrics["group"] == "all"].set_index("metric")
         test = {
@@ -139,10 +160,7 @@ class Experiment:
             "epochs": len(trainer.history),
             "best_epoch": trainer.best_row["epoch"],
             "kept": trainer.best_row,
-            "test": {
-                "loss": trainer.evaluator.measure(trainer.split.test, "test")["test_loss"],
-                **test,
-            },
+            "test": {"loss": test_loss, **test},
             # Where files lay on this machine is nobody's business; their names are.
             "config": config.model_dump(exclude={"output_root"})
             | {
@@ -163,6 +181,10 @@ class Experiment:
                 "options": config.network_options,
                 "parameters": count_parameters(trainer.network),
                 "flops_per_frame": count_flops(trainer.network),
+            },
+            "engine": {
+                "processes": trainer.fabric.world_size,
+                "steps_skipped": trainer.learner.skipped,
             },
             "environment": environment(),
         }

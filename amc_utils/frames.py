@@ -1,10 +1,12 @@
-"""Labelled frames on one device, whatever made them, their synthesis and their split."""
+"""Labelled frames, wherever their samples lie; their synthesis and their split."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,22 +15,30 @@ import torch
 from torch import Tensor
 
 from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames
+from amc_utils.storage import allocate, choose_place
 
 # Frames generated at once: enough to keep the device busy, few enough for a laptop's memory.
 _CHUNK = 4096
+# Batches of samples fetched ahead of their use, where they do not lie on the device.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames with labels, all on one device; a batch is an index gather.
+    """Frames with labels; a batch is an index gather.
+
+    Labels are those of all N frames and lie on the device that computes. Samples may be those of H of
+    them only, the share of one process among several, and lie elsewhere.
 
     Attributes:
-        iq_pairs: float32 or float16 [N, num_samples, 2], last axis I, Q.
+        iq_pairs: float32 or float16 [H, num_samples, 2], last axis I, Q.
         modulation: int64 [N], index into `modulations`.
         snr_index: int64 [N], index into `snr_grid_db`.
         modulations: modulation names.
         snr_grid_db: SNR levels in dB.
         source: where the frames come from, ready for a run record.
+        held: int64 [H], ascending, the frames whose samples are here; None for all.
+        place: where the samples lie: "device", "host" or "disk".
     """
 
     iq_pairs: Tensor
@@ -37,14 +47,16 @@ class Frames:
     modulations: tuple[str, ...]
     snr_grid_db: tuple[int, ...]
     source: dict[str, Any]
+    held: Tensor | None = None
+    place: str = "device"
 
     def __len__(self) -> int:
-        return len(self.iq_pairs)
+        return len(self.modulation)
 
     @property
     def device(self) -> torch.device:
-        """Device that holds the frames."""
-        return self.iq_pairs.device
+        """Device that computes; labels lie there, and samples arrive there."""
+        return self.modulation.device
 
     @property
     def cell(self) -> Tensor:
@@ -65,9 +77,49 @@ class Frames:
             f"({grid[0]} to {grid[-1]} dB), {self.source['label']}"
         )
 
+    @property
+    def whereabouts(self) -> str:
+        """How much memory the samples take, and where, for the log."""
+        kind = str(self.iq_pairs.dtype).removeprefix("torch.")
+        share = "" if self.held is None else f" of {len(self.held):,} of {len(self):,} frames"
+        where = f"on {self.device}" if self.place == "device" else f"in {self.place} memory"
+        return f"{self.iq_pairs.nbytes / 1e9:.2f} GB of {kind} samples{share} {where}"
+
     def iq(self, index: Tensor) -> Tensor:
-        """Samples of some frames, complex64 [len(index), num_samples]."""
-        return torch.view_as_complex(self.iq_pairs[index].to(torch.float32))
+        """Samples of some frames that are held, complex64 [len(index), num_samples], on the device."""
+        index = index.to(self.iq_pairs.device)
+        pairs = self.iq_pairs[index if self.held is None else torch.searchsorted(self.held, index)]
+        if pairs.device != self.device:
+            # Only from pinned memory does a copy run beside the computation.
+            pairs = pairs.pin_memory().to(self.device, non_blocking=True)
+        return torch.view_as_complex(pairs.to(torch.float32))
+
+    def ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Samples of each batch in turn; another thread fetches them where they lie off the device."""
+        if self.place == "device":
+            yield from map(self.iq, batches)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            pending = deque()
+            for batch in batches:
+                pending.append(thread.submit(self.iq, batch))
+                if len(pending) > _AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def here(self, index: Tensor) -> Tensor:
+        """Those of some frames whose samples are held."""
+        if self.held is None:
+            return index
+        return index[torch.isin(index, self.held.to(index.device))]
+
+    def write(self, index: Tensor, pairs: Tensor) -> None:
+        """Put samples [len(index), num_samples, 2] in the place of those of held frames."""
+        store = self.iq_pairs
+        index = index.to(store.device)
+        rows = index if self.held is None else torch.searchsorted(self.held, index)
+        store[rows] = pairs.to(store.device, store.dtype)
 
     def select(self, modulation_name: str, snr_db: int) -> Tensor:
         """Index of the frames of one cell, int64."""
@@ -76,11 +128,30 @@ class Frames:
 
     def to(self, device: torch.device | str) -> Frames:
         """The same frames on another device."""
-        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        moved = {
+            name: getattr(self, name).to(device) for name in ("iq_pairs", "modulation", "snr_index")
+        }
         return replace(self, **moved)
 
+    def with_room(
+        self, dtype: torch.dtype, samples_in: str, hold: Callable[[Frames], Tensor] | None
+    ) -> Frames:
+        """The same labels with room for samples, of the frames that `hold` chooses or of all."""
+        held = hold(self).sort().values if hold else None
+        shape = (len(self) if held is None else len(held), NUM_SAMPLES, 2)
+        place = choose_place(int(np.prod(shape)) * dtype.itemsize, self.device, samples_in)
+        iq_pairs = allocate(shape, dtype, self.device, place)
+        held = None if held is None else held.to(iq_pairs.device)
+        return replace(self, iq_pairs=iq_pairs, held=held, place=place)
 
-_TENSORS = ("iq_pairs", "modulation", "snr_index")
+
+def labels_only(
+    cell: Tensor, modulations: Sequence[str], snr_grid_db: Sequence[int], source: dict[str, Any]
+) -> Frames:
+    """Frames of joint classes `cell`, int64 [N], as yet without samples."""
+    modulation, snr_index = cell // len(snr_grid_db), cell % len(snr_grid_db)
+    nothing = torch.empty(0, NUM_SAMPLES, 2, device=cell.device)
+    return Frames(nothing, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
 
 
 def synthesise_frames(
@@ -93,21 +164,20 @@ def synthesise_frames(
     dtype: torch.dtype = torch.float32,
     channel: Channel | None = None,
     snr_offset_db: float = 0.0,
+    samples_in: str = "auto",
+    hold: Callable[[Frames], Tensor] | None = None,
 ) -> Frames:
     """Frames from the generator, ordered by modulation, then SNR, the same number in each cell.
 
-    Their true SNR is the label plus `snr_offset_db`.
+    Their true SNR is the label plus `snr_offset_db`. For samples_in and hold see Frames.with_room.
     """
     channel = channel or Channel()
-    num_levels = len(snr_grid_db)
-    index = torch.arange(len(modulations) * num_levels * num_frames_per_cell, device=device)
-    cell = index // num_frames_per_cell
-    modulation, snr_index = cell // num_levels, cell % num_levels
-    iq_pairs = torch.empty(len(index), NUM_SAMPLES, 2, device=device, dtype=dtype)
+    index = torch.arange(len(modulations) * len(snr_grid_db) * num_frames_per_cell, device=device)
     source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
     if snr_offset_db:
         source["snr_offset_db"] = snr_offset_db
-    frames = Frames(iq_pairs, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
+    frames = labels_only(index // num_frames_per_cell, modulations, snr_grid_db, source)
+    frames = frames.with_room(dtype, samples_in, hold)
     redraw_frames(frames, index, 0)
     return frames
 
@@ -117,12 +187,12 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
 
     Args:
         frames: synthetic frames; changed in place.
-        index: int64, the frames to draw anew.
+        index: int64, the frames to draw anew, as far as they are held.
         generation: number of the drawing; 0 gives the frames that the set began with.
     """
     true_snr_db = torch.tensor(frames.snr_grid_db, device=frames.device)
     true_snr_db = true_snr_db + frames.source.get("snr_offset_db", 0.0)
-    for part in index.split(_CHUNK):
+    for part in frames.here(index).split(_CHUNK):
         made = generate_frames(
             part + generation * len(frames),
             frames.modulation[part],
@@ -131,7 +201,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
             seed=frames.source["seed"],
             channel=Channel(**frames.source["generator"]),
         )
-        frames.iq_pairs[part] = torch.view_as_real(made.iq).to(frames.iq_pairs.dtype)
+        frames.write(part, torch.view_as_real(made.iq))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def make_optimizer(
         {"params": list(network.parameters()), "weight_decay": config.weight_decay},
         {"params": list(weighting.parameters()), "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.engine.fused)
 
 
 def make_scheduler(

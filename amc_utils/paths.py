@@ -62,6 +62,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        # Content before name, also on a machine that loses power in between.
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         # mkstemp makes private files; a result is as readable as the user's umask allows.
         umask = os.umask(0)
         os.umask(umask)
@@ -69,3 +72,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed writers left; only for a folder that has no writer now."""
+    for leftover in folder.glob(".*.ckpt"):
+        leftover.unlink(missing_ok=True)

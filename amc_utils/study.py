@@ -1,10 +1,12 @@
 """Studies: runs that differ in one thing each, repeated over seeds; stopped and started at will.
 
-    python -m amc_utils.study profiles/studies/channels.yaml
+    python -m amc_utils.study profiles/studies/channels.yaml --jobs 2
+    python -m amc_utils.study profiles/studies/channels.yaml --shard 3/8
 
-A study file names its question, the seeds, the parameters that all runs share (as in notebook 02), for
-each variant the parameters that are its own, and perhaps other frames on which every trained network
-is assessed. What is finished is not done again, and a run that was interrupted continues from its last
+The second does every eighth run, beginning with the fourth: one task of a cluster's array job. A study
+file names its question, the seeds, the parameters that all runs share (as in notebook 02), for each
+variant the parameters that are its own, and perhaps other frames on which every trained network is
+assessed. What is finished is not done again, and a run that was interrupted continues from its last
 checkpoint. Runs go to results/studies/<study>/.
 """
 
@@ -26,10 +28,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels
-from amc_utils.data import load_frames
 from amc_utils.decisions import Assessment
+from amc_utils.engine import deciding
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
+from amc_utils.interruption import EXIT_RESUMABLE, Stopped
 from amc_utils.paths import Workspace, replacing
 from amc_utils.records import Run, is_run
 from amc_utils.runlog import update_runlog
@@ -90,10 +93,20 @@ def read_study(path: Path) -> Study:
     return Study.model_validate(content)
 
 
-def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]:
-    """Run what is not finished, some at a time; returns the names of the runs that failed."""
+def run_study(
+    path: Path, output_root: str = "", num_jobs: int = 1, shard: tuple[int, int] = (0, 1)
+) -> list[str]:
+    """Run what is not finished, some at a time; returns the names of the runs that failed.
+
+    Args:
+        path: the study file.
+        output_root: where to write; empty is the repository.
+        num_jobs: runs at a time.
+        shard: (k, n) for every n-th run of the plan from the k-th on, counted from 0. Such a part
+            leaves the diary alone; the whole study, started when all are done, brings it up to date.
+    """
     study, results = read_study(path), Workspace.at(output_root, path.stem).results
-    configs = list(study.configs(output_root))
+    configs = list(study.configs(output_root))[shard[0] :: shard[1]]
     _check_transfers_unchanged(results / "study.json", study.transfers)
     for config in configs:
         _check_unchanged(results / config.run_name, config)
@@ -107,15 +120,16 @@ def run_study(path: Path, output_root: str = "", num_jobs: int = 1) -> list[str]
     print(f"{path.stem}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study.transfers) for config in missing)
     done = Parallel(n_jobs=num_jobs)(attempts)
-    update_runlog(Workspace.at(output_root))
+    if shard == (0, 1):
+        update_runlog(Workspace.at(output_root))
     return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
 
 
 def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
     if is_run(folder):
-        facts, wanted = Run(folder).facts, config.model_dump(exclude={"output_root"})
+        facts, wanted = Run(folder).facts, deciding(config.model_dump())
         # What a group of channels holds may have changed though its name has not.
-        done = facts["config"] | {"pictures": facts.get("pictures")}
+        done = deciding(facts["config"]) | {"pictures": facts.get("pictures")}
         wanted["pictures"] = list(expand_channels(config.channels))
         changed = sorted(name for name in wanted if done.get(name) != wanted[name])
         if changed:
@@ -173,22 +187,38 @@ def _run(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping
 def _train(config: TrainingParameters, study: str) -> None:
     experiment = Experiment.start(config, "study", study=study)
     fabric = experiment.fabric()
-    frames = load_frames(config, device=fabric.device)
+    frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
-    last = experiment.workspace.checkpoints / experiment.name / "last.ckpt"
-    trainer = experiment.trainer(
-        experiment.network(), frames, split, fabric, resume_from=last if last.exists() else None
-    )
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     for _ in trainer.fit():
         print(f"{config.run_name}: {trainer.describe_epoch()}", flush=True)
     experiment.finish(trainer)
 
 
-if __name__ == "__main__":
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"must be k/n with k from 0 to n - 1, got {text!r}")
+    return int(number), int(count)
+
+
+def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m amc_utils.study")
     parser.add_argument("file", type=Path, help="study file, see profiles/studies/")
     parser.add_argument("--output-root", default="", help="where to write; empty is the repository")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
+    parser.add_argument(
+        "--shard", type=_shard, default=(0, 1), help="k/n: every n-th run from the k-th"
+    )
     options = parser.parse_args()
-    failed = run_study(options.file, options.output_root, options.jobs)
+    try:
+        failed = run_study(options.file, options.output_root, options.jobs, options.shard)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(EXIT_RESUMABLE)
     sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

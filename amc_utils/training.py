@@ -1,9 +1,7 @@
-"""Training: a visible epoch loop with checkpoints that continue exactly where they stopped."""
+"""Training: a visible epoch loop that may stop at any step and goes on exactly where it stopped."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,32 +11,30 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
-from tqdm import tqdm
 
+from amc_utils.checkpoints import Checkpoints, check_same_run, read_checkpoint
 from amc_utils.config import TrainingParameters
-from amc_utils.evaluation import Evaluator, means, tally
+from amc_utils.evaluation import means
 from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
-from amc_utils.losses import TaskWeighting
+from amc_utils.interruption import Stopped, StopRequests
+from amc_utils.learning import Learner
 from amc_utils.models import TwoHeadNetwork
-from amc_utils.optimisation import make_optimizer, make_scheduler
-from amc_utils.paths import replacing
+from amc_utils.progress import progress
+from amc_utils.sharding import BatchPlan
 
-# What a resumed run may change; anything else would make it another run.
-_FREE_ON_RESUME = {"num_epochs", "run_name", "resume_from", "output_root", "profile", "data_path"}
-_SECONDS_BETWEEN_UPDATES = 5
+# Steps between two looks at clock, signals and losses, where a look makes devices wait for each other.
+_STEPS_BETWEEN_LOOKS = 20
 
 
 class Trainer:
     """A network in training, with everything that a checkpoint must hold.
 
     Attributes:
-        network: the network, on the device.
-        weighting: the weights of the two tasks.
-        evaluator: measures the network on any frames.
+        learner: network, task weights, optimiser and schedule.
+        network, weighting, evaluator: the learner's.
         history: one dict of plain numbers per finished epoch, the rows of history.csv.
         epoch_seconds: duration of each finished epoch.
-        folder: where best.ckpt and last.ckpt go.
+        checkpoints: where best.ckpt, last.ckpt and previous.ckpt go.
     """
 
     def __init__(
@@ -51,51 +47,51 @@ class Trainer:
         fabric: Fabric,
         folder: Path,
     ) -> None:
-        self.config, self.frames, self.split = config, frames, split
-        self.fabric, self.folder = fabric, folder
-        self.steps_per_epoch = len(split.train) // config.batch_size
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"batch_size must be at most the number of training frames, {len(split.train)}, "
-                f"got {config.batch_size}"
-            )
-        self.weighting = TaskWeighting(config.task_weighting).to(fabric.device)
-        optimizer = make_optimizer(network, self.weighting, config)
-        # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
-        network = network.to(memory_format=torch.channels_last)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        num_steps = config.num_epochs * self.steps_per_epoch
-        self.scheduler = make_scheduler(self.optimizer, config, num_steps)
-        self.evaluator = Evaluator(self.network, self.weighting, frames, config)
+        self.config, self.frames, self.split, self.fabric = config, frames, split, fabric
+        self.plan = BatchPlan(config, split)
+        self._places = self.plan.places(fabric.global_rank, fabric.world_size)
+        self.checkpoints = Checkpoints(folder)
+        if fabric.is_global_zero:
+            self.checkpoints.claim()
+        num_steps = config.num_epochs * self.plan.steps
+        self.learner = Learner(config, network, frames, fabric=fabric, num_steps=num_steps)
+        self.network, self.weighting = self.learner.network, self.learner.weighting
+        self.evaluator = self.learner.evaluator
         self.history: list[dict[str, float]] = []
         self.epoch_seconds: list[float] = []
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """Checkpoint of the epoch with the highest joint accuracy on the validation frames."""
-        return self.folder / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """Checkpoint of the last finished epoch."""
-        return self.folder / "last.ckpt"
+        self._begin_epoch()
 
     @property
     def history_table(self) -> pd.DataFrame:
         """The history, one row an epoch."""
         return pd.DataFrame(self.history)
 
+    @property
+    def best_row(self) -> dict[str, float]:
+        """Row with the best validation joint accuracy; of equals the earliest."""
+        return max(self.history, key=lambda row: row["validation_joint_accuracy"])
+
     def fit(self) -> Iterator[dict[str, float]]:
-        """Train the epochs that are left; yields each epoch's row of the history when it is done."""
+        """Train the epochs that are left; yields each epoch's row of the history when it is done.
+
+        Raises:
+            Stopped: by Ctrl-C or SIGTERM; a checkpoint of the last step has been written.
+            FloatingPointError: a loss is not finite.
+            OSError: a checkpoint cannot be written.
+        """
         while len(self.history) < self.config.num_epochs:
-            started = time.perf_counter()
-            row = {"epoch": len(self.history) + 1} | self._train_epoch() | self._assess()
-            self.history.append(row)
-            self.epoch_seconds.append(time.perf_counter() - started)
-            scores = [earlier["validation_joint_accuracy"] for earlier in self.history]
-            if scores[-1] > max(scores[:-1], default=-1.0):
-                self.save(self.best_checkpoint)
-            self.save(self.last_checkpoint)
+            with StopRequests() as requests:
+                self._train_epoch(requests)
+                sums = self.fabric.all_reduce(self._sums, reduce_op="sum")
+                row = {"epoch": len(self.history) + 1, "learning_rate": self._learning_rate}
+                row |= means("train", sums, self.weighting) | self._assess()
+                self.history.append(row)
+                self.epoch_seconds.append(self._seconds())
+                self._begin_epoch()
+                if self.best_row is row:
+                    self.save(self.checkpoints.best)
+                self.save(self.checkpoints.last)
+                self._look_around(requests)
             yield row
 
     def describe_epoch(self) -> str:
@@ -108,136 +104,147 @@ class Trainer:
             f"joint {row['validation_joint_accuracy']:.3f}  "
             f"modulation {row['validation_modulation_accuracy']:.3f}  "
             f"SNR {row['validation_snr_accuracy']:.3f}  "
-            f"{seconds[-1]:.0f} s, about {left:.0f} s left"
+            + (f"{self.learner.skipped} steps skipped  " if self.learner.skipped else "")
+            + f"{seconds[-1]:.0f} s, about {left:.0f} s left"
         )
 
-    def _train_epoch(self) -> dict[str, float]:
+    def _begin_epoch(self) -> None:
+        """Forget the epoch that is over."""
+        self._step, self._seconds_before = 0, 0.0
+        self._sums = torch.zeros(6, dtype=torch.float64, device=self.fabric.device)
+        self._learning_rate = self.learner.scheduler.get_last_lr()[0]
+        self._started = self._saved = time.perf_counter()
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def _train_epoch(self, requests: StopRequests) -> None:
         epoch = len(self.history)
-        # Dropout and order depend on seed and epoch alone, so a resumed run repeats them exactly.
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0]))
+        self._started = self._saved = time.perf_counter()
         if self.config.fresh_frames and epoch:
             redraw_frames(self.frames, self.split.train, epoch)
-        order = self._order(epoch if self.config.shuffle else 0)
-        batches = order[: self.steps_per_epoch * self.config.batch_size].split(self.config.batch_size)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        batches = self.plan.batches(epoch)[self._step :, self._places]
         self.network.train()
-        sums = torch.zeros(6, device=self.fabric.device)
-        for batch in tqdm(
-            batches,
+        bar = progress(
+            zip(batches, self.frames.ahead(batches), strict=True),
             desc=f"epoch {epoch + 1}/{self.config.num_epochs}",
-            file=sys.stdout,
-            leave=False,
-            ascii=True,
-            ncols=80,
-            mininterval=_SECONDS_BETWEEN_UPDATES,
-            delay=_SECONDS_BETWEEN_UPDATES,
-        ):
-            sums += self._step(batch)
-        return {"learning_rate": learning_rate} | means("train", sums, self.weighting)
+            total=self.plan.steps,
+            initial=self._step,
+            disable=not self.fabric.is_global_zero,
+        )
+        for batch, iq in bar:
+            self.learner.seed(epoch, self._step)
+            batch = batch.to(self.fabric.device, non_blocking=True)
+            self._sums += self.learner.step(batch, iq, epoch * self.plan.steps + self._step)
+            self._step += 1
+            self._look_around(requests)
 
-    def _order(self, epoch: int) -> Tensor:
-        rng = np.random.default_rng([self.config.seed, 0x0DE2, epoch])
-        order = torch.from_numpy(rng.permutation(len(self.split.train)))
-        return self.split.train[order.to(self.split.train.device)]
+    def _look_around(self, requests: StopRequests) -> None:
+        """Now and then: stop if a loss is bad or somebody asks to, save if it is time."""
+        alone = self.fabric.device.type == "cpu" and self.fabric.world_size == 1
+        if not alone and self._step % _STEPS_BETWEEN_LOOKS and self._step < self.plan.steps:
+            return
+        self._stop_if_bad()
+        due = time.perf_counter() - self._saved > 60 * self.config.engine.checkpoint_minutes
+        flags = torch.tensor([requests.received is not None, due], dtype=torch.float64)
+        # Clocks differ and a signal reaches one process first: all do what any of them has to.
+        stop, due = self.fabric.all_reduce(flags.to(self.fabric.device), reduce_op="max").tolist()
+        if stop or due:
+            self.save(self.checkpoints.last)
+            self._saved = time.perf_counter()
+        if stop:
+            self._seconds_before = self._seconds()
+            raise Stopped(
+                f"stopped after step {self._step} of epoch {len(self.history) + 1}; the run goes on "
+                f"from there when it is started again with run_name {self.checkpoints.folder.name!r}"
+            )
 
-    def _step(self, batch: Tensor) -> Tensor:
-        logits = self.network(self.evaluator.draw(batch))
-        losses, hits = self.evaluator.judge(logits, batch)
-        total = self.weighting(losses)
-        self.optimizer.zero_grad()
-        self.fabric.backward(total)
-        if self.config.gradient_clip:
-            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.config.gradient_clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        return tally(losses.detach(), hits)
+    def _stop_if_bad(self) -> None:
+        bad = self.learner.first_bad_step()
+        if bad < 0:
+            return
+        epoch, step = divmod(bad, self.plan.steps)
+        last = self.checkpoints.last
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"loss must be finite, it is not in step {step + 1} of epoch {epoch + 1}; {good}. Lower "
+            f"learning_rate or set gradient_clip for a new run, or set engine: {{skip_bad_steps: true}}"
+        )
 
     def _assess(self) -> dict[str, float]:
         """Validation against as many training frames, both in evaluation mode."""
         validation, train = self.split.validation, self.split.train
         spread = torch.linspace(0, len(train) - 1, min(len(validation), len(train)))
         same_mode = train[spread.round().long().to(train.device)]
-        row = self.evaluator.measure(same_mode, "train_eval") | self.evaluator.measure(
-            validation, "validation"
-        )
-        names = ("modulation", "snr")
-        row |= {f"weight_{n}": v for n, v in zip(names, self.weighting.weights.tolist(), strict=True)}
-        row |= {
-            f"variance_{n}": v for n, v in zip(names, self.weighting.variances.tolist(), strict=True)
-        }
+        row = self.evaluator.measure(same_mode, "train_eval")
+        row |= self.evaluator.measure(validation, "validation")
+        for name in ("weights", "variances"):
+            modulation, snr = getattr(self.weighting, name).tolist()
+            row |= {f"{name[:-1]}_modulation": modulation, f"{name[:-1]}_snr": snr}
         return row
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "network": self.network,
-            "weighting": self.weighting,
-            "optimizer": self.optimizer,
-            "scheduler": self.scheduler,
-        }
 
     def save(self, path: Path) -> None:
         """Write a complete checkpoint; it appears whole or not at all.
 
-        Random states need no place in it: order and dropout of an epoch follow from seed and epoch.
+        Random states need no place in it: the order of an epoch follows from seed and epoch, the
+        dropout of a step from seed, epoch and step.
         """
+        self._stop_if_bad()
         facts = {
+            "epoch": {
+                "step": self._step,
+                "seconds": self._seconds() if self._step else 0.0,
+                "learning_rate": self._learning_rate,
+                "sums": self.fabric.all_reduce(self._sums.clone(), reduce_op="sum").cpu(),
+            },
             "history": self.history,
             "epoch_seconds": self.epoch_seconds,
             "config": self.config.model_dump(),
             "frames": split_fingerprint(self.frames, self.split),
         }
-        with replacing(path) as temporary:
-            self.fabric.save(temporary, self._state() | facts)
+        self.checkpoints.write(path, self.learner.state() | facts, self.fabric)
 
     def resume(self, path: Path | str) -> None:
         """Continue from a checkpoint as if the run had never stopped.
 
         Raises:
-            ValueError: the checkpoint belongs to a run with other parameters or other frames.
-            FileNotFoundError: best.ckpt, which the run may still need, is not beside it.
+            ValueError: the checkpoint is damaged, or belongs to a run with other parameters or frames.
+            FileNotFoundError: it, or best.ckpt, which the run may still need, is not there.
         """
-        path = Path(path)
-        facts = self.fabric.load(path, weights_only=True)
-        self._check_same_run(path, facts)
-        best = path.with_name(self.best_checkpoint.name)
-        if not best.is_file():
-            raise FileNotFoundError(f"best.ckpt must lie beside the checkpoint {path}, it does not")
-        self.fabric.load(path, self._state(), weights_only=True)
-        self.history, self.epoch_seconds = facts["history"], facts["epoch_seconds"]
-        if best.resolve() != self.best_checkpoint.resolve():
-            with replacing(self.best_checkpoint) as temporary:
-                shutil.copyfile(best, temporary)
+        self._restore(Path(path), read_checkpoint(path))
+
+    def resume_if_begun(self) -> bool:
+        """Continue the run of this name from its newest checkpoint, if there is one that is whole.
+
+        Raises:
+            ValueError: see resume.
+        """
+        found = self.checkpoints.newest()
+        if found:
+            self._restore(*found)
+        return bool(found)
+
+    def _restore(self, path: Path, content: dict[str, Any]) -> None:
+        fingerprint = split_fingerprint(self.frames, self.split)
+        own = path.parent.resolve() == self.checkpoints.folder.resolve()
+        check_same_run(path, content, self.config, fingerprint, own=own)
+        if content["history"] and self.fabric.is_global_zero:
+            self.checkpoints.copy_best_beside(path)
+        self.learner.restore(content)
+        self.history, self.epoch_seconds = content["history"], content["epoch_seconds"]
+        self._begin_epoch()
+        epoch = content["epoch"]
+        self._step, self._seconds_before = epoch["step"], epoch["seconds"]
+        self._learning_rate = epoch["learning_rate"]
+        if self.fabric.is_global_zero:
+            self._sums += epoch["sums"].to(self._sums.device)
 
     def load_best(self) -> None:
         """Restore network and task weights of the epoch with the best validation joint accuracy."""
-        kept = {"network": self.network, "weighting": self.weighting}
-        rest = self.fabric.load(self.best_checkpoint, kept, weights_only=True)
-        if len(rest["history"]) != self.best_row["epoch"]:
+        self.fabric.barrier()
+        content = read_checkpoint(self.checkpoints.best, self.fabric.device)
+        if len(content["history"]) != self.best_row["epoch"]:
             best = self.best_row["epoch"]
-            raise ValueError(f"{self.best_checkpoint} must hold epoch {best}, the best, and does not")
-
-    @property
-    def best_row(self) -> dict[str, float]:
-        """Row of the history with the best validation joint accuracy; of equals the earliest."""
-        return max(self.history, key=lambda row: row["validation_joint_accuracy"])
-
-    def _check_same_run(self, path: Path, facts: dict[str, Any]) -> None:
-        if not {"history", "config", "frames"} <= facts.keys():
-            raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
-        done = len(facts["history"])
-        restoring = path.parent.resolve() == self.folder.resolve()
-        if done > self.config.num_epochs or (done == self.config.num_epochs and not restoring):
-            raise ValueError(
-                f"num_epochs must exceed the {done} epochs that {path} has behind it, "
-                f"got {self.config.num_epochs}"
-            )
-        free = _FREE_ON_RESUME - ({"num_epochs"} if self.config.schedule != "constant" else set())
-        mine = self.config.model_dump()
-        for name, value in facts["config"].items():
-            if name not in free and mine[name] != value:
-                raise ValueError(
-                    f"{name} must stay {value!r} to resume from {path}, got {mine[name]!r}; "
-                    f"leave resume_from empty to start a new run"
-                )
-        if facts["frames"] != split_fingerprint(self.frames, self.split):
-            raise ValueError(f"{path} was trained on other frames; resume needs the same data and seed")
+            raise ValueError(f"{self.checkpoints.best} must hold epoch {best}, the best, and does not")
+        self.network.load_state_dict(content["network"])
+        self.weighting.load_state_dict(content["weighting"])

@@ -54,7 +54,7 @@ def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained,
     parent, trainer = trained
     file = tmp_path / "frames.h5"
     write_radioml(file, trainer.frames)
-    options = ("--checkpoint", str(trainer.best_checkpoint), "--data-path", str(file))
+    options = ("--checkpoint", str(trainer.checkpoints.best), "--data-path", str(file))
     found = assess("network", tmp_path, *options, "--run-name", "x", "--num-frames-per-cell", "99")
     assert (found.kind, found.facts["parent"]) == ("transfer", "parent")
     assert len(found.predictions) == len(trainer.frames)
@@ -81,7 +81,7 @@ def test_receiver_that_is_told_the_snr_bounds_every_snr(tmp_path):
 
 def test_channel_of_the_command_line_reaches_the_frames(trained, tmp_path):
     wide = ("--cfo-std", "1e-3", "--delay-spread", "2", "--rolloff-range", "0.05", "0.6")
-    options = ("--checkpoint", str(trained[1].best_checkpoint), "--num-frames-per-cell", "2")
+    options = ("--checkpoint", str(trained[1].checkpoints.best), "--num-frames-per-cell", "2")
     found = assess("network", tmp_path, *options, *wide, "--run-name", "wide")
     channel = found.facts["data"]["source"]["generator"]
     assert (channel["cfo_std"], channel["delay_spread"]) == (1e-3, 2.0)

@@ -40,6 +40,17 @@ def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
     assert run_study(study_file, str(tmp_path)) == []
 
 
+def test_shards_share_the_runs_and_leave_the_diary_to_the_whole(study_file, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(study, "_run", lambda config, *rest: done.append(config.run_name))
+    for number in range(3):
+        assert run_study(study_file, str(tmp_path), shard=(number, 3)) == []
+    assert sorted(done) == ["plain-s1", "plain-s2", "samples-s1", "samples-s2"]
+    assert not Workspace(tmp_path).runlog.exists()
+    run_study(study_file, str(tmp_path))
+    assert Workspace(tmp_path).runlog.exists()
+
+
 def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file, tmp_path, capsys):
     content = yaml.safe_load(study_file.read_text(encoding="utf8"))
     content |= {"seeds": [1], "transfers": {"easy": {"num_frames_per_cell": 5}}}

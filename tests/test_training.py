@@ -5,21 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch.nn.functional import cross_entropy
+from trainers import make_trainer
 
 from amc_utils.constellation import constellation_images
-from amc_utils.data import load_frames, write_radioml
+from amc_utils.data import write_radioml
 from amc_utils.experiment import Experiment
-from amc_utils.frames import stratified_split
-from amc_utils.training import Trainer
-
-
-def make_trainer(config, folder):
-    frames = load_frames(config)
-    split = stratified_split(frames, seed=config.seed)
-    network = Experiment.start(config, "test").network()
-    return Trainer(config, network, frames, split, fabric=Fabric(accelerator="cpu"), folder=folder)
 
 
 def assert_same_weights(a, b):
@@ -45,7 +36,7 @@ def test_two_plus_two_epochs_equal_four(make_config, tmp_path, options):
     list(first.fit())
     torch.rand(3)  # what a notebook draws in between must not matter
     second = make_trainer(make_config(num_epochs=4, **options), tmp_path / "second")
-    second.resume(first.last_checkpoint)
+    second.resume(first.checkpoints.last)
     assert [row["epoch"] for row in second.fit()] == [3, 4]
     pd.testing.assert_frame_equal(straight.history_table, second.history_table, check_exact=True)
     assert_same_weights(straight, second)
@@ -61,7 +52,7 @@ def assert_resume_is_exact(config, folder):
     stopped = make_trainer(config, folder / "stopped")
     next(stopped.fit())
     resumed = make_trainer(config, folder / "resumed")
-    resumed.resume(stopped.last_checkpoint)
+    resumed.resume(stopped.checkpoints.last)
     list(resumed.fit())
     pd.testing.assert_frame_equal(straight.history_table, resumed.history_table, check_exact=True)
     return straight
@@ -70,7 +61,7 @@ def assert_resume_is_exact(config, folder):
 def test_cosine_schedule_resumes_exactly_and_ends_at_zero(make_config, tmp_path):
     config = make_config(num_epochs=3, schedule="cosine")
     straight = assert_resume_is_exact(config, tmp_path)
-    assert straight.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+    assert straight.learner.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
     assert straight.history[0]["learning_rate"] == config.learning_rate
 
 
@@ -79,17 +70,17 @@ def test_resume_refuses_another_run(make_config, tmp_path):
     list(trainer.fit())
     other = make_trainer(make_config(num_epochs=2, learning_rate=0.5), tmp_path / "b")
     with pytest.raises(ValueError, match=r"learning_rate must stay 0.001 .* got 0.5"):
-        other.resume(trainer.last_checkpoint)
+        other.resume(trainer.checkpoints.last)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.ckpt")
     with pytest.raises(ValueError, match="must be a checkpoint that this project wrote"):
         other.resume(tmp_path / "foreign.ckpt")
     finished = make_trainer(make_config(num_epochs=1), tmp_path / "d")
     with pytest.raises(ValueError, match="num_epochs must exceed the 1 epochs"):
-        finished.resume(trainer.last_checkpoint)
-    trainer.best_checkpoint.unlink()
+        finished.resume(trainer.checkpoints.last)
+    trainer.checkpoints.best.unlink()
     same = make_trainer(make_config(num_epochs=2), tmp_path / "c")
     with pytest.raises(FileNotFoundError, match=r"best.ckpt must lie beside"):
-        same.resume(trainer.last_checkpoint)
+        same.resume(trainer.checkpoints.last)
 
 
 def test_resume_refuses_other_data_with_the_same_labels(make_config, tmp_path, small_frames):
@@ -99,17 +90,16 @@ def test_resume_refuses_other_data_with_the_same_labels(make_config, tmp_path, s
     list(trainer.fit())
     other = make_trainer(make_config(num_epochs=2, data_path=str(written)), tmp_path / "b")
     with pytest.raises(ValueError, match="trained on other frames"):
-        other.resume(trainer.last_checkpoint)
+        other.resume(trainer.checkpoints.last)
 
 
 def test_fixed_order_repeats_and_shuffled_order_does_not(make_config, tmp_path):
-    fixed = make_trainer(make_config(shuffle=False), tmp_path)
-    orders = [fixed._order(epoch if fixed.config.shuffle else 0) for epoch in (0, 1)]
-    assert torch.equal(*orders)
-    shuffled = make_trainer(make_config(shuffle=True), tmp_path)
-    first, second = (shuffled._order(epoch) for epoch in (0, 1))
+    fixed = make_trainer(make_config(shuffle=False), tmp_path).plan
+    assert torch.equal(fixed.batches(0), fixed.batches(1))
+    shuffled = make_trainer(make_config(shuffle=True), tmp_path).plan
+    first, second = shuffled.batches(0), shuffled.batches(1)
     assert not torch.equal(first, second)
-    assert torch.equal(first.sort().values, second.sort().values)
+    assert torch.equal(first.flatten().sort().values, second.flatten().sort().values)
 
 
 def test_every_order_is_used_in_training(make_config, tmp_path, monkeypatch):
@@ -118,8 +108,10 @@ def test_every_order_is_used_in_training(make_config, tmp_path, monkeypatch):
     for shuffle in (True, False):
         trainer = make_trainer(make_config(shuffle=shuffle), tmp_path)
         batches = []
-        step = trainer._step
-        monkeypatch.setattr(trainer, "_step", lambda b, s=step, log=batches: log.append(b) or s(b))
+        step = trainer.learner.step
+        monkeypatch.setattr(
+            trainer.learner, "step", lambda b, *rest, s=step, log=batches: log.append(b) or s(b, *rest)
+        )
         list(trainer.fit())
         half = len(batches) // 2
         seen[shuffle] = torch.equal(torch.cat(batches[:half]), torch.cat(batches[half:]))
@@ -157,14 +149,14 @@ def test_best_epoch_in_the_middle_is_kept_across_a_resume(make_config, tmp_path,
     script_validation(first, monkeypatch, scores)
     list(first.fit())
     second = make_trainer(make_config(num_epochs=4), tmp_path / "second")
-    second.resume(first.last_checkpoint)
+    second.resume(first.checkpoints.last)
     script_validation(second, monkeypatch, scores)
     weights = {}
     for row in second.fit():
         weights[row["epoch"]] = second.network.snr_head.weight.detach().clone()
     # A run restored from its own last checkpoint keeps its own best one.
     again = make_trainer(make_config(num_epochs=4), tmp_path / "second")
-    again.resume(second.last_checkpoint)
+    again.resume(second.checkpoints.last)
     again.load_best()
     assert again.best_row["epoch"] == 3
     assert torch.equal(again.network.snr_head.weight, weights[3])
@@ -175,7 +167,7 @@ def test_best_checkpoint_of_another_epoch_is_refused(make_config, tmp_path, monk
     trainer = make_trainer(make_config(num_epochs=2), tmp_path)
     script_validation(trainer, monkeypatch, [0.9, 0.1])
     list(trainer.fit())
-    trainer.save(trainer.best_checkpoint)
+    trainer.save(trainer.checkpoints.best)
     with pytest.raises(ValueError, match="must hold epoch 1"):
         trainer.load_best()
 
@@ -185,7 +177,7 @@ def test_epoch_equals_a_plain_loop(make_config, tmp_path, weight_decay):
     """Same batches, same optimiser, written out without any of the trainer's helpers."""
     config = make_config(dropout=0.0, weight_decay=weight_decay, num_epochs=1, task_weighting="sum")
     trainer, plain = (make_trainer(config, tmp_path) for _ in range(2))
-    batches = trainer._order(0).split(16)
+    batches = trainer.plan.batches(0)
     network, frames = plain.network.module, plain.frames
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=weight_decay)
     network.train()
@@ -255,7 +247,8 @@ def test_gradient_clip_bounds_the_step(make_config, tmp_path):
     free = make_trainer(make_config(**options), tmp_path / "free")
     clipped = make_trainer(make_config(gradient_clip=1e-3, **options), tmp_path / "clipped")
     for trainer in (free, clipped):
-        trainer._step(trainer.split.train[:16])
+        batch = trainer.split.train[:16]
+        trainer.learner.step(batch, trainer.frames.iq(batch), 0)
     norms = [
         torch.stack([p.grad.norm() for p in t.network.parameters() if p.grad is not None]).norm()
         for t in (free, clipped)
@@ -299,4 +292,4 @@ def test_fresh_frames_and_one_cycle_resume_exactly(make_config, tmp_path):
     straight = assert_resume_is_exact(config, tmp_path)
     rates = straight.history_table["learning_rate"]
     assert rates[0] == pytest.approx(config.learning_rate / 25), "a cycle begins at a twenty-fifth"
-    assert rates[1] > rates[2] > straight.scheduler.get_last_lr()[0]
+    assert rates[1] > rates[2] > straight.learner.scheduler.get_last_lr()[0]

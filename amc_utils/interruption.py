@@ -1,0 +1,49 @@
+"""Requests to stop: Ctrl-C, a notebook's stop button, SIGTERM from a scheduler."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+# EX_TEMPFAIL of sysexits.h: try again later, which a scheduler may take for "requeue".
+EXIT_RESUMABLE = 75
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop, and can go on from its last checkpoint."""
+
+
+class StopRequests:
+    """While active, a first SIGINT or SIGTERM is noted instead of obeyed; a second one is obeyed.
+
+    Python delivers signals to the main thread alone; in other threads this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._former: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._former:
+            number, handler = self._former.popitem()
+            signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""A training run without Jupyter: a notebook's parameters, papermill's options, any number of devices.
+
+    python -m amc_utils.train notebooks/03_swin_training.ipynb -f profiles/paper/03_swin_training.yaml
+    torchrun --nproc-per-node=8 -m amc_utils.train notebooks/03_swin_training.ipynb -p run_name eight
+
+Trains and writes the run folder as the notebook does, without its figures. On SIGTERM or Ctrl-C it
+saves and exits with status 75; the same command, with the same run_name, goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amc_utils.config import TrainingParameters
+from amc_utils.experiment import Experiment, best_fabric
+from amc_utils.frames import stratified_split
+from amc_utils.interruption import EXIT_RESUMABLE, Stopped
+from amc_utils.records import Run
+from amc_utils.runlog import update_runlog
+
+
+def notebook_defaults(path: Path) -> dict[str, Any]:
+    """Names and values of a notebook's cell tagged `parameters`.
+
+    Raises:
+        FileNotFoundError: no such notebook.
+        ValueError: it has no such cell.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"notebook not found: {path}; the parameters' defaults stand there")
+    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    if not tagged:
+        raise ValueError(f"{path} must have a cell tagged parameters, it has none")
+    nodes = ast.parse("".join(tagged[0]["source"])).body
+    return {node.target.id: ast.literal_eval(node.value) for node in nodes}
+
+
+def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParameters, str]:
+    """Parameters that a command line asks for, and the name of the notebook with their defaults."""
+    parser = argparse.ArgumentParser(
+        prog="python -m amc_utils.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "notebook", type=Path, help="02 or 03, whose parameters cell holds the defaults"
+    )
+    parser.add_argument("-f", dest="files", type=Path, action="append", default=[], help="YAML file")
+    parser.add_argument("-y", dest="texts", action="append", default=[], help="YAML text")
+    parser.add_argument("-p", dest="pairs", nargs=2, action="append", default=[], help="name and value")
+    given = parser.parse_args(arguments)
+    values = notebook_defaults(given.notebook)
+    for text in [*(file.read_text(encoding="utf8") for file in given.files), *given.texts]:
+        values |= yaml.safe_load(text)
+    for name, text in given.pairs:
+        # papermill's rule: what is no number and no truth value is text.
+        value = yaml.safe_load(text)
+        values[name] = value if isinstance(value, bool | int | float) else text
+    return TrainingParameters.checked(values), given.notebook.stem
+
+
+def train(config: TrainingParameters, notebook: str) -> Run | None:
+    """Train, test and record a run on all devices; the first process returns it.
+
+    Raises:
+        Stopped: by a signal; a checkpoint is written.
+        ValueError: the wanted name belongs to a finished run, or to one that goes on elsewhere.
+    """
+    fabric = best_fabric(config)
+    # Without a wanted name, processes would choose a name each.
+    experiment = fabric.broadcast(Experiment.start(config, notebook))
+    frames = experiment.frames(fabric)
+    split = stratified_split(frames, seed=config.seed)
+    if fabric.is_global_zero:
+        processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "1 process"
+        print(f"run {experiment.name} on {fabric.device}, {processes}; {frames.description}")
+        print(frames.whereabouts, flush=True)
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
+    for _ in trainer.fit():
+        if fabric.is_global_zero:
+            print(trainer.describe_epoch(), flush=True)
+    run = experiment.finish(trainer)
+    if run:
+        update_runlog(experiment.workspace)
+    return run
+
+
+def main() -> None:
+    """Run from the command line."""
+    try:
+        run = train(*from_command_line())
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(EXIT_RESUMABLE)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if run:
+        print(run.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Training from the command line, on one process and on two, and where samples are kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import papermill
+import pytest
+import torch
+import yaml
+from trainers import make_trainer
+
+from amc_utils import storage
+from amc_utils.data import load_frames, write_radioml
+from amc_utils.frames import redraw_frames, stratified_split
+from amc_utils.paths import REPOSITORY
+from amc_utils.records import Run
+from amc_utils.sharding import BatchPlan, share
+from amc_utils.train import from_command_line, train
+
+NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"
+# Nothing in it is random and nothing is normalised over a batch, so a batch may be cut in parts.
+TINY = {
+    "network": "swin_tiny",
+    "network_options": {"window_size": 2, "embed_dim": 12, "drop_path_rate": 0.0},
+    "dropout": 0.0,
+}
+
+
+def test_command_line_takes_what_papermill_takes():
+    config, name = from_command_line([str(NOTEBOOK)])
+    known = papermill.inspect_notebook(str(NOTEBOOK))
+    assert name == "02_resnet_ceiling"
+    assert config.model_dump().keys() == known.keys()
+    assert config.batch_size == int(known["batch_size"]["default"])
+    profile = REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml"
+    arguments = [
+        "-f",
+        str(profile),
+        "-y",
+        "channels: [stack]",
+        "-p",
+        "run_name",
+        "x7",
+        "-p",
+        "seed",
+        "3",
+    ]
+    config, _ = from_command_line([str(NOTEBOOK), *arguments])
+    assert (config.profile, config.channels, config.run_name, config.seed) == (
+        "smoke", ["stack"], "x7", 3
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-p", "learning_rat", "1"], "unknown parameter learning_rat; did you mean learning_rate?"),
+        (
+            ["-y", "engine: {acumulate: 2}"],
+            "unknown parameter engine.acumulate; did you mean engine.acc",
+        ),
+        (["-y", "engine: {sample_bits: 8}"], "engine.sample_bits must be 16 or 32, got 8"),
+        (
+            ["-y", "engine: {accumulate: 3}", "-p", "batch_size", "32"],
+            "batch_size must be a multiple of 3",
+        ),
+    ],
+)
+def test_wrong_parameter_is_one_sentence(arguments, sentence, tmp_path):
+    smoke = ["-f", str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")]
+    arguments = [str(NOTEBOOK), *smoke, *arguments, "-p", "output_root", str(tmp_path)]
+    with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
+        train(*from_command_line(arguments))
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_processes_equal_one(make_config, tmp_path):
+    """Same seed and batches: losses, accuracies and predictions agree up to rounding."""
+    values = make_config(**TINY, run_name="pair", gradient_clip=1.0).model_dump()
+    for processes, root in ((1, "one"), (2, "two")):
+        text = yaml.safe_dump(values | {"output_root": str(tmp_path / root)})
+        launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29571"]
+        command = [sys.executable, *launch, "-m", "amc_utils.train", str(NOTEBOOK), "-y", text]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+    one, two = (Run(tmp_path / root / "results" / "pair") for root in ("one", "two"))
+    assert [run.facts["engine"]["processes"] for run in (one, two)] == [1, 2]
+    np.testing.assert_allclose(one.history.to_numpy(), two.history.to_numpy(), rtol=1e-4, atol=1e-5)
+    assert (one.predictions["frame"] == two.predictions["frame"]).all()
+    same = one.predictions["predicted_modulation"] == two.predictions["predicted_modulation"]
+    assert same.mean() > 0.9
+    assert one.history["train_loss"].iloc[-1] < one.history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_processes_share_frames_and_batches(make_config, num_processes):
+    """Every frame is held once, and batches put together are those of a single process."""
+    config = make_config(num_frames_per_cell=23)
+    split = stratified_split(load_frames(config), seed=config.seed)
+    shares = [share(config, split, rank, num_processes) for rank in range(num_processes)]
+    everybody = torch.cat(shares).sort().values
+    assert torch.equal(everybody, torch.arange(6 * 23))
+    plan = BatchPlan(config, split)
+    for epoch in (0, 1):
+        batches = plan.batches(epoch)
+        assert batches.shape == (len(split.train) // 16, 16)
+        assert len(batches.unique()) == batches.numel(), "no frame twice in an epoch"
+        assert torch.isin(batches, split.train).all()
+        for rank, held in enumerate(shares):
+            assert torch.isin(batches[:, plan.places(rank, num_processes)], held).all()
+
+
+def test_a_share_holds_the_samples_of_the_whole(make_config, small_frames, tmp_path):
+    write_radioml(tmp_path / "frames.h5", small_frames)
+    for data_path in ("", str(tmp_path / "frames.h5")):
+        config = make_config(data_path=data_path, num_frames_per_cell=13)
+        whole = load_frames(config)
+        half = torch.arange(1, len(whole), 2)
+        part = load_frames(config, hold=lambda frames, half=half: half.flip(0))
+        assert part.iq_pairs.shape[0] == len(half)
+        assert len(part) == len(whole)
+        assert torch.equal(part.iq(half[:3]), whole.iq(half[:3]))
+        assert torch.equal(part.here(torch.arange(len(whole))), half)
+        assert stratified_split(part, seed=1).counts == stratified_split(whole, seed=1).counts
+    assert f"{len(half)} of {len(whole)} frames" in part.whereabouts
+
+
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_samples_off_the_device_give_the_same_run(make_config, tmp_path, place):
+    options = TINY | {"num_epochs": 2, "fresh_frames": True}
+    tables = []
+    for samples_in in ("device", place):
+        config = make_config(**options, engine={"samples_in": samples_in})
+        trainer = make_trainer(config, tmp_path / samples_in)
+        assert trainer.frames.place == samples_in
+        list(trainer.fit())
+        tables.append(trainer.history_table)
+    assert tables[0].equals(tables[1])
+
+
+def test_samples_go_where_there_is_room(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(storage, "free_host_bytes", lambda: 1000)
+    assert storage.choose_place(600, cpu) == "device"
+    assert storage.choose_place(601, cpu) == "disk"
+    assert storage.choose_place(10**6, cpu, "host") == "host"
+    monkeypatch.setattr(storage, "free_bytes", lambda device: 100)
+    assert storage.choose_place(600, cpu) == "host"
+    with pytest.raises(OSError, match=r"must have room for .* set TMPDIR"):
+        storage.allocate((10**9, 1024, 2), torch.float32, cpu, "disk")
+
+
+def test_fetching_ahead_keeps_the_order_and_passes_errors_on(make_config, monkeypatch):
+    frames = load_frames(make_config(), samples_in="host")
+    batches = torch.randperm(len(frames)).split(7)
+    for batch, iq in zip(batches, frames.ahead(batches), strict=True):
+        assert torch.equal(iq, frames.iq(batch))
+    with pytest.raises(IndexError):
+        list(frames.ahead([torch.tensor([len(frames)])]))
+
+
+def test_sixteen_bits_round_below_the_noise(make_config):
+    exact, rounded = (load_frames(make_config(), dtype=d) for d in (torch.float32, torch.float16))
+    index = torch.arange(len(exact))
+    error = (exact.iq(index) - rounded.iq(index)).abs().square().mean()
+    assert 10 * torch.log10(error) < -65
+    assert rounded.iq_pairs.nbytes * 2 == exact.iq_pairs.nbytes
+    redraw_frames(rounded, index, 0)
+    assert torch.equal(torch.view_as_real(rounded.iq(index)).half(), rounded.iq_pairs)
+
+
+def test_half_precision_stays_inside_the_network(make_config, tmp_path):
+    """Pictures and losses are those of full precision; the network's own numbers are not."""
+    seen = {}
+    for kind in ("32-true", "bf16-mixed"):
+        trainer = make_trainer(make_config(**TINY, precision=kind), tmp_path / kind)
+        batch = trainer.split.train[:16]
+        pictures = trainer.evaluator.draw(batch)
+        logits = trainer.network(pictures)
+        losses, _ = trainer.evaluator.judge(logits, batch)
+        seen[kind] = pictures, logits.snr.detach(), losses.detach()
+    for position in (0, 2):
+        assert {values[position].dtype for values in seen.values()} == {torch.float32}
+    assert torch.equal(seen["32-true"][0], seen["bf16-mixed"][0])
+    assert not torch.equal(seen["32-true"][1], seen["bf16-mixed"][1].float())
+
+
+def test_a_batch_in_parts_learns_what_the_whole_learns(make_config, tmp_path):
+    histories = []
+    for parts in (1, 4):
+        config = make_config(**TINY, engine={"accumulate": parts, "fused": parts == 4})
+        trainer = make_trainer(config, tmp_path / str(parts))
+        list(trainer.fit())
+        histories.append(trainer.history_table.to_numpy())
+    np.testing.assert_allclose(*histories, rtol=1e-4, atol=1e-5)
+
+
+def test_engine_settings_that_decide_numbers_stay_and_others_may_change(make_config, tmp_path):
+    first = make_trainer(make_config(**TINY, num_epochs=1), tmp_path)
+    list(first.fit())
+    harmless = {"checkpoint_minutes": 1.0, "samples_in": "host"}
+    same = make_trainer(make_config(**TINY, num_epochs=2, engine=harmless), tmp_path)
+    assert same.resume_if_begun()
+    other = make_trainer(make_config(**TINY, num_epochs=2, engine={"accumulate": 2}), tmp_path)
+    with pytest.raises(ValueError, match=r"engine.accumulate must stay 1 to continue .* got 2"):
+        other.resume_if_begun()
