@@ -80,7 +80,8 @@ def generate_frames(
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)
     iq = modulate(symbols, state, is_offset=is_offset[modulation], num_samples=num_samples)
     iq = iq + noise * 10 ** (-snr_db.to(torch.float32) / 20)[:, None]
-    iq = iq / torch.view_as_real(iq).square().sum(-1).mean(-1, keepdim=True).sqrt()
+    root_energy = torch.linalg.vector_norm(torch.view_as_real(iq), dim=(1, 2))
+    iq = iq * (num_samples**0.5 / root_energy)[:, None]
     return GeneratedFrames(iq, symbols, state)
 
 
@@ -129,9 +130,10 @@ def _sample(
     start = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state.timing_offset
     advance = unit_phasor(2 * torch.pi / period * start[:, None] * bins)
     length = next_fast_len(num_samples + 2 * reach)
-    front = torch.fft.fft(spectrum * advance * chirp[:, bins.abs()], length)
-    lags = torch.arange(-reach, num_samples + reach, device=spectrum.device).abs()
-    kernel = torch.fft.fft(chirp[:, lags].conj(), length)
+    # The chirp is even; at lags -reach to num_samples + reach - 1.
+    both_sides = torch.cat([chirp[:, 1 : reach + 1].flip(1), chirp], 1)
+    front = torch.fft.fft(spectrum * advance * both_sides[:, : 2 * reach + 1], length)
+    kernel = torch.fft.fft(both_sides.conj(), length)
     swept = torch.fft.ifft(front * kernel)[:, 2 * reach : 2 * reach + num_samples]
     turn = 2 * torch.pi * state.cfo[:, None] * ramp[:num_samples] + state.phase_rad[:, None]
     return swept * chirp[:, :num_samples] * unit_phasor(turn)
@@ -139,7 +141,7 @@ def _sample(
 
 def unit_phasor(angle_rad: Tensor) -> Tensor:
     """exp(j angle), complex64, of angles in radians."""
-    return torch.polar(torch.ones_like(angle_rad), angle_rad)
+    return torch.complex(angle_rad.cos(), angle_rad.sin())
 
 
 @cache
