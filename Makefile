@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lint format lab runlog benchmark
+.PHONY: reproduce test lint format lab runlog benchmark benchmark-torchsig
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -49,4 +49,13 @@ runlog: $(INSTALLED)
 	$(BIN)/python -m amc_utils.runlog
 
 benchmark: $(INSTALLED)
-	$(BIN)/python benchmarks/speed.py benchmarks/speed.csv
+	$(BIN)/python benchmarks/run.py
+
+# An environment of its own, since TorchSig asks for another torch.
+.venv-torchsig/.installed:
+	$(PYTHON) -m venv .venv-torchsig
+	.venv-torchsig/bin/python -m pip install --quiet torch==2.13.0 torchsig==2.2.0
+	touch $@
+
+benchmark-torchsig: $(INSTALLED) .venv-torchsig/.installed
+	$(BIN)/python benchmarks/run.py generation --torchsig .venv-torchsig/bin/python

@@ -96,7 +96,11 @@ def read_radioml(
         if frames.held is not None:
             rows = rows[frames.held.cpu().numpy()]
         for start, stop, target in _runs(rows):
-            frames.iq_pairs[target : target + stop - start] = torch.from_numpy(file["X"][start:stop])
+            place = frames.iq_pairs[target : target + stop - start]
+            if place.device.type == "cpu" and dtype == torch.float32:
+                file["X"].read_direct(place.numpy(), np.s_[start:stop])
+            else:
+                place.copy_(torch.from_numpy(file["X"][start:stop]))
     return frames
 
 

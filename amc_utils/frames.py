@@ -17,8 +17,8 @@ from torch import Tensor
 from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames
 from amc_utils.storage import allocate, choose_place
 
-# Frames generated at once: enough to keep the device busy, few enough for a laptop's memory.
-_CHUNK = 4096
+# Frames generated at once: enough to keep a GPU busy, few enough for the cache of a CPU.
+_CHUNK = {"cpu": 256, "cuda": 8192}
 # Batches of samples fetched ahead of their use, where they do not lie on the device.
 _AHEAD = 2
 
@@ -192,7 +192,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
     """
     true_snr_db = torch.tensor(frames.snr_grid_db, device=frames.device)
     true_snr_db = true_snr_db + frames.source.get("snr_offset_db", 0.0)
-    for part in frames.here(index).split(_CHUNK):
+    for part in frames.here(index).split(_CHUNK[frames.device.type]):
         made = generate_frames(
             part + generation * len(frames),
             frames.modulation[part],

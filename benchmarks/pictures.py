@@ -1,0 +1,119 @@
+"""Pictures per second: ours, the usual ways to count points, and the limit that memory sets."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from fast_histogram import histogram2d
+from timing import Task, take_turns
+
+from amc_utils.channel import Channel
+from amc_utils.constellation import WINDOW, constellation_images
+from amc_utils.labels import DIGITAL_MODULATIONS
+from amc_utils.signals import generate_frames
+
+NUM_FRAMES = 512
+BATCH = 32
+
+
+def measure() -> list[pd.DataFrame]:
+    """Log counts at 64 and 224 px on one CPU core, and on a GPU where there is one."""
+    torch.set_num_threads(1)
+    tables = []
+    iq = frames(NUM_FRAMES, "cpu")
+    for size in (64, 224):
+        few = iq[:16].numpy()
+        tasks = {
+            "numpy.histogram2d, a loop": Task(partial(by_numpy, iq.numpy(), size), NUM_FRAMES),
+            "ours, raw": Task(partial(ours, iq, size, ["raw"]), NUM_FRAMES),
+            "ours, counts_8_bit": Task(partial(ours, iq, size, ["counts_8_bit"]), NUM_FRAMES),
+            "ours, stack": Task(partial(ours, iq, size, ["stack"]), NUM_FRAMES),
+            "fast-histogram, a loop": Task(partial(by_fast_histogram, iq.numpy(), size), NUM_FRAMES),
+            "torch, a loop": Task(partial(by_torch_loop, iq, size), NUM_FRAMES),
+            "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few, size), len(few)),
+            "writing zeros": Task(partial(only_write, size, "cpu"), NUM_FRAMES),
+        }
+        options = {"unit": "frames/s", "against": "numpy.histogram2d, a loop"}
+        tables.append(take_turns(f"pictures, {size} px, 1 core", tasks, **options))
+    if torch.cuda.is_available():
+        tables += [measure_on_gpu(size) for size in (64, 224)]
+    return tables
+
+
+def measure_on_gpu(size: int) -> pd.DataFrame:
+    """The same on a GPU, in batches that fill it."""
+    iq = frames(16 * NUM_FRAMES, "cuda")
+    tasks = {
+        "ours, raw": Task(partial(ours, iq, size, ["raw"], 512), len(iq)),
+        "ours, stack": Task(partial(ours, iq, size, ["stack"], 512), len(iq)),
+        "torch, a loop": Task(partial(by_torch_loop, iq[:256], size), 256),
+        "writing zeros": Task(partial(only_write, size, "cuda", 512, len(iq)), len(iq)),
+    }
+    return take_turns(f"pictures, {size} px, GPU", tasks, unit="frames/s", against="torch, a loop")
+
+
+def frames(count: int, device: str) -> torch.Tensor:
+    """Frames of all digital classes at 10 dB, complex64 [count, 1024]."""
+    index = torch.arange(count, device=device)
+    snr_db = torch.full((count,), 10.0, device=device)
+    options = {"modulations": DIGITAL_MODULATIONS, "seed": 1, "channel": Channel()}
+    return generate_frames(index, index % len(DIGITAL_MODULATIONS), snr_db, **options).iq
+
+
+def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int = BATCH) -> None:
+    """Pictures in batches of a training step."""
+    for part in iq.split(batch):
+        constellation_images(part, channels, size)
+
+
+def by_numpy(iq: np.ndarray, size: int) -> None:
+    """The same log counts by numpy, a frame at a time."""
+    window = [[-WINDOW, WINDOW]] * 2
+    for batch in np.split(iq, len(iq) // BATCH):
+        counts = [np.histogram2d(f.imag, f.real, bins=size, range=window)[0] for f in batch]
+        log_counts(counts)
+
+
+def by_fast_histogram(iq: np.ndarray, size: int) -> None:
+    """The same log counts by the fast-histogram package, a frame at a time."""
+    window = [[-WINDOW, WINDOW]] * 2
+    for batch in np.split(iq, len(iq) // BATCH):
+        log_counts([histogram2d(f.imag, f.real, bins=size, range=window) for f in batch])
+
+
+def log_counts(counts: list[np.ndarray]) -> torch.Tensor:
+    """Batch of grey levels as a network takes them, float32 [B, 1, size, size]."""
+    grey = np.log1p(np.stack(counts, dtype=np.float32)) / np.float32(np.log1p(1024))
+    return torch.from_numpy(grey)[:, None]
+
+
+def by_torch_loop(iq: torch.Tensor, size: int) -> None:
+    """The same log counts by bucketize and scatter, a frame at a time."""
+    edges = torch.linspace(-WINDOW, WINDOW, size + 1, device=iq.device)[1:-1]
+    one = torch.ones(iq.shape[1], device=iq.device)
+    for batch in iq.split(BATCH):
+        images = torch.zeros(len(batch), 1, size * size, device=iq.device)
+        for frame, image in zip(batch, images, strict=True):
+            pixel = torch.bucketize(frame.imag.contiguous(), edges) * size
+            pixel += torch.bucketize(frame.real.contiguous(), edges)
+            image[0].scatter_add_(0, pixel, one)
+        images.log1p_().div_(float(np.log1p(1024)))
+
+
+def by_matplotlib(iq: np.ndarray, size: int) -> None:
+    """The same counts as figures are made, which is how pictures often come about."""
+    window = [[-WINDOW, WINDOW]] * 2
+    for frame in iq:
+        fig, ax = plt.subplots()
+        ax.hist2d(frame.real, frame.imag, bins=size, range=window)
+        plt.close(fig)
+
+
+def only_write(size: int, device: str, batch: int = BATCH, count: int = NUM_FRAMES) -> None:
+    """Pictures of nothing: what it costs to write that many bytes to fresh memory."""
+    for _ in range(count // batch):
+        torch.zeros(batch, 1, size, size, device=device)

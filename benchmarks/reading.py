@@ -1,0 +1,106 @@
+"""Reading 17 of 24 classes from an HDF5 file of over 4 GB, against the same bytes in file order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from timing import Task, take_turns
+
+from amc_utils.data import read_radioml
+from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_GRID_DB
+
+FRAMES_PER_CELL = 840
+MEGABYTE = 1 << 20
+
+
+def measure() -> list[pd.DataFrame]:
+    """Rates with the file in the page cache; peak memory of each way in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.h5"
+        write(path)
+        amount = len(wanted_rows()) * 8192 / 1e9
+        tasks = {
+            "h5py, file order": Task(partial(plainly, path), amount),
+            "ours": Task(partial(ours, path), amount),
+        }
+        label = f"reading {amount:.1f} of {path.stat().st_size / 1e9:.1f} GB"
+        speed = take_turns(label, tasks, unit="GB/s", against="h5py, file order", repeats=5)
+        size = amount * 1e9 / MEGABYTE
+        ways = {"plainly": "h5py, file order", "ours": "ours"}
+        # Megabytes take the place of the amount, one second that of the time.
+        rows = [("result", size), *((name, peak_memory(path, way)) for way, name in ways.items())]
+        memory = pd.DataFrame(rows, columns=["task", "amount"])
+        fixed = {"benchmark": "peak memory", "unit": "MB", "against": "result", "repeat": 1}
+        return [speed, memory.assign(seconds=1.0, **fixed)]
+
+
+def write(path: Path) -> None:
+    """RadioML's layout and order with noise for samples, cell after cell."""
+    block = np.random.default_rng(1).normal(size=(FRAMES_PER_CELL, 1024, 2)).astype(np.float32)
+    num_classes, num_levels = len(RADIOML_2018_MODULATIONS), len(SNR_GRID_DB)
+    with h5py.File(path, "w") as file:
+        count = num_classes * num_levels * FRAMES_PER_CELL
+        x = file.create_dataset("X", shape=(count, 1024, 2), dtype="f4")
+        for cell in range(num_classes * num_levels):
+            x[cell * FRAMES_PER_CELL : (cell + 1) * FRAMES_PER_CELL] = block
+        label = np.repeat(np.arange(num_classes), num_levels * FRAMES_PER_CELL)
+        file["Y"] = np.eye(num_classes, dtype=np.int64)[label]
+        level = np.tile(np.repeat(SNR_GRID_DB, FRAMES_PER_CELL), num_classes)
+        file["Z"] = level[:, None].astype(np.int64)
+
+
+def wanted_rows() -> np.ndarray:
+    """Rows of the digital classes, ascending."""
+    rows = len(SNR_GRID_DB) * FRAMES_PER_CELL
+    first = [RADIOML_2018_MODULATIONS.index(name) * rows for name in DIGITAL_MODULATIONS]
+    return np.sort(np.concatenate([np.arange(start, start + rows) for start in first]))
+
+
+def plainly(path: Path) -> None:
+    """The same rows by h5py in stretches as long as they come, up to 4,096."""
+    rows = wanted_rows()
+    result = np.empty((len(rows), 1024, 2), np.float32)
+    with h5py.File(path) as file:
+        for stretch in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            for start in range(0, len(stretch), 4096):
+                part = stretch[start : start + 4096]
+                source = np.s_[rows[part[0]] : rows[part[-1]] + 1]
+                file["X"].read_direct(result, source, np.s_[part[0] : part[-1] + 1])
+
+
+def ours(path: Path) -> None:
+    """The same rows, selected by label, as a training run does it."""
+    read_radioml(
+        path=path,
+        modulations=DIGITAL_MODULATIONS,
+        snr_grid_db=SNR_GRID_DB,
+        num_frames_per_cell=FRAMES_PER_CELL,
+        seed=1,
+    )
+
+
+def high_water() -> float:
+    """Most memory that this process has held so far, in megabytes (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="utf8")
+    return float(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def peak_memory(path: Path, way: str) -> float:
+    """Megabytes that reading adds at most to a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(path), way], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    before = high_water()
+    {"ours": ours, "plainly": plainly}[sys.argv[2]](Path(sys.argv[1]))
+    print(high_water() - before)

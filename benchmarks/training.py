@@ -1,0 +1,155 @@
+"""What the input costs while a network trains, what a resume costs, and how processes add up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+from timing import Task, take_turns
+
+from amc_utils.checkpoints import read_checkpoint
+from amc_utils.config import TrainingParameters
+from amc_utils.experiment import Experiment, best_fabric
+from amc_utils.frames import stratified_split
+from amc_utils.models import count_flops
+from amc_utils.paths import REPOSITORY
+from amc_utils.records import Run
+from amc_utils.train import notebook_defaults
+from amc_utils.training import Trainer
+
+NOTEBOOK = REPOSITORY / "notebooks" / "03_swin_training.ipynb"
+# Forward, backward to the inputs and backward to the weights take about the same number of operations.
+PASSES = 3
+
+
+def parameters(folder: str, **changes: object) -> TrainingParameters:
+    """Swin-Tiny as in the notebook, on all classes."""
+    small = {"modulations": ["digital"], "snr_range_db": [-20, 30, 2], "num_frames_per_cell": 10}
+    return TrainingParameters.checked(
+        notebook_defaults(NOTEBOOK) | small | {"output_root": folder} | changes
+    )
+
+
+def measure() -> list[pd.DataFrame]:
+    """Swin-Tiny on plain picture and stack; at 224 px on a GPU, at 64 px on a CPU."""
+    if torch.cuda.is_available():
+        scale = {"image_size": 224, "batch_size": 256, "precision": "bf16-mixed", "network_options": {}}
+        scale["engine"] = {"compile": True, "fused": True}
+    else:
+        scale = {"image_size": 64, "batch_size": 32, "network_options": {"window_size": 8}}
+    with tempfile.TemporaryDirectory() as folder:
+        tables = [
+            input_overhead(parameters(folder, channels=[channel], **scale))
+            for channel in ("raw", "stack")
+        ]
+        tables.append(resume_cost(folder))
+        return [*tables, processes(folder)]
+
+
+def make_trainer(config: TrainingParameters, name: str) -> Trainer:
+    """Trainer on synthetic frames, with its checkpoints in the parameters' folder."""
+    experiment = Experiment.start(config, "benchmark")
+    fabric = best_fabric(config)
+    frames = experiment.frames(fabric)
+    split = stratified_split(frames, seed=config.seed)
+    folder = Path(config.output_root) / name
+    return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)
+
+
+def input_overhead(config: TrainingParameters) -> pd.DataFrame:
+    """Training steps on frames, against the same steps on one batch of pictures."""
+    trainer = make_trainer(config, "overhead")
+    learner, evaluator = trainer.learner, trainer.evaluator
+    num_steps = 20 if torch.cuda.is_available() else 2
+    batches = trainer.plan.batches(0)[:num_steps]
+    trainer.network.train()
+    draw = evaluator.pictures
+    constant = evaluator.draw(batches[0])
+    one = trainer.frames.iq(batches[0])
+
+    def full() -> None:
+        evaluator.pictures = draw
+        for number, (batch, iq) in enumerate(zip(batches, trainer.frames.ahead(batches), strict=True)):
+            learner.step(batch.to(trainer.fabric.device), iq, number)
+
+    def network_alone() -> None:
+        evaluator.pictures = lambda iq: constant
+        for number, batch in enumerate(batches):
+            learner.step(batch.to(trainer.fabric.device), one, number)
+
+    amount = num_steps * config.batch_size
+    tasks = {
+        "network on one batch": Task(network_alone, amount),
+        "network on frames": Task(full, amount),
+    }
+    flops = PASSES * count_flops(trainer.network) / 1e9
+    label = f"{'+'.join(config.channels)}, {config.image_size} px, {flops:.2f} GFLOP a training image"
+    return take_turns(
+        f"training, {config.network}, {label}",
+        tasks,
+        unit="images/s",
+        against="network on one batch",
+        repeats=5,
+    )
+
+
+def resume_cost(folder: str) -> pd.DataFrame:
+    """Going on from a checkpoint, against reading its file."""
+    config = parameters(folder, num_epochs=1, image_size=32, num_frames_per_cell=2)
+    trainer = make_trainer(config, "resume")
+    trainer.save(trainer.checkpoints.last)
+    last = trainer.checkpoints.last
+    tasks = {
+        "torch.load": Task(partial(torch.load, last, weights_only=True, map_location="cpu"), 1),
+        "read and check": Task(partial(read_checkpoint, last), 1),
+        "resume": Task(trainer.resume_if_begun, 1),
+    }
+    # What a run returns is no duration.
+    tasks = {name: Task(lambda run=task.run: (run(), None)[1], 1) for name, task in tasks.items()}
+    size = last.stat().st_size / 1e6
+    return take_turns(
+        f"resume, {config.network}, {size:.0f} MB", tasks, unit="1/s", against="torch.load"
+    )
+
+
+def processes(folder: str) -> pd.DataFrame:
+    """Epochs of a small network in one process and in two, a thread or a GPU each."""
+    count = 2
+    tasks = {}
+    for number in (1, count):
+        config = parameters(
+            folder,
+            network="resnet18",
+            network_options={},
+            image_size=64,
+            num_epochs=1,
+            num_frames_per_cell=3,
+            batch_size=64,
+        )
+        tasks[f"{number} processes"] = Task(partial(epoch_seconds, config, number), 1000)
+    return take_turns(
+        "processes, resnet18, 64 px", tasks, unit="images/s", against="1 processes", repeats=3
+    )
+
+
+def epoch_seconds(config: TrainingParameters, num_processes: int) -> float:
+    """Seconds of an epoch, scaled to 1,000 training frames, in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        values = config.model_dump() | {"output_root": folder, "run_name": "timed"}
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        words = [*launch, "-m", "amc_utils.train", str(NOTEBOOK), "-y", yaml.safe_dump(values)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # What it prints matters only if it fails.
+        command = [sys.executable, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[:5])} ... failed:\n{done.stderr}")
+        facts = Run(Path(folder) / "results" / "timed").facts
+        return sum(facts["epoch_seconds"]) * 1000 / facts["data"]["counts"]["train"]
