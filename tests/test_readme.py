@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+import pandas as pd
 import papermill
 import pytest
 import yaml
@@ -38,6 +39,32 @@ def test_numbers_are_those_of_the_runs_named():
         for group, text in zip(("all", "snr_db >= 0"), accuracies, strict=True):
             value, low, high = joint.loc[group, ["value", "low", "high"]]
             assert text == f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def test_ratios_of_speed_are_those_measured():
+    raw = pd.read_csv(REPOSITORY / "benchmarks" / "cpu.csv")
+    raw["rate"] = raw["amount"] / raw["seconds"]
+    rates = raw.groupby(["benchmark", "task"])["rate"].median()
+    table = README.split("## Speed")[1].split("## Data")[0]
+    ratios = [float(cell) for cell in re.findall(r"\| ([\d.]+) \| [^|]+ \|$", table, re.M)]
+    px64, px224 = (f"pictures, {size} px, 1 core" for size in (64, 224))
+    train = [name for name in raw["benchmark"].unique() if name.startswith("training")]
+    reading = next(name for name in raw["benchmark"].unique() if name.startswith("reading"))
+    loop, alone = "numpy.histogram2d, a loop", "network on one batch"
+    pairs = [
+        (px224, "ours, raw", loop),
+        (px224, "ours, raw", "fast-histogram, a loop"),
+        (px224, "ours, raw", "writing zeros"),
+        (px64, "ours, raw", loop),
+        ("generation", "ours, 1 core", "TorchSig, channel, 1 core"),
+        ("generation", "ours, 1 core", "TorchSig, bare, 1 core"),
+        *((name, "network on frames", alone) for name in train),
+        (reading, "ours", "h5py, file order"),
+        ("processes, resnet18, 64 px", "2 processes", "1 processes"),
+    ]
+    # Medians of ratios and ratios of medians differ by a little.
+    measured = [rates[place, task] / rates[place, other] for place, task, other in pairs]
+    assert ratios == pytest.approx(measured, rel=0.06)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
