@@ -85,22 +85,16 @@ def read_radioml(
                 f"{path} has no frame of {modulations[name]} at {snr_grid_db[level]} dB "
                 f"({len(missing)} empty cells in all); choose modulations and snr_range_db it holds"
             )
-        source = {
-            "label": f"frames of {path.name}",
-            "file_bytes": path.stat().st_size,
-            "label_sha256": hashlib.sha256(cell.tobytes()).hexdigest(),
-        }
+        digest = hashlib.sha256(cell.tobytes()).hexdigest()
+        source = {"label": f"frames of {path.name}", "file_bytes": path.stat().st_size}
+        source["label_sha256"] = digest
         labels = torch.from_numpy(cell[rows]).to(device)
         frames = labels_only(labels, modulations, snr_grid_db, source)
         frames = frames.with_room(dtype, samples_in, hold)
         if frames.held is not None:
             rows = rows[frames.held.cpu().numpy()]
         for start, stop, target in _runs(rows):
-            place = frames.iq_pairs[target : target + stop - start]
-            if place.device.type == "cpu" and dtype == torch.float32:
-                file["X"].read_direct(place.numpy(), np.s_[start:stop])
-            else:
-                place.copy_(torch.from_numpy(file["X"][start:stop]))
+            _read_rows(file["X"], start, stop, frames.iq_pairs[target : target + stop - start])
     return frames
 
 
@@ -116,6 +110,14 @@ def write_radioml(path: Path, frames: Frames) -> None:
         one_hot = torch.nn.functional.one_hot(label, len(RADIOML_2018_MODULATIONS))
         file.create_dataset("Y", data=one_hot.numpy())
         file.create_dataset("Z", data=grid[frames.snr_index.cpu()][:, None].numpy())
+
+
+def _read_rows(samples: h5py.Dataset, start: int, stop: int, place: Tensor) -> None:
+    """Rows of X to their place, without a copy in between where the place can take them as they are."""
+    if place.device.type == "cpu" and place.dtype == torch.float32:
+        samples.read_direct(place.numpy(), np.s_[start:stop])
+    else:
+        place.copy_(torch.from_numpy(samples[start:stop]))
 
 
 def _check_layout(file: h5py.File, path: Path) -> None:
