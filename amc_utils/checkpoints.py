@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -21,14 +20,16 @@ from amc_utils.paths import remove_leftovers, replacing
 
 # Locks last as long as the process: a notebook may build its trainer again, another process may not.
 _LOCKS: dict[Path, FileLock] = {}
-_PARTS = {"history", "config", "frames", "network", "weighting", "optimizer", "scheduler", "epoch"}
+_PARTS = {"history", "config", "frames", "network", "weighting"}
+_PARTS_TO_GO_ON = {"optimizer", "scheduler", "skipped", "epoch", "epoch_seconds", "kept", "origin"}
 
 
 class Checkpoints:
     """The checkpoint folder of one run.
 
     Attributes:
-        best: checkpoint of the epoch with the highest joint accuracy on the validation frames.
+        best: network and task weights of the epoch with the highest joint accuracy on the validation
+            frames, for use elsewhere; a run goes on without it.
         last: the newest checkpoint.
         previous: the one before it, for the day when the last is damaged.
     """
@@ -102,20 +103,6 @@ class Checkpoints:
             raise ValueError(f"{damage[0]}; remove {self.folder} to start the run afresh")
         return None
 
-    def copy_best_beside(self, path: Path) -> None:
-        """Take over the best checkpoint of the run that `path` belongs to.
-
-        Raises:
-            FileNotFoundError: best.ckpt, which the run may still need, is not beside it.
-        """
-        best = path.with_name(self.best.name)
-        if best.resolve() == self.best.resolve():
-            return
-        if not best.is_file():
-            raise FileNotFoundError(f"best.ckpt must lie beside the checkpoint {path}, it does not")
-        with replacing(self.best) as temporary:
-            shutil.copyfile(best, temporary)
-
 
 def read_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """Content of a checkpoint; nothing in it is executed.
@@ -152,12 +139,16 @@ def check_same_run(
         path: the checkpoint.
         content: what it holds.
         config: parameters of the run that shall continue.
-        fingerprint: of its frames, see amc_utils.frames.split_fingerprint.
+        fingerprint: of its frames and pictures.
         own: the checkpoint is the run's own, which may have no epoch left to train.
 
     Raises:
         ValueError: other parameters, other frames, or no epoch left.
     """
+    if _PARTS_TO_GO_ON - content.keys():
+        raise ValueError(
+            f"{path} must be a last.ckpt or previous.ckpt to go on from, it has no optimiser"
+        )
     done = len(content["history"])
     if done > config.num_epochs or (done == config.num_epochs and not own):
         raise ValueError(
@@ -173,7 +164,17 @@ def check_same_run(
                 f"{name} must stay {theirs[name]!r} to continue from {path}, got {mine[name]!r}; "
                 f"for a new run leave resume_from empty and choose another run_name"
             )
+    if own and config.resume_from not in ("", content["origin"]) and not _inside(path, config):
+        raise ValueError(
+            f"resume_from must stay {content['origin']!r}, where the run {path.parent.name!r} began, "
+            f"got {config.resume_from!r}; choose another run_name"
+        )
     if content["frames"] != fingerprint:
         raise ValueError(
-            f"{path} was trained on other frames; a run goes on with the same data and seed only"
+            f"{path} was trained on other frames or pictures; a run goes on with the same data and seed"
         )
+
+
+def _inside(path: Path, config: TrainingParameters) -> bool:
+    """Whether resume_from lies in the folder of `path`, the run's own."""
+    return Path(config.resume_from).resolve().parent == path.resolve().parent

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Settings that move work in time or place and leave every number as it is.
-_HARMLESS = {"checkpoint_minutes", "samples_in"}
+# Settings that move work in time or place, or help a run that cannot go on without them.
+_HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps"}
 # Parameters that say where a run reads and writes and what it is called.
 _ABOUT = {"run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
 

@@ -67,7 +67,7 @@ class Evaluator:
         """Losses and accuracies over frames in evaluation mode, keys beginning with `prefix`."""
         self.network.eval()
         sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
-        batches = self.frames.here(index).split(_EVALUATION_BATCH)
+        batches = _batches(self.frames.here(index))
         for batch, iq in zip(batches, self.frames.ahead(batches), strict=True):
             sums += tally(*self.judge(self.network(self.pictures(iq)), batch))
         return means(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
@@ -79,7 +79,7 @@ class Evaluator:
         mine = torch.isin(index, self.frames.here(index)).nonzero()[:, 0]
         # Each frame is decided by one process and zero in the others: their sum is the table.
         decided = torch.zeros(4, len(index), dtype=torch.float64, device=self.frames.device)
-        places = mine.split(_EVALUATION_BATCH)
+        places = _batches(mine)
         for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
             logits = self.network(self.pictures(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
@@ -88,6 +88,11 @@ class Evaluator:
             decided[:, place] = torch.stack([column.double() for column in found])
         modulation, level, *sure = self.fabric.all_reduce(decided, reduce_op="sum")
         return prediction_table(self.frames, index, [modulation.long(), level.long(), *sure])
+
+
+def _batches(index: Tensor) -> list[Tensor]:
+    """The index in parts; no part where there is nothing, though torch would give an empty one."""
+    return [part for part in index.split(_EVALUATION_BATCH) if len(part)]
 
 
 def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -> pd.DataFrame:

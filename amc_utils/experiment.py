@@ -165,7 +165,7 @@ class Experiment:
             "config": config.model_dump(exclude={"output_root"})
             | {
                 "data_path": Path(config.data_path).name,
-                "resume_from": "/".join(Path(config.resume_from).parts[-2:]),
+                "resume_from": "/".join(Path(trainer.origin).parts[-2:]),
             },
             # What a group of channels holds may change, so its members stand here by name.
             "pictures": list(expand_channels(config.channels)),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,10 @@ import torch
 from torch import Tensor
 
 from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames
-from amc_utils.storage import allocate, choose_place
+from amc_utils.storage import allocate, choose_place, fetch_ahead
 
 # Frames generated at once: enough to keep a GPU busy, few enough for the cache of a CPU.
 _CHUNK = {"cpu": 256, "cuda": 8192}
-# Batches of samples fetched ahead of their use, where they do not lie on the device.
-_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Frames:
         source: where the frames come from, ready for a run record.
         held: int64 [H], ascending, the frames whose samples are here; None for all.
         place: where the samples lie: "device", "host" or "disk".
+        generation: int64 [], the last drawing of synthetic training samples; changed in place.
     """
 
     iq_pairs: Tensor
@@ -49,6 +46,7 @@ class Frames:
     source: dict[str, Any]
     held: Tensor | None = None
     place: str = "device"
+    generation: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.modulation)
@@ -96,17 +94,7 @@ class Frames:
 
     def ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Samples of each batch in turn; another thread fetches them where they lie off the device."""
-        if self.place == "device":
-            yield from map(self.iq, batches)
-            return
-        with ThreadPoolExecutor(1) as thread:
-            pending = deque()
-            for batch in batches:
-                pending.append(thread.submit(self.iq, batch))
-                if len(pending) > _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        return map(self.iq, batches) if self.place == "device" else fetch_ahead(self.iq, batches)
 
     def here(self, index: Tensor) -> Tensor:
         """Those of some frames whose samples are held."""
@@ -202,6 +190,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
             channel=Channel(**frames.source["generator"]),
         )
         frames.write(part, torch.view_as_real(made.iq))
+    frames.generation.fill_(generation)
 
 
 @dataclass(frozen=True)

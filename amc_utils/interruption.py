@@ -15,6 +15,15 @@ class Stopped(KeyboardInterrupt):
     """A run that was asked to stop, and can go on from its last checkpoint."""
 
 
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """Signal handler for work that has nothing to save.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped("stopped; the same command goes on from the last checkpoint, if there is one")
+
+
 class StopRequests:
     """While active, a first SIGINT or SIGTERM is noted instead of obeyed; a second one is obeyed.
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from amc_utils.config import TrainingParameters
 from amc_utils.evaluation import Evaluator, tally
 from amc_utils.frames import Frames
 from amc_utils.losses import TaskWeighting
-from amc_utils.models import TwoHeadNetwork
+from amc_utils.models import TwoHeadNetwork, normalise_whole_batches
 from amc_utils.optimisation import make_optimizer, make_scheduler
 
 
@@ -27,7 +28,7 @@ class Learner:
         optimizer: AdamW over both.
         scheduler: its learning rate.
         evaluator: measures the network on any frames.
-        skipped: number of steps that were left out because their loss was not finite.
+        skipped: number of steps that were left out because loss or gradients were not finite.
     """
 
     def __init__(
@@ -45,8 +46,7 @@ class Learner:
         # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
         network = network.to(memory_format=torch.channels_last)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            # A batch is normalised as a whole; torch has this for GPUs only.
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = normalise_whole_batches(network)
         if config.engine.compile:
             network = torch.compile(network)
         self.network, self.optimizer = fabric.setup(network, optimizer)
@@ -79,7 +79,7 @@ class Learner:
         for place, (part, samples) in enumerate(zip(batch.chunk(parts), iq.chunk(parts), strict=True)):
             with self.fabric.no_backward_sync(self.network, enabled=place < parts - 1):
                 sums += self._backward(part, samples, parts)
-        bad = ~torch.isfinite(sums[:2].sum() + self.weighting.log_variance.detach().sum())
+        bad = ~torch.isfinite(self._gradient_norm() + sums[:2].sum())
         if skip and self._anywhere(bad):
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
@@ -107,15 +107,44 @@ class Learner:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         return parts if scaler is None else parts | {"scaler": scaler}
 
-    def first_bad_step(self) -> int:
-        """Number of the first step that learnt from a loss that was not finite; -1 if none did."""
-        return int(self.fabric.all_reduce(self._first_bad.double(), reduce_op="max"))
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Copy of the network's and the task weighting's state, in host memory."""
+        parts = {"network": self.network, "weighting": self.weighting}
+        return {
+            name: {key: value.to("cpu", copy=True) for key, value in part.state_dict().items()}
+            for name, part in parts.items()
+        }
+
+    def stop_if_bad(self, steps_per_epoch: int, last: Path) -> None:
+        """Refuse to go on after a step that learnt from numbers that are not finite.
+
+        Raises:
+            FloatingPointError: names the step, and `last` as the last good checkpoint if it is there.
+        """
+        bad = int(self.fabric.all_reduce(self._first_bad.double(), reduce_op="max"))
+        if bad < 0:
+            return
+        epoch, step = divmod(bad, steps_per_epoch)
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"loss and gradients must be finite, they are not in step {step + 1} of epoch {epoch + 1}; "
+            f"{good}. Start again with engine: {{skip_bad_steps: true}} to leave such steps out, or "
+            f"begin a new run with a lower learning_rate or with gradient_clip"
+        )
 
     def _backward(self, batch: Tensor, iq: Tensor, parts: int) -> Tensor:
         logits = self.network(self.evaluator.pictures(iq))
         losses, hits = self.evaluator.judge(logits, batch)
         self.fabric.backward(self.weighting(losses) / parts)
         return tally(losses.detach(), hits)
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients; 0 where losses are scaled, since the scaler itself skips bad ones."""
+        if "scaler" in self._parts():
+            return torch.zeros((), device=self.fabric.device)
+        both = (self.network, self.weighting)
+        gradients = [p.grad for part in both for p in part.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def _anywhere(self, flag: Tensor) -> bool:
         """Whether the flag is up in any process."""

@@ -186,3 +186,11 @@ def _feature_width(name: str, trunk: nn.Module, input_shape: tuple[int, ...]) ->
         raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {error}") from None
     trunk.train()
     return width
+
+
+def normalise_whole_batches(network: nn.Module) -> nn.Module:
+    """The same network, its batch normalisation over the batches of all processes; for GPUs only.
+
+    torch's own conversion would drop the activations that timm keeps inside its normalisation.
+    """
+    return timm.layers.convert_sync_batchnorm(network)

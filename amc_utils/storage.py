@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +16,39 @@ from torch import Tensor
 
 # Share of the free memory that samples may take; the rest is for networks and activations.
 _SHARE = 0.6
-_CGROUP = Path("/sys/fs/cgroup")
+# Batches fetched before they are asked for.
+_AHEAD = 2
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_host_bytes() -> int:
     """Free memory of the host, or of the control group (container, batch job) of this process."""
     free = psutil.virtual_memory().available
+    for limit, used in _limits():
+        try:
+            free = min(free, int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):  # no such group seen from here, or the limit "max"
+            continue
+    # Processes of one host measure at the same time and share what there is.
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _limits() -> list[tuple[Path, Path]]:
+    """Files that may hold limit and use of this process's control group, of either version."""
     try:
-        limit = int((_CGROUP / "memory.max").read_text(encoding="utf8"))
-        used = int((_CGROUP / "memory.current").read_text(encoding="utf8"))
-    except (OSError, ValueError):  # no control groups, or the limit "max"
-        return free
-    return min(free, limit - used)
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return []
+    found = [(_CGROUPS / "memory.max", _CGROUPS / "memory.current")]
+    for line in lines:
+        _, kind, name = line.split(":", 2)
+        if not kind:
+            folder = _CGROUPS / name.lstrip("/")
+            found.append((folder / "memory.max", folder / "memory.current"))
+        elif "memory" in kind.split(","):
+            folder = _CGROUPS / "memory" / name.lstrip("/")
+            found.append((folder / "memory.limit_in_bytes", folder / "memory.usage_in_bytes"))
+    return found
 
 
 def free_bytes(device: torch.device) -> int:
@@ -53,7 +77,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pla
         return torch.empty(*shape, dtype=dtype, pin_memory=device.type == "cuda")
     count = int(np.prod(shape))
     num_bytes = count * dtype.itemsize
-    free = psutil.disk_usage(tempfile.gettempdir()).free
+    free = psutil.disk_usage(tempfile.gettempdir()).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if num_bytes > free:
         raise OSError(
             f"{tempfile.gettempdir()} must have room for {num_bytes / 1e9:.1f} GB of samples, it "
@@ -63,3 +87,15 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pla
     with tempfile.NamedTemporaryFile() as file:
         flat = torch.from_file(file.name, shared=True, size=count, dtype=dtype)
     return flat.view(*shape)
+
+
+def fetch_ahead(fetch: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What `fetch` gives for each batch in turn, by another thread a little ahead of its use."""
+    with ThreadPoolExecutor(1) as thread:
+        pending = deque()
+        for batch in batches:
+            pending.append(thread.submit(fetch, batch))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

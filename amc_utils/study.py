@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +33,7 @@ from amc_utils.decisions import Assessment
 from amc_utils.engine import deciding
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
-from amc_utils.interruption import EXIT_RESUMABLE, Stopped
+from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.paths import Workspace, replacing
 from amc_utils.records import Run, is_run
 from amc_utils.runlog import update_runlog
@@ -212,6 +213,8 @@ def main() -> None:
         "--shard", type=_shard, default=(0, 1), help="k/n: every n-th run from the k-th"
     )
     options = parser.parse_args()
+    # Of several runs at a time each has a process, which joblib ends with this one.
+    signal.signal(signal.SIGTERM, stop_at_once)
     try:
         failed = run_study(options.file, options.output_root, options.jobs, options.shard)
     except Stopped as stopped:

@@ -4,7 +4,8 @@
     torchrun --nproc-per-node=8 -m amc_utils.train notebooks/03_swin_training.ipynb -p run_name eight
 
 Trains and writes the run folder as the notebook does, without its figures. On SIGTERM or Ctrl-C it
-saves and exits with status 75; the same command, with the same run_name, goes on from there.
+saves and exits with status 75 (torchrun turns that into 1); the same command, with the same run_name,
+goes on from there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import yaml
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
-from amc_utils.interruption import EXIT_RESUMABLE, Stopped
+from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.records import Run
 from amc_utils.runlog import update_runlog
 
@@ -60,11 +63,18 @@ def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParam
     values = notebook_defaults(given.notebook)
     for text in [*(file.read_text(encoding="utf8") for file in given.files), *given.texts]:
         values |= yaml.safe_load(text)
-    for name, text in given.pairs:
-        # papermill's rule: what is no number and no truth value is text.
-        value = yaml.safe_load(text)
-        values[name] = value if isinstance(value, bool | int | float) else text
+    values |= {name: _value(text) for name, text in given.pairs}
     return TrainingParameters.checked(values), given.notebook.stem
+
+
+def _value(text: str) -> bool | int | float | str:
+    """Value of an option -p by papermill's rule: a truth value or number if written as one."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def train(config: TrainingParameters, notebook: str) -> Run | None:
@@ -95,6 +105,7 @@ def train(config: TrainingParameters, notebook: str) -> Run | None:
 
 def main() -> None:
     """Run from the command line."""
+    signal.signal(signal.SIGTERM, stop_at_once)
     try:
         run = train(*from_command_line())
     except Stopped as stopped:

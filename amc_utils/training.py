@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 
 from amc_utils.checkpoints import Checkpoints, check_same_run, read_checkpoint
 from amc_utils.config import TrainingParameters
+from amc_utils.constellation import expand_channels
 from amc_utils.evaluation import means
 from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
 from amc_utils.interruption import Stopped, StopRequests
@@ -59,6 +60,9 @@ class Trainer:
         self.evaluator = self.learner.evaluator
         self.history: list[dict[str, float]] = []
         self.epoch_seconds: list[float] = []
+        # A run that goes on from another one's checkpoint says so; its own checkpoints remember.
+        self.origin = config.resume_from
+        self._kept: dict[str, dict[str, torch.Tensor]] = {}
         self._begin_epoch()
 
     @property
@@ -89,8 +93,10 @@ class Trainer:
                 self.epoch_seconds.append(self._seconds())
                 self._begin_epoch()
                 if self.best_row is row:
-                    self.save(self.checkpoints.best)
+                    self._kept = self.learner.weights()
                 self.save(self.checkpoints.last)
+                if self.best_row is row:
+                    self._save_best()
                 self._look_around(requests)
             yield row
 
@@ -121,7 +127,7 @@ class Trainer:
     def _train_epoch(self, requests: StopRequests) -> None:
         epoch = len(self.history)
         self._started = self._saved = time.perf_counter()
-        if self.config.fresh_frames and epoch:
+        if self.config.fresh_frames and int(self.frames.generation) != epoch:
             redraw_frames(self.frames, self.split.train, epoch)
         batches = self.plan.batches(epoch)[self._step :, self._places]
         self.network.train()
@@ -144,7 +150,7 @@ class Trainer:
         alone = self.fabric.device.type == "cpu" and self.fabric.world_size == 1
         if not alone and self._step % _STEPS_BETWEEN_LOOKS and self._step < self.plan.steps:
             return
-        self._stop_if_bad()
+        self.learner.stop_if_bad(self.plan.steps, self.checkpoints.last)
         due = time.perf_counter() - self._saved > 60 * self.config.engine.checkpoint_minutes
         flags = torch.tensor([requests.received is not None, due], dtype=torch.float64)
         # Clocks differ and a signal reaches one process first: all do what any of them has to.
@@ -158,18 +164,6 @@ class Trainer:
                 f"stopped after step {self._step} of epoch {len(self.history) + 1}; the run goes on "
                 f"from there when it is started again with run_name {self.checkpoints.folder.name!r}"
             )
-
-    def _stop_if_bad(self) -> None:
-        bad = self.learner.first_bad_step()
-        if bad < 0:
-            return
-        epoch, step = divmod(bad, self.plan.steps)
-        last = self.checkpoints.last
-        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        raise FloatingPointError(
-            f"loss must be finite, it is not in step {step + 1} of epoch {epoch + 1}; {good}. Lower "
-            f"learning_rate or set gradient_clip for a new run, or set engine: {{skip_bad_steps: true}}"
-        )
 
     def _assess(self) -> dict[str, float]:
         """Validation against as many training frames, both in evaluation mode."""
@@ -189,7 +183,7 @@ class Trainer:
         Random states need no place in it: the order of an epoch follows from seed and epoch, the
         dropout of a step from seed, epoch and step.
         """
-        self._stop_if_bad()
+        self.learner.stop_if_bad(self.plan.steps, self.checkpoints.last)
         facts = {
             "epoch": {
                 "step": self._step,
@@ -197,19 +191,29 @@ class Trainer:
                 "learning_rate": self._learning_rate,
                 "sums": self.fabric.all_reduce(self._sums.clone(), reduce_op="sum").cpu(),
             },
-            "history": self.history,
             "epoch_seconds": self.epoch_seconds,
-            "config": self.config.model_dump(),
-            "frames": split_fingerprint(self.frames, self.split),
+            "kept": self._kept,
+            "origin": self.origin,
         }
-        self.checkpoints.write(path, self.learner.state() | facts, self.fabric)
+        self.checkpoints.write(path, self.learner.state() | facts | self._identity(), self.fabric)
+
+    def _save_best(self) -> None:
+        identity = self._identity()
+        identity["history"] = self.history[: self.best_row["epoch"]]
+        self.checkpoints.write(self.checkpoints.best, self._kept | identity, self.fabric)
+
+    def _identity(self) -> dict[str, Any]:
+        frames = split_fingerprint(self.frames, self.split)
+        pictures = "+".join(expand_channels(self.config.channels))
+        config = self.config.model_dump()
+        return {"history": self.history, "config": config, "frames": f"{frames} {pictures}"}
 
     def resume(self, path: Path | str) -> None:
         """Continue from a checkpoint as if the run had never stopped.
 
         Raises:
             ValueError: the checkpoint is damaged, or belongs to a run with other parameters or frames.
-            FileNotFoundError: it, or best.ckpt, which the run may still need, is not there.
+            FileNotFoundError: there is no such file.
         """
         self._restore(Path(path), read_checkpoint(path))
 
@@ -225,12 +229,11 @@ class Trainer:
         return bool(found)
 
     def _restore(self, path: Path, content: dict[str, Any]) -> None:
-        fingerprint = split_fingerprint(self.frames, self.split)
+        fingerprint = self._identity()["frames"]
         own = path.parent.resolve() == self.checkpoints.folder.resolve()
         check_same_run(path, content, self.config, fingerprint, own=own)
-        if content["history"] and self.fabric.is_global_zero:
-            self.checkpoints.copy_best_beside(path)
         self.learner.restore(content)
+        self._kept, self.origin = content["kept"], content["origin"] if own else self.origin
         self.history, self.epoch_seconds = content["history"], content["epoch_seconds"]
         self._begin_epoch()
         epoch = content["epoch"]
@@ -238,13 +241,10 @@ class Trainer:
         self._learning_rate = epoch["learning_rate"]
         if self.fabric.is_global_zero:
             self._sums += epoch["sums"].to(self._sums.device)
+        if self.history:
+            self._save_best()
 
     def load_best(self) -> None:
         """Restore network and task weights of the epoch with the best validation joint accuracy."""
-        self.fabric.barrier()
-        content = read_checkpoint(self.checkpoints.best, self.fabric.device)
-        if len(content["history"]) != self.best_row["epoch"]:
-            best = self.best_row["epoch"]
-            raise ValueError(f"{self.checkpoints.best} must hold epoch {best}, the best, and does not")
-        self.network.load_state_dict(content["network"])
-        self.weighting.load_state_dict(content["weighting"])
+        self.network.load_state_dict(self._kept["network"])
+        self.weighting.load_state_dict(self._kept["weighting"])

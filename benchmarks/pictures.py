@@ -114,6 +114,6 @@ def by_matplotlib(iq: np.ndarray, size: int) -> None:
 
 
 def only_write(size: int, device: str, batch: int = BATCH, count: int = NUM_FRAMES) -> None:
-    """Pictures of nothing: what it costs to write that many bytes to fresh memory."""
+    """Pictures of nothing: what it costs to write that many bytes, to memory used again as ours is."""
     for _ in range(count // batch):
         torch.zeros(batch, 1, size, size, device=device)

@@ -104,6 +104,9 @@ def resume_cost(folder: str) -> pd.DataFrame:
     """Going on from a checkpoint, against reading its file."""
     config = parameters(folder, num_epochs=1, image_size=32, num_frames_per_cell=2)
     trainer = make_trainer(config, "resume")
+    # One step, so that the optimiser has the moments that it has in any real run.
+    batch = trainer.plan.batches(0)[0]
+    trainer.learner.step(batch.to(trainer.fabric.device), trainer.frames.iq(batch), 0)
     trainer.save(trainer.checkpoints.last)
     last = trainer.checkpoints.last
     tasks = {

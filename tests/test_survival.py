@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,10 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_is_used(make_config, t
         next(epochs), next(epochs)
         content = bytearray(first.checkpoints.last.read_bytes())
         if damage == "flipped":
-            content[len(content) // 2] ^= 1
+            # In the middle of the largest part; between the parts is padding, where it does no harm.
+            with zipfile.ZipFile(first.checkpoints.last) as archive:
+                part = max(archive.infolist(), key=lambda info: info.file_size)
+            content[part.header_offset + part.file_size // 2 + 200] ^= 1
         else:
             del content[len(content) // 2 :]
         first.checkpoints.last.write_bytes(content)
@@ -254,6 +258,35 @@ def test_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypatch
     content = read_checkpoint(trainer.checkpoints.last)
     assert len(content["history"]) == 1
     assert all(torch.isfinite(value).all() for value in content["network"].values())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_gradient_that_is_not_finite_counts_as_well(make_config, tmp_path, monkeypatch, skip):
+    """Its loss may be finite; the way out that the message names is open to the same run."""
+    trainer = make_trainer(make_config(**TINY, num_epochs=2), tmp_path)
+    epochs = trainer.fit()
+    next(epochs)
+    if skip:
+        config = make_config(**TINY, num_epochs=2, engine={"skip_bad_steps": True})
+        trainer = make_trainer(config, tmp_path)
+        assert trainer.resume_if_begun()
+        epochs = trainer.fit()
+    backward, count = trainer.fabric.backward, iter(range(1000))
+
+    def spoilt(loss):
+        backward(loss)
+        if next(count) == 2:
+            trainer.network.snr_head.weight.grad[0, 0] = float("inf")
+
+    monkeypatch.setattr(trainer.fabric, "backward", spoilt)
+    if skip:
+        next(epochs)
+        assert trainer.learner.skipped == 1
+    else:
+        with pytest.raises(FloatingPointError, match=r"step 3 of epoch 2.*last.ckpt.*skip_bad_steps"):
+            next(epochs)
+    weights = read_checkpoint(trainer.checkpoints.last)["network"].values()
+    assert all(torch.isfinite(value).all() for value in weights)
 
 
 def test_steps_without_a_finite_loss_can_be_skipped_and_are_counted(make_config, tmp_path, monkeypatch):

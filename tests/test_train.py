@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import papermill
@@ -15,7 +17,10 @@ from trainers import make_trainer
 
 from amc_utils import storage
 from amc_utils.data import load_frames, write_radioml
+from amc_utils.evaluation import _batches
+from amc_utils.experiment import Experiment
 from amc_utils.frames import redraw_frames, stratified_split
+from amc_utils.models import normalise_whole_batches
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
 from amc_utils.sharding import BatchPlan, share
@@ -37,22 +42,12 @@ def test_command_line_takes_what_papermill_takes():
     assert config.model_dump().keys() == known.keys()
     assert config.batch_size == int(known["batch_size"]["default"])
     profile = REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml"
-    arguments = [
-        "-f",
-        str(profile),
-        "-y",
-        "channels: [stack]",
-        "-p",
-        "run_name",
-        "x7",
-        "-p",
-        "seed",
-        "3",
-    ]
-    config, _ = from_command_line([str(NOTEBOOK), *arguments])
-    assert (config.profile, config.channels, config.run_name, config.seed) == (
-        "smoke", ["stack"], "x7", 3
-    )  # fmt: skip
+    words = shlex.split("-p run_name on -p seed 3 -p learning_rate 1e-4 -p shuffle False")
+    config, _ = from_command_line(
+        [str(NOTEBOOK), "-f", str(profile), "-y", "channels: [stack]", *words]
+    )
+    assert (config.profile, config.channels, config.run_name) == ("smoke", ["stack"], "on")
+    assert (config.seed, config.learning_rate, config.shuffle) == (3, 1e-4, False)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +146,41 @@ def test_samples_go_where_there_is_room(monkeypatch):
     assert storage.choose_place(601, cpu) == "disk"
     assert storage.choose_place(10**6, cpu, "host") == "host"
     monkeypatch.setattr(storage, "free_bytes", lambda device: 100)
+    assert storage.choose_place(601, cpu) == "disk"
     assert storage.choose_place(600, cpu) == "host"
     with pytest.raises(OSError, match=r"must have room for .* set TMPDIR"):
         storage.allocate((10**9, 1024, 2), torch.float32, cpu, "disk")
+
+
+def test_processes_of_a_host_and_limits_of_its_groups_share_the_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(storage.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
+    monkeypatch.setattr(storage, "_limits", lambda: [(limit, used)])
+    assert storage.free_host_bytes() == 1000
+    used.write_text("100\n")
+    limit.write_text("max\n")
+    assert storage.free_host_bytes() == 1000
+    limit.write_text("500\n")
+    assert storage.free_host_bytes() == 400
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert storage.free_host_bytes() == 100
+
+
+def test_process_without_frames_to_judge_adds_nothing(make_config, tmp_path):
+    trainer = make_trainer(make_config(**TINY), tmp_path)
+    nobody = trainer.split.test[:0]
+    assert _batches(nobody) == []
+    assert len(_batches(torch.arange(257))) == 2
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet10t"])
+def test_normalising_whole_batches_keeps_the_network(make_config, name):
+    network = Experiment.start(make_config(network=name), "test").network().eval()
+    pictures = torch.rand(2, 1, 32, 32)
+    before = network(pictures).snr
+    converted = normalise_whole_batches(network).eval()
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
+    torch.testing.assert_close(converted(pictures).snr, before)
 
 
 def test_fetching_ahead_keeps_the_order_and_passes_errors_on(make_config, monkeypatch):

@@ -8,9 +8,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
+from amc_utils.checkpoints import read_checkpoint
 from amc_utils.constellation import constellation_images
 from amc_utils.data import write_radioml
 from amc_utils.experiment import Experiment
+from amc_utils.training import Trainer
 
 
 def assert_same_weights(a, b):
@@ -77,10 +79,9 @@ def test_resume_refuses_another_run(make_config, tmp_path):
     finished = make_trainer(make_config(num_epochs=1), tmp_path / "d")
     with pytest.raises(ValueError, match="num_epochs must exceed the 1 epochs"):
         finished.resume(trainer.checkpoints.last)
-    trainer.checkpoints.best.unlink()
     same = make_trainer(make_config(num_epochs=2), tmp_path / "c")
-    with pytest.raises(FileNotFoundError, match=r"best.ckpt must lie beside"):
-        same.resume(trainer.checkpoints.last)
+    with pytest.raises(ValueError, match=r"must be a last.ckpt or previous.ckpt to go on from"):
+        same.resume(trainer.checkpoints.best)
 
 
 def test_resume_refuses_other_data_with_the_same_labels(make_config, tmp_path, small_frames):
@@ -163,13 +164,62 @@ def test_best_epoch_in_the_middle_is_kept_across_a_resume(make_config, tmp_path,
     assert not torch.equal(weights[3], weights[4])
 
 
-def test_best_checkpoint_of_another_epoch_is_refused(make_config, tmp_path, monkeypatch):
-    trainer = make_trainer(make_config(num_epochs=2), tmp_path)
-    script_validation(trainer, monkeypatch, [0.9, 0.1])
-    list(trainer.fit())
-    trainer.save(trainer.checkpoints.best)
-    with pytest.raises(ValueError, match="must hold epoch 1"):
-        trainer.load_best()
+@pytest.mark.parametrize("harm", ["missing", "damaged", "newer"])
+def test_best_weights_survive_the_loss_of_their_file(make_config, tmp_path, monkeypatch, harm):
+    """Every checkpoint holds them, whatever a kill between two files left behind."""
+    first = make_trainer(make_config(num_epochs=3), tmp_path)
+    script_validation(first, monkeypatch, [0.9, 0.1, 0.2])
+    epochs = first.fit()
+    next(epochs)
+    weights = first.network.snr_head.weight.detach().clone()
+    next(epochs)
+    best = first.checkpoints.best
+    if harm == "newer":
+        torch.save(read_checkpoint(best) | {"history": [{}] * 3}, best)
+    else:
+        best.write_bytes(b"") if harm == "damaged" else best.unlink()
+    second = make_trainer(make_config(num_epochs=3), tmp_path)
+    assert second.resume_if_begun()
+    script_validation(second, monkeypatch, [0.9, 0.1, 0.2])
+    list(second.fit())
+    second.load_best()
+    assert torch.equal(second.network.snr_head.weight, weights)
+    stored = read_checkpoint(best)
+    assert len(stored["history"]) == 1
+    assert torch.equal(stored["network"]["snr_head.weight"], weights)
+
+
+def test_run_remembers_where_it_began(make_config, tmp_path):
+    other = make_trainer(make_config(num_epochs=1), tmp_path / "other")
+    list(other.fit())
+    alone = make_trainer(make_config(num_epochs=1), tmp_path / "alone")
+    list(alone.fit())
+    origin = str(other.checkpoints.last)
+    late = make_trainer(make_config(num_epochs=2, resume_from=origin), tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"resume_from must stay '', where the run 'alone' began"):
+        late.resume_if_begun()
+    longer = make_trainer(make_config(num_epochs=2, resume_from=origin), tmp_path / "longer")
+    longer.resume(origin)
+    next(longer.fit())
+    again = make_trainer(make_config(num_epochs=3), tmp_path / "longer")
+    assert again.resume_if_begun()
+    assert again.origin == origin
+
+
+def test_second_trainer_on_fresh_frames_begins_where_the_first_did(make_config, tmp_path):
+    config = make_config(num_epochs=2, fresh_frames=True)
+    first = make_trainer(config, tmp_path / "first")
+    list(first.fit())
+    second = Trainer(
+        config,
+        Experiment.start(config, "test").network(),
+        first.frames,
+        first.split,
+        fabric=first.fabric,
+        folder=tmp_path / "second",
+    )
+    list(second.fit())
+    pd.testing.assert_frame_equal(first.history_table, second.history_table, check_exact=True)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
