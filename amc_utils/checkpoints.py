@@ -56,8 +56,8 @@ class Checkpoints:
             lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"run_name must belong to no run that is going on, and another process is training "
-                f"{self.folder.name!r}; wait for it, or choose another name"
+                f"run_name must not be in use, and another process is training {self.folder.name!r}; "
+                f"wait for it, or choose another name"
             ) from None
         except OSError as error:
             raise OSError(
@@ -162,7 +162,7 @@ def check_same_run(
         if mine[name] != theirs[name]:
             raise ValueError(
                 f"{name} must stay {theirs[name]!r} to continue from {path}, got {mine[name]!r}; "
-                f"for a new run leave resume_from empty and choose another run_name"
+                f"a new run needs another run_name, and no resume_from"
             )
     if own and config.resume_from not in ("", content["origin"]) and not _inside(path, config):
         raise ValueError(

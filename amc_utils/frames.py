@@ -79,9 +79,9 @@ class Frames:
     def whereabouts(self) -> str:
         """How much memory the samples take, and where, for the log."""
         kind = str(self.iq_pairs.dtype).removeprefix("torch.")
-        share = "" if self.held is None else f" of {len(self.held):,} of {len(self):,} frames"
+        share = "" if self.held is None else f", a share of {len(self.held):,} of {len(self):,} frames,"
         where = f"on {self.device}" if self.place == "device" else f"in {self.place} memory"
-        return f"{self.iq_pairs.nbytes / 1e9:.2f} GB of {kind} samples{share} {where}"
+        return f"{self.iq_pairs.nbytes / 1e6:,.0f} MB of {kind} samples{share} {where}"
 
     def iq(self, index: Tensor) -> Tensor:
         """Samples of some frames that are held, complex64 [len(index), num_samples], on the device."""

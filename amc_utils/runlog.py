@@ -77,6 +77,15 @@ def _commit(run: Run) -> str:
     return f"{env['commit'][:12]}{dirty}"
 
 
+def _device(facts: dict) -> str:
+    env, processes = facts["environment"], facts.get("engine", {}).get("processes", 1)
+    several = f"{processes} processes, " if processes > 1 else ""
+    plural = "s" if env["threads"] > 1 else ""
+    return (
+        f"{env['device']}, {several}{env['threads']} thread{plural}, torch {env['versions']['torch']}"
+    )
+
+
 def _interval(metric: dict) -> str:
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
 
@@ -134,12 +143,12 @@ def _mean(row: pd.Series) -> str:
 
 def _assessed(run: Run) -> str:
     """Entry of a run that trained nothing."""
-    facts, config, env = run.facts, run.facts["config"], run.facts["environment"]
+    facts, config = run.facts, run.facts["config"]
     lines = {
         "Status": f"{facts['status']}, started {facts['started'][:19]} UTC, {facts['seconds']:.0f} s",
         "Decided by": run.label + (f", weights of run {facts['parent']}" if "parent" in facts else ""),
         "Data": f"{run.scope}; {facts['data']['counts']['test']:,} frames, seed {config['seed']}",
-        "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
+        "Device": _device(facts),
         "Commit": _commit(run),
     }
     scores = " | ".join(_interval(facts["test"][task]) for task in _TASKS)
@@ -155,7 +164,7 @@ def _assessed(run: Run) -> str:
 
 def _trained(run: Run) -> str:
     facts, config = run.facts, run.facts["config"]
-    network, data, env = facts["network"], facts["data"], facts["environment"]
+    network, data = facts["network"], facts["data"]
     kept = facts["kept"]
     learned = config["task_weighting"] == "log_variance"
     weights = (
@@ -182,7 +191,7 @@ def _trained(run: Run) -> str:
         "Data": f"{data['description']}; {counts}",
         "Task weights": weights if learned else f"fixed ({config['task_weighting']})",
         "Kept epoch": f"{facts['best_epoch']} of {facts['epochs']}, by validation joint accuracy",
-        "Device": f"{env['device']}, {env['threads']} threads, torch {env['versions']['torch']}",
+        "Device": _device(facts),
         "Commit": _commit(run),
         "Seed": str(config["seed"]),
     }

@@ -118,7 +118,8 @@ def run_study(
     ]
     with replacing(results / "study.json") as temporary:
         temporary.write_text(study.model_dump_json(indent=1) + "\n", encoding="utf8")
-    print(f"{path.stem}: {len(missing)} of {len(configs)} runs to do", flush=True)
+    part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
+    print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study.transfers) for config in missing)
     done = Parallel(n_jobs=num_jobs)(attempts)
     if shard == (0, 1):
@@ -220,6 +221,13 @@ def main() -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(EXIT_RESUMABLE)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if not failed:
+        done = (
+            "all done" if options.shard == (0, 1) else "shard done; start the study whole when all are"
+        )
+        print(f"{done}: {Workspace.at(options.output_root, options.file.stem).results}")
     sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)
 
 

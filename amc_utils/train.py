@@ -56,15 +56,23 @@ def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParam
     parser.add_argument(
         "notebook", type=Path, help="02 or 03, whose parameters cell holds the defaults"
     )
-    parser.add_argument("-f", dest="files", type=Path, action="append", default=[], help="YAML file")
-    parser.add_argument("-y", dest="texts", action="append", default=[], help="YAML text")
-    parser.add_argument("-p", dest="pairs", nargs=2, action="append", default=[], help="name and value")
+    for flag, kind in {"-f": "FILE", "-y": "TEXT"}.items():
+        parser.add_argument(
+            flag, metavar=kind, action="append", default=[], help=f"YAML {kind.lower()}"
+        )
+    parser.add_argument("-p", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[])
     given = parser.parse_args(arguments)
     values = notebook_defaults(given.notebook)
-    for text in [*(file.read_text(encoding="utf8") for file in given.files), *given.texts]:
+    for text in [*(_profile(file) for file in given.f), *given.y]:
         values |= yaml.safe_load(text)
-    values |= {name: _value(text) for name, text in given.pairs}
+    values |= {name: _value(text) for name, text in given.p}
     return TrainingParameters.checked(values), given.notebook.stem
+
+
+def _profile(file: str) -> str:
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
+    return Path(file).read_text(encoding="utf8")
 
 
 def _value(text: str) -> bool | int | float | str:

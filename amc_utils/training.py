@@ -31,8 +31,7 @@ class Trainer:
     """A network in training, with everything that a checkpoint must hold.
 
     Attributes:
-        learner: network, task weights, optimiser and schedule.
-        network, weighting, evaluator: the learner's.
+        learner: network, task weights, optimiser, schedule; network, weighting and evaluator are its.
         history: one dict of plain numbers per finished epoch, the rows of history.csv.
         epoch_seconds: duration of each finished epoch.
         checkpoints: where best.ckpt, last.ckpt and previous.ckpt go.
@@ -226,6 +225,7 @@ class Trainer:
         found = self.checkpoints.newest()
         if found:
             self._restore(*found)
+            self.fabric.print(f"goes on after {len(self.history)} epochs and {self._step} steps")
         return bool(found)
 
     def _restore(self, path: Path, content: dict[str, Any]) -> None:
