@@ -182,58 +182,29 @@ def modulation_bars(ax: Axes, tables: dict[str, pd.DataFrame], metric: str) -> A
 
 def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False) -> Axes:
     """Confusion rates, rows true; cells that never occur stay blank."""
-    sns.heatmap(
-        rates.where(rates > 0),
-        ax=ax,
-        vmin=0,
-        vmax=1,
-        cmap="cividis",
-        square=True,
-        annot=annotate,
-        fmt=".2f",
-        annot_kws={"size": 6},
-        cbar_kws={"label": "share of the true class", "shrink": 0.8},
-        xticklabels=True,
-        yticklabels=True,
-    )
-    ax.set(xlabel="predicted", ylabel="true")
-    ax.tick_params(length=0)
+    bar = {"label": "share of the true class", "shrink": 0.8}
+    options = {"square": True, "annot": annotate, "fmt": ".2f", "cbar_kws": bar}
+    _heat_map(ax, rates.where(rates > 0), **options).set(xlabel="predicted", ylabel="true")
     return ax
 
 
 def cell_heat_map(ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy") -> Axes:
     """Accuracy of every cell, rows modulations or variants, columns SNR in dB."""
-    sns.heatmap(
-        accuracy,
-        ax=ax,
-        vmin=0,
-        vmax=1,
-        cmap="cividis",
-        cbar_kws={"label": label},
-        xticklabels=True,
-        yticklabels=True,
-    )
-    ax.set(xlabel="SNR per sample (dB)", ylabel="")
-    ax.tick_params(length=0)
+    _heat_map(ax, accuracy, cbar_kws={"label": label}).set(xlabel="SNR per sample (dB)", ylabel="")
     return ax
 
 
 def percent_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
     """Accuracy as numbers in percent on a coloured table, for a few cells worth reading one by one."""
-    sns.heatmap(
-        100 * accuracy,
-        ax=ax,
-        vmin=0,
-        vmax=100,
-        cmap="cividis",
-        cbar=False,
-        annot=True,
-        fmt=".0f",
-        annot_kws={"size": 6},
-        xticklabels=True,
-        yticklabels=True,
-    )
-    ax.set(xlabel="", ylabel="")
+    options = {"vmax": 100, "cbar": False, "annot": True, "fmt": ".0f"}
+    _heat_map(ax, 100 * accuracy, **options).set(xlabel="", ylabel="")
+    return ax
+
+
+def _heat_map(ax: Axes, table: pd.DataFrame, **options) -> Axes:
+    """Table from 0 to 1, or to `vmax`, with every row and column named."""
+    common = {"vmin": 0, "vmax": 1, "cmap": "cividis", "annot_kws": {"size": 6}}
+    sns.heatmap(table, ax=ax, xticklabels=True, yticklabels=True, **common | options)
     ax.tick_params(length=0)
     return ax
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,6 @@ from trainers import make_trainer
 
 from amc_utils import storage
 from amc_utils.data import load_frames, write_radioml
-from amc_utils.evaluation import _batches
 from amc_utils.experiment import Experiment
 from amc_utils.frames import redraw_frames, stratified_split
 from amc_utils.models import normalise_whole_batches
@@ -167,10 +167,17 @@ def test_processes_of_a_host_and_limits_of_its_groups_share_the_memory(monkeypat
 
 
 def test_process_without_frames_to_judge_adds_nothing(make_config, tmp_path):
+    """Its part of the sum over processes is zeros; an empty batch would have stopped it."""
     trainer = make_trainer(make_config(**TINY), tmp_path)
-    nobody = trainer.split.test[:0]
-    assert _batches(nobody) == []
-    assert len(_batches(torch.arange(257))) == 2
+    test = trainer.split.test
+    nothing = torch.empty(0, dtype=torch.int64)
+    trainer.evaluator.frames = replace(trainer.frames, held=nothing)
+    table = trainer.evaluator.predict(test)
+    assert len(table) == len(test)
+    assert (table[["modulation_confidence", "snr_confidence"]] == 0).all(axis=None)
+    assert np.isnan(trainer.evaluator.measure(test, "test")["test_joint_accuracy"]), (
+        "nothing of nothing"
+    )
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet10t"])
