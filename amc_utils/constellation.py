@@ -17,13 +17,13 @@ from amc_utils import views
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.views import WINDOW, Views
 
-# On a CPU the pictures of this many frames at 224 x 224 stay in the cache while they are drawn, and
-# the temporaries of synchronisation of that many.
-_FRAMES_IN_CACHE = 32
-_FRAMES_AT_ONCE = 128
-# In bins; more than the rounding of double precision, less than any float32 is away from an edge
-# that it does not lie on, but for those within 1e-13 of zero.
-_NUDGE = 1e-12
+# On a CPU pictures of this many pixels stay in the cache while they are drawn, and the temporaries of
+# synchronisation of this many frames.
+_PIXELS_IN_CACHE = 2**21
+_FRAMES_IN_CACHE = 128
+# In bins; more than the rounding of double precision, and times the bins of an axis still less than any
+# float32 is away from an edge that it does not lie on, but for those within 1e-11 of zero.
+_HAIR = 1e-12
 
 
 def _to_8_bit_of_maximum(counts: Tensor) -> Tensor:
@@ -138,14 +138,14 @@ def constellation_images(
     elif out.shape != shape:
         raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
-    step = _FRAMES_AT_ONCE if on_cpu else max(len(iq), 1)
+    step = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
+    drawn = max(_PIXELS_IN_CACHE // image_size**2, 1) if on_cpu else step
     for part, images in zip(iq.split(step), out.split(step), strict=True):
         frames = Views(part)
         for number, name in enumerate(channels):
             points, grey = CHANNELS[name]
-            step = _FRAMES_IN_CACHE if on_cpu else max(len(part), 1)
             for some, image in zip(
-                points(frames).split(step), images[:, number].split(step), strict=True
+                points(frames).split(drawn), images[:, number].split(drawn), strict=True
             ):
                 _draw(some, grey, image)
     return out
@@ -170,15 +170,14 @@ def pixel_index(points: Tensor, image_size: int) -> Tensor:
 
     Points outside the window, and NaNs, lie in the border: rows and columns 0 and image_size + 1.
     """
-    pairs = torch.view_as_real(points)
-    # The last bin holds its right edge, which hardly any frame hits; only on a CPU is it cheap to ask.
-    if points.device.type != "cpu" or (pairs.numpy() == WINDOW).any():
-        inside = np.nextafter(np.float32(WINDOW), np.float32(0)).item()
-        pairs = torch.where(pairs == WINDOW, inside, pairs)
-    # Double precision and the nudge put every float32 where exact arithmetic does, as a test tries on
-    # and beside the edges. By way of 32 bits it is twice as fast.
-    shift = torch.tensor(image_size / 2 + 1 + _NUDGE, dtype=torch.float64, device=points.device)
-    bins = torch.add(shift, pairs.double(), alpha=image_size / (2 * WINDOW))
-    # NaN, and what is too large for 32 bits, become the least or the greatest integer, or zero.
+    # A hair above the integers on the left, and below on the right, whose edge the last bin holds:
+    # double precision then puts every float32 where exact arithmetic does, as a test tries on and
+    # beside the edges.
+    first, last = 1 + image_size * _HAIR, image_size + 1 - _HAIR
+    middle = torch.tensor((first + last) / 2, dtype=torch.float64, device=points.device)
+    pairs = torch.view_as_real(points).double()
+    bins = torch.add(middle, pairs, alpha=(last - first) / (2 * WINDOW))
+    # NaN, and what is too large for 32 bits, become the least or the greatest integer, or zero. By way
+    # of 32 bits it is twice as fast.
     bins = bins.to(torch.int32).clamp_(0, image_size + 1)
     return torch.add(bins[..., 0], bins[..., 1], alpha=image_size + 2).to(torch.int64)

@@ -160,7 +160,8 @@ def _read_cells(file: h5py.File, modulations: Sequence[str], snr_grid_db: Sequen
 
 def _draw_rows(cell: np.ndarray, num_cells: int, num_frames_per_cell: int, seed: int) -> np.ndarray:
     """Ascending rows, at most `num_frames_per_cell` of each cell, drawn without replacement."""
-    order = np.lexsort((np.random.default_rng([seed, 0xD4A]).random(len(cell)), cell))
+    # By cell, at random within each.
+    order = np.argsort(cell + np.random.default_rng([seed, 0xD4A]).random(len(cell)))
     sorted_cell = cell[order]
     first = np.searchsorted(sorted_cell, np.arange(num_cells))
     rank = np.arange(len(order)) - first[sorted_cell]

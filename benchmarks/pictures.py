@@ -17,7 +17,8 @@ from amc_utils.labels import DIGITAL_MODULATIONS
 from amc_utils.signals import generate_frames
 
 NUM_FRAMES = 512
-BATCH = 32
+# Frames at a time, so that a batch of pictures takes a few megabytes at either size.
+BATCH = {64: 128, 224: 32}
 
 
 def measure() -> list[pd.DataFrame]:
@@ -29,13 +30,16 @@ def measure() -> list[pd.DataFrame]:
         few = iq[:16].numpy()
         tasks = {
             "numpy.histogram2d, a loop": Task(partial(by_numpy, iq.numpy(), size), NUM_FRAMES),
-            "ours, raw": Task(partial(ours, iq, size, ["raw"]), NUM_FRAMES),
-            "ours, counts_8_bit": Task(partial(ours, iq, size, ["counts_8_bit"]), NUM_FRAMES),
-            "ours, stack": Task(partial(ours, iq, size, ["stack"]), NUM_FRAMES),
+            "ours, raw": Task(partial(ours, iq, size, ["raw"], BATCH[size]), NUM_FRAMES),
+            "ours, raw, 16 at a time": Task(partial(ours, iq, size, ["raw"], 16), NUM_FRAMES),
+            "ours, counts_8_bit": Task(
+                partial(ours, iq, size, ["counts_8_bit"], BATCH[size]), NUM_FRAMES
+            ),
+            "ours, stack": Task(partial(ours, iq, size, ["stack"], BATCH[size]), NUM_FRAMES),
             "fast-histogram, a loop": Task(partial(by_fast_histogram, iq.numpy(), size), NUM_FRAMES),
             "torch, a loop": Task(partial(by_torch_loop, iq, size), NUM_FRAMES),
             "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few, size), len(few)),
-            "writing zeros": Task(partial(only_write, size, "cpu"), NUM_FRAMES),
+            "writing zeros": Task(partial(only_write, size, "cpu", BATCH[size]), NUM_FRAMES),
         }
         options = {"unit": "frames/s", "against": "numpy.histogram2d, a loop"}
         tables.append(take_turns(f"pictures, {size} px, 1 core", tasks, **options))
@@ -64,7 +68,7 @@ def frames(count: int, device: str) -> torch.Tensor:
     return generate_frames(index, index % len(DIGITAL_MODULATIONS), snr_db, **options).iq
 
 
-def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int = BATCH) -> None:
+def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int) -> None:
     """Pictures in batches of a training step."""
     for part in iq.split(batch):
         constellation_images(part, channels, size)
@@ -73,7 +77,7 @@ def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int = BATCH) -
 def by_numpy(iq: np.ndarray, size: int) -> None:
     """The same log counts by numpy, a frame at a time."""
     window = [[-WINDOW, WINDOW]] * 2
-    for batch in np.split(iq, len(iq) // BATCH):
+    for batch in np.split(iq, len(iq) // BATCH[size]):
         counts = [np.histogram2d(f.imag, f.real, bins=size, range=window)[0] for f in batch]
         log_counts(counts)
 
@@ -81,7 +85,7 @@ def by_numpy(iq: np.ndarray, size: int) -> None:
 def by_fast_histogram(iq: np.ndarray, size: int) -> None:
     """The same log counts by the fast-histogram package, a frame at a time."""
     window = [[-WINDOW, WINDOW]] * 2
-    for batch in np.split(iq, len(iq) // BATCH):
+    for batch in np.split(iq, len(iq) // BATCH[size]):
         log_counts([histogram2d(f.imag, f.real, bins=size, range=window) for f in batch])
 
 
@@ -95,7 +99,7 @@ def by_torch_loop(iq: torch.Tensor, size: int) -> None:
     """The same log counts by bucketize and scatter, a frame at a time."""
     edges = torch.linspace(-WINDOW, WINDOW, size + 1, device=iq.device)[1:-1]
     one = torch.ones(iq.shape[1], device=iq.device)
-    for batch in iq.split(BATCH):
+    for batch in iq.split(BATCH[size]):
         images = torch.zeros(len(batch), 1, size * size, device=iq.device)
         for frame, image in zip(batch, images, strict=True):
             pixel = torch.bucketize(frame.imag.contiguous(), edges) * size
@@ -113,7 +117,7 @@ def by_matplotlib(iq: np.ndarray, size: int) -> None:
         plt.close(fig)
 
 
-def only_write(size: int, device: str, batch: int = BATCH, count: int = NUM_FRAMES) -> None:
+def only_write(size: int, device: str, batch: int, count: int = NUM_FRAMES) -> None:
     """Pictures of nothing: what it costs to write that many bytes, to memory used again as ours is."""
     for _ in range(count // batch):
         torch.zeros(batch, 1, size, size, device=device)

@@ -31,7 +31,7 @@ def measure() -> list[pd.DataFrame]:
             "ours": Task(partial(ours, path), amount),
         }
         label = f"reading {amount:.1f} of {path.stat().st_size / 1e9:.1f} GB"
-        speed = take_turns(label, tasks, unit="GB/s", against="h5py, file order", repeats=5)
+        speed = take_turns(label, tasks, unit="GB/s", against="h5py, file order", repeats=9)
         size = amount * 1e9 / MEGABYTE
         ways = {"plainly": "h5py, file order", "ours": "ours"}
         # Megabytes take the place of the amount, one second that of the time.
