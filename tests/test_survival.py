@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import resource
@@ -18,53 +17,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from trainers import make_trainer
+from trainers import SERVER, TINY, assert_same_run, make_trainer, start
 
 from amc_utils.checkpoints import Checkpoints, read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.interruption import EXIT_RESUMABLE, Stopped
 from amc_utils.paths import REPOSITORY
-from amc_utils.train import train
 
 NUM_KILLS = 20
-# A transformer of 30,000 weights with dropout: its steps are short, its checkpoints small.
-TINY = {
-    "network": "swin_tiny",
-    "network_options": {"window_size": 2, "embed_dim": 12},
-    "schedule": "one_cycle",
-    "fresh_frames": True,
-}
-# Children are forked from a server that has imported everything, so a start takes no seconds.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["amc_utils.train"])
-
-
-def start(values):
-    process = SERVER.Process(target=run_alone, args=(values,))
-    process.start()
-    return process
-
-
-def run_alone(values):
-    """Body of a child process: one training run."""
-    torch.set_num_threads(1)
-    train(TrainingParameters.checked(values), "test")
-
-
-def assert_same_run(root_a, root_b, name):
-    """History, predictions and kept weights are equal bit for bit."""
-    a, b = (root / "results" / name for root in (root_a, root_b))
-    assert (a / "history.csv").read_bytes() == (b / "history.csv").read_bytes()
-    with np.load(a / "predictions.npz") as x, np.load(b / "predictions.npz") as y:
-        assert x.files == y.files
-        for key in x.files:
-            np.testing.assert_array_equal(x[key], y[key])
-    weights = [
-        read_checkpoint(root / "outputs/checkpoints" / name / "best.ckpt")["network"]
-        for root in (root_a, root_b)
-    ]
-    for key, value in weights[0].items():
-        assert torch.equal(value, weights[1][key]), key
+RUN = TINY | {"schedule": "one_cycle", "fresh_frames": True}
 
 
 def test_killed_twenty_times_equals_never_killed(make_config, tmp_path):
@@ -72,7 +33,7 @@ def test_killed_twenty_times_equals_never_killed(make_config, tmp_path):
     engine = {"checkpoint_minutes": 1e-4}
     straight, killed = (
         make_config(
-            **TINY, engine=engine, num_epochs=20, run_name="victim", output_root=str(root)
+            **RUN, engine=engine, num_epochs=20, run_name="victim", output_root=str(root)
         ).model_dump()
         for root in roots
     )
@@ -100,7 +61,7 @@ def test_killed_twenty_times_equals_never_killed(make_config, tmp_path):
 
 
 def test_sigterm_saves_and_says_that_the_run_can_go_on(make_config, tmp_path):
-    options = TINY | {"num_epochs": 15, "run_name": "stopped"}
+    options = RUN | {"num_epochs": 15, "run_name": "stopped"}
     values = make_config(**options).model_dump()
     text = yaml.safe_dump(values | {"output_root": str(tmp_path / "stopped")})
     command = [sys.executable, "-m", "amc_utils.train", "notebooks/02_resnet_ceiling.ipynb", "-y", text]
@@ -125,7 +86,7 @@ def test_sigterm_saves_and_says_that_the_run_can_go_on(make_config, tmp_path):
 
 def test_interrupted_cell_can_be_run_again(make_config, tmp_path, monkeypatch):
     """Ctrl-C in the middle of an epoch; the same trainer, or a new one after a restart, goes on."""
-    config = make_config(**TINY, num_epochs=2)
+    config = make_config(**RUN, num_epochs=2)
     straight = make_trainer(config, tmp_path / "straight")
     list(straight.fit())
     for again in ("same trainer", "new trainer"):
@@ -150,7 +111,7 @@ def test_interrupted_cell_can_be_run_again(make_config, tmp_path, monkeypatch):
 
 
 def test_damaged_checkpoint_is_refused_and_the_one_before_is_used(make_config, tmp_path):
-    config = make_config(**TINY, num_epochs=3)
+    config = make_config(**RUN, num_epochs=3)
     straight = make_trainer(config, tmp_path / "straight")
     list(straight.fit())
     for damage in ("flipped", "torn"):
@@ -198,7 +159,7 @@ def run_on_a_full_disk(values):
 
 
 def test_full_disk_keeps_the_checkpoint_before(make_config, tmp_path):
-    config = make_config(**TINY, num_epochs=3)
+    config = make_config(**RUN, num_epochs=3)
     child = SERVER.Process(target=run_on_a_full_disk, args=(config.model_dump(),))
     child.start()
     child.join()
@@ -214,7 +175,7 @@ def test_full_disk_keeps_the_checkpoint_before(make_config, tmp_path):
 def test_folder_that_cannot_be_written_stops_before_training(make_config, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf8")
     with pytest.raises(OSError, match=r"checkpoints must be written to .* choose another output_root"):
-        make_trainer(make_config(**TINY), tmp_path / "file" / "run")
+        make_trainer(make_config(**RUN), tmp_path / "file" / "run")
 
 
 def hold_the_name(folder, held, release):
@@ -230,10 +191,10 @@ def test_two_runs_at_once_cannot_share_a_name(make_config, tmp_path):
     child.start()
     held.wait()
     with pytest.raises(ValueError, match=r"another process is training 'twin'"):
-        make_trainer(make_config(**TINY), tmp_path / "twin")
+        make_trainer(make_config(**RUN), tmp_path / "twin")
     release.set()
     child.join()
-    make_trainer(make_config(**TINY), tmp_path / "twin")
+    make_trainer(make_config(**RUN), tmp_path / "twin")
 
 
 def spoil(trainer, monkeypatch, wanted):
@@ -249,7 +210,7 @@ def spoil(trainer, monkeypatch, wanted):
 
 
 def test_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypatch):
-    trainer = make_trainer(make_config(**TINY, num_epochs=3), tmp_path)
+    trainer = make_trainer(make_config(**RUN, num_epochs=3), tmp_path)
     spoil(trainer, monkeypatch, {8})
     epochs = trainer.fit()
     next(epochs)
@@ -263,11 +224,11 @@ def test_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypatch
 @pytest.mark.parametrize("skip", [False, True])
 def test_gradient_that_is_not_finite_counts_as_well(make_config, tmp_path, monkeypatch, skip):
     """Its loss may be finite; the way out that the message names is open to the same run."""
-    trainer = make_trainer(make_config(**TINY, num_epochs=2), tmp_path)
+    trainer = make_trainer(make_config(**RUN, num_epochs=2), tmp_path)
     epochs = trainer.fit()
     next(epochs)
     if skip:
-        config = make_config(**TINY, num_epochs=2, engine={"skip_bad_steps": True})
+        config = make_config(**RUN, num_epochs=2, engine={"skip_bad_steps": True})
         trainer = make_trainer(config, tmp_path)
         assert trainer.resume_if_begun()
         epochs = trainer.fit()

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
-import yaml
-from trainers import make_trainer
+from trainers import TINY_AND_STILL, make_trainer
 
 from amc_utils import storage
-from amc_utils.data import load_frames, write_radioml
-from amc_utils.experiment import Experiment
-from amc_utils.frames import redraw_frames, stratified_split
-from amc_utils.models import normalise_whole_batches
+from amc_utils.checkpoints import read_checkpoint
+from amc_utils.data import load_frames
+from amc_utils.frames import redraw_frames
 from amc_utils.paths import REPOSITORY
-from amc_utils.records import Run
-from amc_utils.sharding import BatchPlan, share
 from amc_utils.train import from_command_line, train
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"
-# Nothing in it is random and nothing is normalised over a batch, so a batch may be cut in parts.
-TINY = {
-    "network": "swin_tiny",
-    "network_options": {"window_size": 2, "embed_dim": 12, "drop_path_rate": 0.0},
-    "dropout": 0.0,
-}
 
 
 def test_command_line_takes_what_papermill_takes():
@@ -73,62 +60,9 @@ def test_wrong_parameter_is_one_sentence(arguments, sentence, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_two_processes_equal_one(make_config, tmp_path):
-    """Same seed and batches: losses, accuracies and predictions agree up to rounding."""
-    values = make_config(**TINY, run_name="pair", gradient_clip=1.0).model_dump()
-    for processes, root in ((1, "one"), (2, "two")):
-        text = yaml.safe_dump(values | {"output_root": str(tmp_path / root)})
-        launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29571"]
-        command = [sys.executable, *launch, "-m", "amc_utils.train", str(NOTEBOOK), "-y", text]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-    one, two = (Run(tmp_path / root / "results" / "pair") for root in ("one", "two"))
-    assert [run.facts["engine"]["processes"] for run in (one, two)] == [1, 2]
-    np.testing.assert_allclose(one.history.to_numpy(), two.history.to_numpy(), rtol=1e-4, atol=1e-5)
-    assert (one.predictions["frame"] == two.predictions["frame"]).all()
-    same = one.predictions["predicted_modulation"] == two.predictions["predicted_modulation"]
-    assert same.mean() > 0.9
-    assert one.history["train_loss"].iloc[-1] < one.history["train_loss"].iloc[0]
-
-
-@pytest.mark.parametrize("num_processes", [1, 2, 4])
-def test_processes_share_frames_and_batches(make_config, num_processes):
-    """Every frame is held once, and batches put together are those of a single process."""
-    config = make_config(num_frames_per_cell=23)
-    split = stratified_split(load_frames(config), seed=config.seed)
-    shares = [share(config, split, rank, num_processes) for rank in range(num_processes)]
-    everybody = torch.cat(shares).sort().values
-    assert torch.equal(everybody, torch.arange(6 * 23))
-    plan = BatchPlan(config, split)
-    for epoch in (0, 1):
-        batches = plan.batches(epoch)
-        assert batches.shape == (len(split.train) // 16, 16)
-        assert len(batches.unique()) == batches.numel(), "no frame twice in an epoch"
-        assert torch.isin(batches, split.train).all()
-        for rank, held in enumerate(shares):
-            assert torch.isin(batches[:, plan.places(rank, num_processes)], held).all()
-
-
-def test_a_share_holds_the_samples_of_the_whole(make_config, small_frames, tmp_path):
-    write_radioml(tmp_path / "frames.h5", small_frames)
-    for data_path in ("", str(tmp_path / "frames.h5")):
-        config = make_config(data_path=data_path, num_frames_per_cell=13)
-        whole = load_frames(config)
-        half = torch.arange(1, len(whole), 2)
-        part = load_frames(config, hold=lambda frames, half=half: half.flip(0))
-        assert part.iq_pairs.shape[0] == len(half)
-        assert len(part) == len(whole)
-        assert torch.equal(part.iq(half[:3]), whole.iq(half[:3]))
-        assert torch.equal(part.here(torch.arange(len(whole))), half)
-        assert stratified_split(part, seed=1).counts == stratified_split(whole, seed=1).counts
-    assert f"{len(half)} of {len(whole)} frames" in part.whereabouts
-
-
 @pytest.mark.parametrize("place", ["host", "disk"])
 def test_samples_off_the_device_give_the_same_run(make_config, tmp_path, place):
-    options = TINY | {"num_epochs": 2, "fresh_frames": True}
+    options = TINY_AND_STILL | {"num_epochs": 2, "fresh_frames": True}
     tables = []
     for samples_in in ("device", place):
         config = make_config(**options, engine={"samples_in": samples_in})
@@ -166,30 +100,6 @@ def test_processes_of_a_host_and_limits_of_its_groups_share_the_memory(monkeypat
     assert storage.free_host_bytes() == 100
 
 
-def test_process_without_frames_to_judge_adds_nothing(make_config, tmp_path):
-    """Its part of the sum over processes is zeros; an empty batch would have stopped it."""
-    trainer = make_trainer(make_config(**TINY), tmp_path)
-    test = trainer.split.test
-    nothing = torch.empty(0, dtype=torch.int64)
-    trainer.evaluator.frames = replace(trainer.frames, held=nothing)
-    table = trainer.evaluator.predict(test)
-    assert len(table) == len(test)
-    assert (table[["modulation_confidence", "snr_confidence"]] == 0).all(axis=None)
-    assert np.isnan(trainer.evaluator.measure(test, "test")["test_joint_accuracy"]), (
-        "nothing of nothing"
-    )
-
-
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet10t"])
-def test_normalising_whole_batches_keeps_the_network(make_config, name):
-    network = Experiment.start(make_config(network=name), "test").network().eval()
-    pictures = torch.rand(2, 1, 32, 32)
-    before = network(pictures).snr
-    converted = normalise_whole_batches(network).eval()
-    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
-    torch.testing.assert_close(converted(pictures).snr, before)
-
-
 def test_fetching_ahead_keeps_the_order_and_passes_errors_on(make_config, monkeypatch):
     frames = load_frames(make_config(), samples_in="host")
     batches = torch.randperm(len(frames)).split(7)
@@ -213,7 +123,7 @@ def test_half_precision_stays_inside_the_network(make_config, tmp_path):
     """Pictures and losses are those of full precision; the network's own numbers are not."""
     seen = {}
     for kind in ("32-true", "bf16-mixed"):
-        trainer = make_trainer(make_config(**TINY, precision=kind), tmp_path / kind)
+        trainer = make_trainer(make_config(**TINY_AND_STILL, precision=kind), tmp_path / kind)
         batch = trainer.split.train[:16]
         pictures = trainer.evaluator.draw(batch)
         logits = trainer.network(pictures)
@@ -228,7 +138,7 @@ def test_half_precision_stays_inside_the_network(make_config, tmp_path):
 def test_a_batch_in_parts_learns_what_the_whole_learns(make_config, tmp_path):
     histories = []
     for parts in (1, 4):
-        config = make_config(**TINY, engine={"accumulate": parts, "fused": parts == 4})
+        config = make_config(**TINY_AND_STILL, engine={"accumulate": parts, "fused": parts == 4})
         trainer = make_trainer(config, tmp_path / str(parts))
         list(trainer.fit())
         histories.append(trainer.history_table.to_numpy())
@@ -236,11 +146,29 @@ def test_a_batch_in_parts_learns_what_the_whole_learns(make_config, tmp_path):
 
 
 def test_engine_settings_that_decide_numbers_stay_and_others_may_change(make_config, tmp_path):
-    first = make_trainer(make_config(**TINY, num_epochs=1), tmp_path)
+    first = make_trainer(make_config(**TINY_AND_STILL, num_epochs=1), tmp_path)
     list(first.fit())
     harmless = {"checkpoint_minutes": 1.0, "samples_in": "host"}
-    same = make_trainer(make_config(**TINY, num_epochs=2, engine=harmless), tmp_path)
+    same = make_trainer(make_config(**TINY_AND_STILL, num_epochs=2, engine=harmless), tmp_path)
     assert same.resume_if_begun()
-    other = make_trainer(make_config(**TINY, num_epochs=2, engine={"accumulate": 2}), tmp_path)
+    other = make_trainer(
+        make_config(**TINY_AND_STILL, num_epochs=2, engine={"accumulate": 2}), tmp_path
+    )
     with pytest.raises(ValueError, match=r"engine.accumulate must stay 1 to continue .* got 2"):
         other.resume_if_begun()
+
+
+def test_compiled_network_learns_the_same_and_is_saved_the_same(make_config, tmp_path, monkeypatch):
+    """What is tried is the wrapping; the compiler itself, which needs one for C++, stays out."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = make_trainer(make_config(**TINY_AND_STILL), tmp_path / "plain")
+    list(plain.fit())
+    config = make_config(**TINY_AND_STILL, engine={"compile": True})
+    first = make_trainer(config, tmp_path / "compiled")
+    next(first.fit())
+    second = make_trainer(config, tmp_path / "compiled")
+    assert second.resume_if_begun()
+    list(second.fit())
+    pd.testing.assert_frame_equal(plain.history_table, second.history_table)
+    weights = [read_checkpoint(trainer.checkpoints.best)["network"] for trainer in (plain, second)]
+    assert weights[0].keys() == weights[1].keys()

@@ -1,13 +1,32 @@
-"""What several tests build trainers with."""
+"""What several tests train with: a tiny network, here or in processes that may be killed."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from amc_utils.checkpoints import read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
+from amc_utils.train import train
 from amc_utils.training import Trainer
+
+# A transformer of 30,000 weights: its steps are short, its checkpoints small.
+TINY = {"network": "swin_tiny", "network_options": {"window_size": 2, "embed_dim": 12}}
+# Nothing in it is random and nothing is normalised over a batch, so a batch may be cut in parts.
+TINY_AND_STILL = {
+    "network": "swin_tiny",
+    "network_options": TINY["network_options"] | {"drop_path_rate": 0.0},
+    "dropout": 0.0,
+}
+# Children are forked from a server that has imported everything, so a start takes no seconds.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["amc_utils.train"])
 
 
 def make_trainer(config: TrainingParameters, folder: Path) -> Trainer:
@@ -17,3 +36,33 @@ def make_trainer(config: TrainingParameters, folder: Path) -> Trainer:
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)
+
+
+def start(values: dict, variables: dict[str, str] | None = None) -> multiprocessing.Process:
+    """Start a child process that trains one run, with more environment variables if given."""
+    process = SERVER.Process(target=run_alone, args=(values, variables or {}))
+    process.start()
+    return process
+
+
+def run_alone(values: dict, variables: dict[str, str]) -> None:
+    """Body of that process."""
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    train(TrainingParameters.checked(values), "test")
+
+
+def assert_same_run(root_a: Path, root_b: Path, name: str) -> None:
+    """History, predictions and kept weights are equal bit for bit."""
+    a, b = (root / "results" / name for root in (root_a, root_b))
+    assert (a / "history.csv").read_bytes() == (b / "history.csv").read_bytes()
+    with np.load(a / "predictions.npz") as x, np.load(b / "predictions.npz") as y:
+        assert x.files == y.files
+        for key in x.files:
+            np.testing.assert_array_equal(x[key], y[key])
+    weights = [
+        read_checkpoint(root / "outputs/checkpoints" / name / "best.ckpt")["network"]
+        for root in (root_a, root_b)
+    ]
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
