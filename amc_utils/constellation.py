@@ -17,10 +17,10 @@ from amc_utils import views
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.views import WINDOW, Views
 
-# On a CPU pictures of this many pixels stay in the cache while they are drawn, and the temporaries of
-# synchronisation of this many frames.
+# On a CPU the temporaries of synchronisation of this many frames stay in the cache, and pictures of
+# this many pixels while they are drawn.
+_FRAMES_IN_CACHE = 32
 _PIXELS_IN_CACHE = 2**21
-_FRAMES_IN_CACHE = 128
 # In bins; more than the rounding of double precision, and times the bins of an axis still less than any
 # float32 is away from an edge that it does not lie on, but for those within 1e-11 of zero.
 _HAIR = 1e-12
@@ -138,16 +138,14 @@ def constellation_images(
     elif out.shape != shape:
         raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
-    step = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
-    drawn = max(_PIXELS_IN_CACHE // image_size**2, 1) if on_cpu else step
-    for part, images in zip(iq.split(step), out.split(step), strict=True):
-        frames = Views(part)
-        for number, name in enumerate(channels):
-            points, grey = CHANNELS[name]
-            for some, image in zip(
-                points(frames).split(drawn), images[:, number].split(drawn), strict=True
-            ):
-                _draw(some, grey, image)
+    seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
+    drawn = max(_PIXELS_IN_CACHE // image_size**2, 1) if on_cpu else seen
+    parts = [Views(part) for part in iq.split(seen)]
+    for number, name in enumerate(channels):
+        points_of, grey = CHANNELS[name]
+        points = torch.cat([points_of(part) for part in parts])
+        for some, image in zip(points.split(drawn), out[:, number].split(drawn), strict=True):
+            _draw(some, grey, image)
     return out
 
 

@@ -148,12 +148,13 @@ def _read_cells(file: h5py.File, modulations: Sequence[str], snr_grid_db: Sequen
     label = np.concatenate(
         [file["Y"][i : i + _CHUNK].argmax(1) for i in range(0, len(file["Y"]), _CHUNK)]
     )
-    level_of = {snr_db: level for level, snr_db in enumerate(snr_grid_db)}
-    snr_db, inverse = np.unique(file["Z"][:, 0], return_inverse=True)
-    off_grid = np.setdiff1d(snr_db, SNR_GRID_DB)
+    snr_db = file["Z"][:, 0]
+    off_grid = snr_db[~np.isin(snr_db, SNR_GRID_DB)]
     if len(off_grid):
         raise ValueError(f"Z must hold even SNRs from -20 to 30 dB, got {off_grid[0]}")
-    level = np.array([level_of.get(int(value), -1) for value in snr_db])[inverse]
+    level_of = np.full(len(SNR_GRID_DB), -1)
+    level_of[[SNR_GRID_DB.index(level) for level in snr_grid_db]] = range(len(snr_grid_db))
+    level = level_of[(snr_db.astype(np.int64) - SNR_GRID_DB[0]) // 2]
     chosen = (place[label] >= 0) & (level >= 0)
     return np.where(chosen, place[label] * len(snr_grid_db) + level, -1)
 

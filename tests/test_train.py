@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
