@@ -16,7 +16,6 @@ from amc_utils.constellation import WINDOW, constellation_images
 from amc_utils.labels import DIGITAL_MODULATIONS
 from amc_utils.signals import generate_frames
 
-NUM_FRAMES = 512
 # Frames at a time, so that a batch of pictures takes a few megabytes at either size.
 BATCH = {64: 128, 224: 32}
 
@@ -25,32 +24,31 @@ def measure() -> list[pd.DataFrame]:
     """Log counts at 64 and 224 px on one CPU core, and on a GPU where there is one."""
     torch.set_num_threads(1)
     tables = []
-    iq = frames(NUM_FRAMES, "cpu")
-    for size in (64, 224):
-        few = iq[:16].numpy()
+    # Each way gets as many as keep it busy for at least a twentieth of a second.
+    many = frames(8192, "cpu")
+    some, few = many[:512], many[:16]
+    for size, batch in BATCH.items():
         tasks = {
-            "numpy.histogram2d, a loop": Task(partial(by_numpy, iq.numpy(), size), NUM_FRAMES),
-            "ours, raw": Task(partial(ours, iq, size, ["raw"], BATCH[size]), NUM_FRAMES),
-            "ours, raw, 16 at a time": Task(partial(ours, iq, size, ["raw"], 16), NUM_FRAMES),
-            "ours, counts_8_bit": Task(
-                partial(ours, iq, size, ["counts_8_bit"], BATCH[size]), NUM_FRAMES
-            ),
-            "ours, stack": Task(partial(ours, iq, size, ["stack"], BATCH[size]), NUM_FRAMES),
-            "fast-histogram, a loop": Task(partial(by_fast_histogram, iq.numpy(), size), NUM_FRAMES),
-            "torch, a loop": Task(partial(by_torch_loop, iq, size), NUM_FRAMES),
-            "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few, size), len(few)),
-            "writing zeros": Task(partial(only_write, size, "cpu", BATCH[size]), NUM_FRAMES),
+            "numpy.histogram2d, a loop": Task(partial(by_numpy, some.numpy(), size), len(some)),
+            "ours, raw": Task(partial(ours, many, size, ["raw"], batch), len(many)),
+            "ours, raw, 16 at a time": Task(partial(ours, many, size, ["raw"], 16), len(many)),
+            "ours, counts_8_bit": Task(partial(ours, many, size, ["counts_8_bit"], batch), len(many)),
+            "ours, stack": Task(partial(ours, some, size, ["stack"], batch), len(some)),
+            "fast-histogram, a loop": Task(partial(by_fast_histogram, many.numpy(), size), len(many)),
+            "torch, a loop": Task(partial(by_torch_loop, some, size), len(some)),
+            "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few.numpy(), size), len(few)),
+            "writing zeros": Task(partial(only_write, size, "cpu", batch, len(many)), len(many)),
         }
         options = {"unit": "frames/s", "against": "numpy.histogram2d, a loop"}
         tables.append(take_turns(f"pictures, {size} px, 1 core", tasks, **options))
     if torch.cuda.is_available():
-        tables += [measure_on_gpu(size) for size in (64, 224)]
+        tables += [measure_on_gpu(size) for size in BATCH]
     return tables
 
 
 def measure_on_gpu(size: int) -> pd.DataFrame:
     """The same on a GPU, in batches that fill it."""
-    iq = frames(16 * NUM_FRAMES, "cuda")
+    iq = frames(8192, "cuda")
     tasks = {
         "ours, raw": Task(partial(ours, iq, size, ["raw"], 512), len(iq)),
         "ours, stack": Task(partial(ours, iq, size, ["stack"], 512), len(iq)),
@@ -117,7 +115,7 @@ def by_matplotlib(iq: np.ndarray, size: int) -> None:
         plt.close(fig)
 
 
-def only_write(size: int, device: str, batch: int, count: int = NUM_FRAMES) -> None:
+def only_write(size: int, device: str, batch: int, count: int) -> None:
     """Pictures of nothing: what it costs to write that many bytes, to memory used again as ours is."""
     for _ in range(count // batch):
         torch.zeros(batch, 1, size, size, device=device)
