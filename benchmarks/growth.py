@@ -15,12 +15,14 @@ def measure() -> list[pd.DataFrame]:
     """Rates against the middle of each range."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
-    iq = frames(1024, device)
+    iq = frames(8192, device)
     sizes = {
-        f"{size} px": Task(partial(ours, iq[:256], size, ["raw"]), 256) for size in (32, 64, 128, 224)
+        f"{size} px": Task(partial(ours, iq, size, ["raw"], 32), len(iq)) for size in (32, 64, 128, 224)
     }
     batches = {
-        f"batch {batch}": Task(partial(ours, iq, 64, ["raw"], batch), len(iq))
+        f"batch {batch}": Task(
+            partial(ours, iq[: 1024 * batch], 64, ["raw"], batch), min(1024 * batch, 8192)
+        )
         for batch in (1, 8, 32, 128, 1024)
     }
     counts = {
