@@ -17,10 +17,10 @@ from amc_utils import views
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.views import WINDOW, Views
 
-# On a CPU the temporaries of synchronisation of this many frames stay in the cache, and pictures of
-# this many pixels while they are drawn.
+# On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while pictures
+# are drawn so many bytes of them: 4 a pixel, and 64 a point on its way to its pixel.
 _FRAMES_IN_CACHE = 32
-_PIXELS_IN_CACHE = 2**21
+_BYTES_IN_CACHE = 2**23
 # In bins; more than the rounding of double precision, and times the bins of an axis still less than any
 # float32 is away from an edge that it does not lie on, but for those within 1e-11 of zero.
 _HAIR = 1e-12
@@ -139,11 +139,12 @@ def constellation_images(
         raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
-    drawn = max(_PIXELS_IN_CACHE // image_size**2, 1) if on_cpu else seen
     parts = [Views(part) for part in iq.split(seen)]
     for number, name in enumerate(channels):
         points_of, grey = CHANNELS[name]
         points = torch.cat([points_of(part) for part in parts])
+        num_bytes = 4 * image_size**2 + 64 * points.shape[1]
+        drawn = max(_BYTES_IN_CACHE // num_bytes, 1) if on_cpu else seen
         for some, image in zip(points.split(drawn), out[:, number].split(drawn), strict=True):
             _draw(some, grey, image)
     return out

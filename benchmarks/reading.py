@@ -106,12 +106,16 @@ def high_water() -> float:
 def peak_memory(path: Path, way: str) -> float:
     """Megabytes that reading adds at most to a fresh process."""
     done = subprocess.run(
-        [sys.executable, __file__, str(path), way], capture_output=True, text=True, check=True
+        [sys.executable, __file__, str(path), way, str(FRAMES_PER_CELL)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(done.stdout)
 
 
 if __name__ == "__main__":
+    FRAMES_PER_CELL = int(sys.argv[3])
     before = high_water()
     {"ours": ours, "plainly": plainly}[sys.argv[2]](Path(sys.argv[1]))
     print(high_water() - before)
