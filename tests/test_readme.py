@@ -57,6 +57,7 @@ def test_ratios_of_speed_are_those_measured():
         (px224, "ours, raw", "writing zeros"),
         (px64, "ours, raw", loop),
         (px64, "ours, raw", "fast-histogram, a loop"),
+        (px64, "ours, raw, 16 at a time", loop),
         (px64, "ours, stack", loop),
         ("generation", "ours, 1 core", "numpy, a loop"),
         ("generation", "ours, 1 core", "TorchSig, channel, 1 core"),
