@@ -1,7 +1,9 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lint format lab runlog benchmark benchmark-torchsig
+.PHONY: reproduce test lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
+FILE ?= outputs/full_size.h5
+FRAMES ?= 4096
 BIN := .venv/bin
 STRIP := --keep-id --extra-keys "metadata.papermill metadata.language_info cell.metadata.papermill"
 EXECUTE = $(BIN)/papermill -k python3 --log-output --log-level INFO --no-progress-bar
@@ -47,6 +49,10 @@ lab: $(INSTALLED)
 
 runlog: $(INSTALLED)
 	$(BIN)/python -m amc_utils.runlog
+
+# As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.
+full-size-file: $(INSTALLED)
+	$(BIN)/python -m amc_utils.synthetic_file $(FILE) --num-frames-per-cell $(FRAMES)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

@@ -6,7 +6,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ class Checkpoints:
             ) from error
         _LOCKS[key] = lock
         remove_leftovers(self.folder)
+
+    def abandon(self) -> None:
+        """Give a claimed folder back, and remove it if it holds nothing: the run cannot begin."""
+        lock = _LOCKS.pop(self.folder.resolve(), None)
+        if lock:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+            with suppress(OSError):  # what holds checkpoints stays
+                self.folder.rmdir()
 
     def write(self, path: Path, content: Mapping[str, Any], fabric: Fabric) -> None:
         """Write one of the run's checkpoints; every process calls this, the first one writes.

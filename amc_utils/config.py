@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -60,7 +61,8 @@ class DataParameters(Parameters):
     modulations: list[str]
     snr_range_db: list[int]
     num_frames_per_cell: int = Count
-    # Runs from before the channel could be set had none.
+    # Runs from before these could be set had their defaults.
+    label_order: Literal["corrected", "shipped"] = "corrected"
     channel: dict[str, float | int | bool | list[float]] = Field(default_factory=dict)
     channels: list[str]
     image_size: int = Field(ge=8, le=1024)
@@ -70,8 +72,11 @@ class DataParameters(Parameters):
     @field_validator("data_path")
     @classmethod
     def _file_exists(cls, value: str) -> str:
-        return _existing_file(value, "RadioML file", 'README "Data" says where to get it, or leave '
-                              "data_path empty for the synthetic set")  # fmt: skip
+        path = os.path.expanduser(os.path.expandvars(value))
+        if path.startswith("$"):
+            raise ValueError(f"data_path must name a file, and the environment has no variable {path}")
+        hint = 'README "Data" says where to get it, or leave data_path empty for the synthetic set'
+        return _existing_file(path, "RadioML file", hint)
 
     @field_validator("modulations")
     @classmethod
@@ -136,7 +141,8 @@ class TrainingParameters(DataParameters):
     shuffle: bool
     fresh_frames: bool
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    # Runs from before the engine could be set had its defaults.
+    # Runs from before these could be set had their defaults.
+    trust_file: bool = False
     engine: Engine = Field(default_factory=Engine)
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
     resume_from: str
@@ -196,7 +202,7 @@ class AnatomyParameters(Parameters):
 
 
 def _existing_file(value: str, what: str, way_out: str) -> str:
-    if value and not Path(value).is_file():
+    if value and not Path(value).exists():
         raise FileNotFoundError(f"{what} not found: {value}; {way_out}")
     return value
 
@@ -216,6 +222,7 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
         name = ".".join(first["loc"])
         known = [f"engine.{setting}" for setting in Engine.model_fields]
     if first["type"] == "extra_forbidden":
+        name = name if name.isprintable() else repr(name)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
         text = f"unknown parameter {name}; {hint}"

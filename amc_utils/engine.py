@@ -23,6 +23,7 @@ class Engine(BaseModel):
         compile: let torch.compile fuse the network's operations.
         fused: AdamW in a single kernel.
         sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB.
+        cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
         samples_in: where samples are kept: "device", "host" memory, "disk", or "auto" for the first
             that has room.
     """
@@ -35,6 +36,7 @@ class Engine(BaseModel):
     compile: bool = False
     fused: bool = False
     sample_bits: Literal[16, 32] = 32
+    cache: bool = True
     samples_in: Literal["auto", "device", "host", "disk"] = "auto"
 
 

@@ -12,9 +12,11 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
+from amc_utils.audit import require_sound
+from amc_utils.cache import cached_radioml
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
-from amc_utils.data import load_frames
+from amc_utils.data import file_selection, load_frames
 from amc_utils.frames import Frames, Split, split_fingerprint, stratified_split
 from amc_utils.metrics import metrics_table
 from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
@@ -104,24 +106,31 @@ class Experiment:
         """Frames that the parameters ask for; of several processes, those that this one works on."""
         config, engine = self.config, self.config.engine
 
-        def hold(labelled: Frames) -> torch.Tensor:
+        def hold(labelled: Frames) -> torch.Tensor | None:
+            # Labels that cannot be split are refused before any samples are read.
             split = stratified_split(labelled, seed=config.seed)
+            if fabric.world_size == 1:
+                return None
             return share(config, split, fabric.global_rank, fabric.world_size)
 
-        return load_frames(
-            config,
-            device=fabric.device,
-            dtype={16: torch.float16, 32: torch.float32}[engine.sample_bits],
-            samples_in=engine.samples_in,
-            hold=hold if fabric.world_size > 1 else None,
-        )
+        if config.data_path and not config.trust_file:
+            require_sound(config.data_path, config.label_order)
+        options = {"device": fabric.device, "samples_in": engine.samples_in, "hold": hold}
+        if config.data_path and engine.cache:
+            return cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
+        dtype = {16: torch.float16, 32: torch.float32}[engine.sample_bits]
+        return load_frames(config, dtype=dtype, **options)
 
     def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
         """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""
         folder = self.workspace.checkpoints / self.name
         trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
-        if not trainer.resume_if_begun() and self.config.resume_from:
-            trainer.resume(self.config.resume_from)
+        try:
+            if not trainer.resume_if_begun() and self.config.resume_from:
+                trainer.resume(self.config.resume_from)
+        except (ValueError, FileNotFoundError):
+            trainer.checkpoints.abandon()
+            raise
         return trainer
 
     def finish(self, trainer: Trainer) -> Run | None:

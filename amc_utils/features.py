@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -77,6 +78,21 @@ def signature(iq: Tensor) -> tuple[str, float, float]:
     if spread < CONSTANT_ENVELOPE:
         return "constant envelope", line, spread
     return ("spectral line" if line > SPECTRAL_LINE else "neither"), line, spread
+
+
+def duplicate_pairs(samples: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Neighbours in each group of equal frames, int64 [P, 2], as numbers of frames.
+
+    Args:
+        samples: [N, num_samples, 2]; may be mapped from disk, only suspects are read.
+        heads: [N, h, 2], the first samples of each, which suspects have in common.
+    """
+    words = np.ascontiguousarray(heads).reshape(len(heads), -1).view(np.uint64)
+    order = np.lexsort(words.T)
+    same = (words[order[1:]] == words[order[:-1]]).all(1)
+    pairs = np.stack([order[:-1][same], order[1:][same]], 1)
+    equal = [bool((samples[a] == samples[b]).all()) for a, b in pairs]
+    return np.sort(pairs[np.array(equal, bool)], 1)
 
 
 def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:

@@ -121,16 +121,19 @@ class Frames:
         }
         return replace(self, **moved)
 
-    def with_room(
-        self, dtype: torch.dtype, samples_in: str, hold: Callable[[Frames], Tensor] | None
-    ) -> Frames:
+    def with_room(self, dtype: torch.dtype, samples_in: str, hold: Hold | None) -> Frames:
         """The same labels with room for samples, of the frames that `hold` chooses or of all."""
-        held = hold(self).sort().values if hold else None
+        held = hold(self) if hold else None
+        held = None if held is None else held.sort().values
         shape = (len(self) if held is None else len(held), NUM_SAMPLES, 2)
         place = choose_place(int(np.prod(shape)) * dtype.itemsize, self.device, samples_in)
         iq_pairs = allocate(shape, dtype, self.device, place)
         held = None if held is None else held.to(iq_pairs.device)
         return replace(self, iq_pairs=iq_pairs, held=held, place=place)
+
+
+# Of labelled frames those whose samples are wanted here, int64; None for all.
+Hold = Callable[[Frames], Tensor | None]
 
 
 def labels_only(
@@ -153,7 +156,7 @@ def synthesise_frames(
     channel: Channel | None = None,
     snr_offset_db: float = 0.0,
     samples_in: str = "auto",
-    hold: Callable[[Frames], Tensor] | None = None,
+    hold: Hold | None = None,
 ) -> Frames:
     """Frames from the generator, ordered by modulation, then SNR, the same number in each cell.
 
@@ -224,7 +227,7 @@ def stratified_split(frames: Frames, *, seed: int) -> Split:
     cells of fewer than ten frames still give whole parts of the right size.
 
     Raises:
-        ValueError: too few frames for three parts.
+        ValueError: too few frames for three parts, in all or of a class.
     """
     if len(frames) < 10:
         raise ValueError(
@@ -236,4 +239,12 @@ def stratified_split(frames: Frames, *, seed: int) -> Split:
     line = np.lexsort((rng.random(len(cell)), place_of_cell[cell]))
     tenth = np.arange(len(line)) % 10
     parts = (line[tenth < 8], line[tenth == 8], line[tenth == 9])
+    modulation = frames.modulation.cpu().numpy()
+    in_all = set.intersection(*(set(modulation[part].tolist()) for part in parts))
+    for number in sorted(set(modulation.tolist()) - in_all):
+        raise ValueError(
+            f"a split needs frames of every class in each part, and {(modulation == number).sum()} "
+            f"frames of {frames.modulations[number]} are too few for that; raise num_frames_per_cell, "
+            f"or leave the class out"
+        )
     return Split(*(torch.from_numpy(np.sort(part)).to(frames.device) for part in parts))

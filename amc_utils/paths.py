@@ -50,6 +50,11 @@ class Workspace:
         return self.root / "RUNLOG.md"
 
 
+def cache_folder() -> Path:
+    """Where frames and audits of files are kept: outputs/cache/, or what AMC_CACHE names."""
+    return Path(os.environ.get("AMC_CACHE") or REPOSITORY / "outputs" / "cache")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Temporary path that becomes `path` when the block succeeds and vanishes when it fails.

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 _SECONDS_BETWEEN_UPDATES = 5
 
 
-def progress(items: Iterable[Item], **options) -> Iterable[Item]:
+def progress(items: Iterable[Item] | None = None, **options) -> tqdm:
     """The items, with a line of text on what is done and the time that is left; see tqdm's options."""
     return tqdm(
         items,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -58,7 +59,7 @@ def write_run(
 
     Args:
         folder: results/<run name>.
-        facts: content of run.json.
+        facts: content of run.json, which also gets the check sums of the other files.
         metrics: see amc_utils.metrics.metrics_table.
         predictions: see amc_utils.metrics; stored as codes and half-precision confidences.
         history: one row per epoch; None where nothing was trained.
@@ -69,16 +70,19 @@ def write_run(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} holds a finished run, which is never overwritten")
+    json.dumps(dict(facts), allow_nan=False)  # what cannot be written is refused at once
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / "run.json").write_text(text + "\n", encoding="utf8")
         if history is not None:
             history.to_csv(temporary / "history.csv", index=False, lineterminator="\n")
         metrics.to_csv(temporary / "metrics.csv", index=False, lineterminator="\n")
         metrics.to_json(temporary / "metrics.json", orient="records", indent=1, double_precision=15)
         np.savez_compressed(temporary / "predictions.npz", **_codes(predictions, split))
+        written = {path.name: path.read_bytes() for path in sorted(temporary.iterdir())}
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
+        text = json.dumps({**facts, "files": sums}, indent=1, ensure_ascii=False, allow_nan=False)
+        (temporary / "run.json").write_text(text + "\n", encoding="utf8")
         temporary.chmod(0o755)
         temporary.rename(folder)
     finally:

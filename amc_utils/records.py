@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,23 +31,36 @@ class Run:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Content of run.json."""
-        return json.loads((self.folder / "run.json").read_text(encoding="utf8"))
+        """Content of run.json.
+
+        Raises:
+            ValueError: the file is missing or damaged; so for the other files of the folder.
+        """
+        with self._explaining("run.json"):
+            facts = json.loads((self.folder / "run.json").read_text(encoding="utf8"))
+            if not {"run", "config", "data", "started"} <= facts.keys():
+                raise ValueError("it lacks what every run says of itself")
+            return facts
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch."""
-        return pd.read_csv(self.folder / "history.csv")
+        with self._explaining("history.csv"):
+            return pd.read_csv(self._content("history.csv"))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Tidy test metrics, see amc_utils.metrics.metrics_table."""
-        return pd.read_csv(self.folder / "metrics.csv")
+        with self._explaining("metrics.csv"):
+            return pd.read_csv(self._content("metrics.csv"))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Test predictions, see amc_utils.metrics."""
-        with np.load(self.folder / "predictions.npz", allow_pickle=False) as stored:
+        with (
+            self._explaining("predictions.npz"),
+            np.load(self._content("predictions.npz"), allow_pickle=False) as stored,
+        ):
             names, grid = list(stored["modulations"]), stored["snr_grid_db"].astype(np.int64)
             return pd.DataFrame({
                 "frame": stored["frame"],
@@ -56,6 +73,29 @@ class Run:
                 "modulation_confidence": stored["modulation_confidence"].astype(np.float32),
                 "snr_confidence": stored["snr_confidence"].astype(np.float32),
             })  # fmt: skip
+
+    def _content(self, name: str) -> io.BytesIO:
+        content = (self.folder / name).read_bytes()
+        # Runs from before their files were recorded say nothing of them.
+        recorded = self.facts.get("files", {}).get(name)
+        if recorded and recorded != hashlib.sha256(content).hexdigest():
+            raise ValueError("it was changed after the run")
+        return io.BytesIO(content)
+
+    @contextmanager
+    def _explaining(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            problem = "is missing"
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            problem = f"is damaged ({str(error).splitlines()[0] if str(error) else error!r})"
+        else:
+            return
+        raise ValueError(
+            f"run folder {self.folder} must be as it was written, its {name} {problem}; restore it, or "
+            f"remove the folder"
+        )
 
     @property
     def kind(self) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from amc_utils.metrics import TASKS
-from amc_utils.paths import REPOSITORY, Workspace, replacing
+from amc_utils.paths import Workspace, replacing
 from amc_utils.records import Run, list_runs
 from amc_utils.study_records import StudyRecord, list_studies
 
@@ -228,5 +230,15 @@ def _final(facts: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main() -> None:
+    """Bring the diary up to date, from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m amc_utils.runlog", description=main.__doc__)
+    parser.add_argument("--output-root", default="", help="workspace; empty is the repository")
+    try:
+        print(update_runlog(Workspace.at(parser.parse_args().output_root)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
 if __name__ == "__main__":
-    print(update_runlog(Workspace(REPOSITORY)))
+    main()

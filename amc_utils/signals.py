@@ -1,9 +1,10 @@
-"""Synthetic frames: linear modulations through the channel of O'Shea, Roy and Clancy (2018), Table I.
+"""Synthetic frames of all classes through the channel of O'Shea, Roy and Clancy (2018), Table I.
 
 A frame is made in the frequency domain. The symbols of a periodic sequence, a little longer than the
 frame, have a discrete spectrum; root-raised-cosine shaping, timing, the half-symbol delay of OQPSK
 and multipath are products with that spectrum, and a chirp-z transform evaluates the resulting
 trigonometric polynomial at the receiver's sample instants, so a symbol-rate offset is exact too.
+The spectra of AM, FM and GMSK come from amc_utils.analogue.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from amc_utils.analogue import ANALOGUE_MODULATIONS, analogue_kind, with_analogue_spectra, with_messages
 from amc_utils.channel import Channel, ChannelState, draw_randomness
 from amc_utils.symbol_maps import symbol_map
 
@@ -33,6 +35,7 @@ class GeneratedFrames:
         iq: complex64 [B, num_samples], unit mean power per frame.
         symbols: complex64 [B, num_symbols], the periodic sequence that was sent, unit mean power;
             symbol k peaks at sample (k - MARGIN_IN_SYMBOLS) * SAMPLES_PER_SYMBOL - timing_offset.
+            Of an analogue class the message before any filter, with its carrier; of GMSK the bits.
         state: what the channel did.
     """
 
@@ -64,7 +67,7 @@ def generate_frames(
             streams of a CPU and a GPU differ, so frames agree between devices of one kind only.
         modulation: int64 [B], index into `modulations`.
         snr_db: [B], signal-to-noise ratio per complex sample over the whole sampled band.
-        modulations: names of linear modulations.
+        modulations: names, any of RadioML 2018.01A's.
         seed: seed of the whole set.
         channel: spread of the channel.
         num_samples: samples per frame, a multiple of SAMPLES_PER_SYMBOL.
@@ -74,11 +77,17 @@ def generate_frames(
     uniform, noise, state = draw_randomness(
         frame_index, seed=seed, channel=channel, num_samples=num_samples, num_symbols=num_symbols
     )
-    points, orders = symbol_table(tuple(modulations), device)
+    kind = analogue_kind(modulations, device)
+    # Messages take the place of the symbols that are drawn for analogue classes too.
+    drawn = tuple("BPSK" if name in ANALOGUE_MODULATIONS else name for name in modulations)
+    points, orders = symbol_table(drawn, device)
     choice = (uniform * orders[modulation][:, None]).long()
     symbols = points[modulation[:, None], choice]
+    if kind is not None:
+        kind = kind[modulation]
+        symbols = with_messages(symbols, kind, uniform)
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)
-    iq = modulate(symbols, state, is_offset=is_offset[modulation], num_samples=num_samples)
+    iq = modulate(symbols, state, is_offset=is_offset[modulation], kind=kind, num_samples=num_samples)
     iq = iq + noise * 10 ** (-snr_db.to(torch.float32) / 20)[:, None]
     root_energy = torch.linalg.vector_norm(torch.view_as_real(iq), dim=(1, 2))
     iq = iq * (num_samples**0.5 / root_energy)[:, None]
@@ -86,7 +95,12 @@ def generate_frames(
 
 
 def modulate(
-    symbols: Tensor, state: ChannelState, *, is_offset: Tensor, num_samples: int = NUM_SAMPLES
+    symbols: Tensor,
+    state: ChannelState,
+    *,
+    is_offset: Tensor,
+    kind: Tensor | None = None,
+    num_samples: int = NUM_SAMPLES,
 ) -> Tensor:
     """Noiseless received frames, complex64 [B, num_samples], unit mean power in expectation.
 
@@ -94,18 +108,22 @@ def modulate(
         symbols: complex64 [B, num_symbols], sent periodically, see GeneratedFrames.
         state: the channel of each frame.
         is_offset: bool [B], whether the quadrature part is half a symbol late (OQPSK).
+        kind: int64 [B], see analogue_kind; None where all are linear.
         num_samples: samples per frame.
     """
     num_symbols = symbols.shape[1]
     # Every bin that a pulse of roll-off 1 occupies, whatever the batch needs: the arithmetic, and so
-    # the last bit of a frame, must not depend on the frames beside it.
-    bins = torch.arange(1 - num_symbols, num_symbols, device=symbols.device)
+    # the last bit of a frame, must not depend on the frames beside it. The one bin more, always empty,
+    # makes the rows whole vectors of a CPU, which rounds what is left over at the end otherwise.
+    bins = torch.arange(1 - num_symbols, num_symbols + 1, device=symbols.device)
     frequency = bins / num_symbols
     spectrum = torch.fft.fft(symbols)
     direct, mirrored = spectrum[:, bins % num_symbols], spectrum[:, -bins % num_symbols].conj()
     late = torch.where(is_offset[:, None], unit_phasor(-torch.pi * frequency), 1)
     shaped = (direct + mirrored + (direct - mirrored) * late) / (2 * num_symbols)
     shaped = shaped * raised_cosine(frequency, state.rolloff[:, None]).sqrt()
+    if kind is not None:
+        shaped = with_analogue_spectra(shaped, kind, symbols)
     if state.multipath is not None:
         taps = torch.arange(state.multipath.shape[1], device=symbols.device)
         delay = torch.outer(taps, frequency) / SAMPLES_PER_SYMBOL
@@ -121,7 +139,7 @@ def _sample(
     Chirp-z transform: f n = (f^2 + n^2 - (n - f)^2) / 2 makes the sum over f a convolution with a
     chirp. Source: Rabiner, Schafer, Rader, "The chirp z-transform algorithm", 1969.
     """
-    reach = len(bins) // 2
+    reach = (len(bins) - 1) // 2
     ramp = torch.arange(num_samples + reach, device=spectrum.device, dtype=torch.float32)
     # The chirp of a perfect clock has large phases, so it comes from float64; the rest is small.
     drift = unit_phasor(torch.pi * state.clock_offset[:, None] * (ramp.square() / period))
@@ -132,7 +150,7 @@ def _sample(
     length = next_fast_len(num_samples + 2 * reach)
     # The chirp is even; at lags -reach to num_samples + reach - 1.
     both_sides = torch.cat([chirp[:, 1 : reach + 1].flip(1), chirp], 1)
-    front = torch.fft.fft(spectrum * advance * both_sides[:, : 2 * reach + 1], length)
+    front = torch.fft.fft(spectrum * advance * both_sides[:, : len(bins)], length)
     kernel = torch.fft.fft(both_sides.conj(), length)
     swept = torch.fft.ifft(front * kernel)[:, 2 * reach : 2 * reach + num_samples]
     turn = 2 * torch.pi * state.cfo[:, None] * ramp[:num_samples] + state.phase_rad[:, None]

@@ -56,6 +56,11 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
 
 
+def free_disk_bytes(folder: Path | str) -> int:
+    """Free space of the disk that a folder lies on."""
+    return psutil.disk_usage(str(folder)).free
+
+
 def choose_place(num_bytes: int, device: torch.device, wanted: str = "auto") -> str:
     """Fastest of "device", "host" and "disk" that has room for so many bytes, or the wanted one."""
     if wanted != "auto":
@@ -80,7 +85,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pla
         return torch.empty(*shape, dtype=dtype, pin_memory=device.type == "cuda")
     count = int(np.prod(shape))
     num_bytes = count * dtype.itemsize
-    free = psutil.disk_usage(tempfile.gettempdir()).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = free_disk_bytes(tempfile.gettempdir()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if num_bytes > free:
         raise OSError(
             f"{tempfile.gettempdir()} must have room for {num_bytes / 1e9:.1f} GB of samples, it "

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -37,6 +36,7 @@ from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.paths import Workspace, replacing
 from amc_utils.records import Run, is_run
 from amc_utils.runlog import update_runlog
+from amc_utils.yaml_text import read_yaml
 
 
 class Study(BaseModel):
@@ -87,10 +87,10 @@ def read_study(path: Path) -> Study:
     Raises:
         ValueError: a field that is missing, unknown or of the wrong type.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf8"))
+    content = read_yaml(path.read_text(encoding="utf8"), f"study {path}")
     if isinstance(content.get("base"), str):
         base = path.parent / content["base"]
-        content["base"] = yaml.safe_load(base.read_text(encoding="utf8"))
+        content["base"] = read_yaml(base.read_text(encoding="utf8"), f"profile {base}")
     return Study.model_validate(content)
 
 

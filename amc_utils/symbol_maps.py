@@ -97,8 +97,8 @@ def symbol_map(modulation_name: str) -> np.ndarray:
     """
     if modulation_name not in _POINTS:
         raise ValueError(
-            f"modulation {modulation_name!r} has no symbol map; the generator makes the linear "
-            f"ones: {', '.join(LINEAR_MODULATIONS)}"
+            f"modulation {modulation_name!r} has no symbol map; the linear modulations have one: "
+            f"{', '.join(LINEAR_MODULATIONS)}"
         )
     points = _POINTS[modulation_name]()
     points = points / np.sqrt(np.mean(np.abs(points) ** 2))

@@ -19,14 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
 from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.records import Run
 from amc_utils.runlog import update_runlog
+from amc_utils.yaml_text import read_yaml
 
 
 def notebook_defaults(path: Path) -> dict[str, Any]:
@@ -38,7 +37,10 @@ def notebook_defaults(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"notebook not found: {path}; the parameters' defaults stand there")
-    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    try:
+        cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} must be a notebook, 02 or 03 of this project, it is none") from None
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     if not tagged:
         raise ValueError(f"{path} must have a cell tagged parameters, it has none")
@@ -63,8 +65,10 @@ def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParam
     parser.add_argument("-p", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[])
     given = parser.parse_args(arguments)
     values = notebook_defaults(given.notebook)
-    for text in [*(_profile(file) for file in given.f), *given.y]:
-        values |= yaml.safe_load(text)
+    for file in given.f:
+        values |= read_yaml(_profile(file), f"profile {file}")
+    for text in given.y:
+        values |= read_yaml(text, "option -y")
     values |= {name: _value(text) for name, text in given.p}
     return TrainingParameters.checked(values), given.notebook.stem
 
@@ -72,7 +76,10 @@ def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParam
 def _profile(file: str) -> str:
     if not Path(file).is_file():
         raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
-    return Path(file).read_text(encoding="utf8")
+    try:
+        return Path(file).read_text(encoding="utf8")
+    except UnicodeDecodeError:
+        raise ValueError(f"profile {file} must be text in UTF-8, it is not") from None
 
 
 def _value(text: str) -> bool | int | float | str:

@@ -17,6 +17,12 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 DATA = Path(__file__).with_name("data")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Frames of files are kept where they go with the tests."""
+    os.environ["AMC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def gnuradio_slice() -> Path:
     """File in RadioML's layout that GNU Radio made, see tests/data/README.md."""

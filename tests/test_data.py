@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils import data
+from amc_utils import radioml
 from amc_utils.data import read_radioml, write_radioml
 from amc_utils.features import signature, snr_ratio
 from amc_utils.labels import (
@@ -97,39 +97,76 @@ def test_draw_per_cell_is_balanced_and_depends_on_the_seed(written):
     assert not torch.equal(first.iq_pairs, other.iq_pairs)
 
 
-def test_only_selected_rows_are_read(written, monkeypatch):
+def test_other_rows_are_hardly_read(written, monkeypatch):
+    """Of 120 rows those of one cell, and no more than a few in between."""
     rows_read = []
 
     def spy(rows):
-        for start, stop, target in runs(rows):
+        for place, start, stop in stretches(rows):
             rows_read.extend(range(start, stop))
-            yield start, stop, target
+            yield place, start, stop
 
-    runs = data._runs
-    monkeypatch.setattr(data, "_runs", spy)
+    stretches = radioml._stretches
+    monkeypatch.setattr(radioml, "_stretches", spy)
     read(written, modulations=("QPSK",), grid=(20,), per_cell=5)
-    assert len(rows_read) == 5
     assert set(rows_read) <= set(range(60, 80))
+    assert len(rows_read) == len(set(rows_read))
 
 
-def test_bad_files_are_refused_with_a_sentence(written, tmp_path):
+@pytest.mark.parametrize("length", [5, 700, 5000])
+def test_stretches_cover_the_rows_once(length):
+    rows = np.sort(np.random.default_rng(length).permutation(3 * length)[:length])
+    rows = np.append(rows, rows[-1] + 10_000)
+    seen = []
+    for place, start, stop in radioml._stretches(rows):
+        part = rows[place]
+        assert part[0] == start
+        assert part[-1] == stop - 1
+        assert stop - start <= 512
+        assert (np.diff(part) <= 9).all()
+        seen.extend(part)
+    assert seen == rows.tolist()
+
+
+VARIANTS = {
+    "class numbers": lambda x, y, z: {"Y": y.argmax(1)},
+    "a column of class numbers, no column of levels": lambda x, y, z: {
+        "Y": y.argmax(1)[:, None].astype("u1"),
+        "Z": z[:, 0],
+    },
+    "levels and one-hot as float": lambda x, y, z: {"Y": y.astype("f4"), "Z": z.astype("f8")},
+    "float16": lambda x, y, z: {"X": x.astype("f2")},
+    "float64": lambda x, y, z: {"X": x.astype("f8")},
+    "int8": lambda x, y, z: {"X": np.rint(30 * x).astype("i1")},
+    "int16": lambda x, y, z: {"X": np.rint(8000 * x).astype("i2")},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("storage", [{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}])
+def test_variants_of_the_layout_are_read(written, tmp_path, variant, storage):
     with h5py.File(written) as file:
-        x, z = file["X"][:], file["Z"][:]
-    bad = {
-        "X, Y and Z, Y is missing": {"Y": None},
-        "dataset X .* shape": {"X": x[:, :512]},
-        "dataset Z .* shape": {"Z": z[:100]},
-        "even SNRs from -20 to 30 dB, got 7": {"Z": np.where(z == 0, 7, z)},
-        "no frame of BPSK at 0 dB": {"Z": np.where(z == 0, 2, z)},
-    }
-    for number, (message, changes) in enumerate(bad.items()):
-        path = copy_with(written, tmp_path / f"{number}.h5", **changes)
-        with pytest.raises(ValueError, match=message):
-            read(path)
-    text = tmp_path / "text.h5"
-    text.write_text("not HDF5")
-    with pytest.raises(ValueError, match="must be an HDF5 file"):
-        read(text)
+        parts = {name: file[name][:] for name in "XYZ"}
+    parts |= VARIANTS[variant](parts["X"], parts["Y"], parts["Z"])
+    with h5py.File(tmp_path / "variant.h5", "w") as file:
+        for name, value in parts.items():
+            file.create_dataset(name, data=value, **storage)
+    plain, other = read(written, per_cell=15), read(tmp_path / "variant.h5", per_cell=15)
+    assert torch.equal(plain.cell, other.cell)
+    coarse = {"int8": 0.03, "int16": 3e-4, "float16": 2e-3}.get(variant, 0)
+    # Integers come back at unit mean power, whatever their scale was.
+    torch.testing.assert_close(plain.iq_pairs, other.iq_pairs, atol=coarse, rtol=coarse / 3)
+
+
+def test_labels_by_the_wrong_list_are_read_by_it(written, tmp_path):
+    with h5py.File(written) as file:
+        names = np.array(RADIOML_2018_MODULATIONS)[file["Y"][:].argmax(1)]
+    wrong = np.array([SHIPPED_WRONG_MODULATIONS.index(name) for name in names])
+    path = copy_with(written, tmp_path / "shipped.h5", Y=np.eye(24, dtype=np.int64)[wrong])
+    right = read(path, label_order="shipped")
+    assert torch.equal(right.cell, read(written).cell)
+    with pytest.raises(ValueError, match="has no frame of"):
+        read(path)
 
 
 def test_failed_write_leaves_nothing(small_frames, tmp_path, monkeypatch):

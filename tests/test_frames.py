@@ -61,11 +61,19 @@ def test_fingerprint_tells_classes_and_sources_apart():
 
 def test_split_of_small_cells_keeps_its_proportions():
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 10), num_frames_per_cell=4, seed=1
+        modulations=DIGITAL_MODULATIONS, snr_grid_db=range(0, 16, 2), num_frames_per_cell=4, seed=1
     )
     split = stratified_split(frames, seed=1)
-    assert split.counts == {"train": 110, "validation": 13, "test": 13}
+    assert split.counts == {"train": 436, "validation": 54, "test": 54}
     assert torch.bincount(frames.cell[split.test]).max() == 1
+
+
+def test_split_that_leaves_a_class_out_of_a_part_is_refused():
+    frames = synthesise_frames(
+        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0,), num_frames_per_cell=3, seed=1
+    )
+    with pytest.raises(ValueError, match="frames of every class in each part, and 3 frames of"):
+        stratified_split(frames, seed=1)
 
 
 def test_split_of_too_few_frames_is_refused():

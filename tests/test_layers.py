@@ -10,14 +10,26 @@ from amc_utils.paths import REPOSITORY
 
 # A module imports from earlier rows only.
 ROWS = (
-    {"paths", "labels", "channel", "engine", "storage", "progress", "interruption"},
-    {"config", "symbol_maps", "one_dimensional"},
+    {"paths", "labels", "channel", "engine", "storage", "progress", "interruption", "yaml_text"},
+    {"config", "symbol_maps", "one_dimensional", "analogue"},
     {"signals", "optimisation", "metrics", "losses", "models", "records", "checkpoints"},
-    {"recording", "synchronisation", "bounds", "frames", "features", "plots", "study_records"},
-    {"carrier", "receiver", "data", "runlog", "sharding"},
+    {
+        "recording",
+        "synchronisation",
+        "bounds",
+        "frames",
+        "features",
+        "plots",
+        "study_records",
+        "synthetic_file",
+        "hdf5_checks",
+    },
+    {"radioml"},
+    {"data", "sharding", "runlog", "audit_report"},
+    {"carrier", "receiver", "cache"},
     {"views"},
-    {"constellation"},
-    {"evaluation", "signal_plots"},
+    {"constellation", "audit_measures"},
+    {"evaluation", "signal_plots", "audit"},
     {"learning"},
     {"training"},
     {"experiment"},
@@ -27,7 +39,7 @@ ROWS = (
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
-    "h5py": {"data"},
+    "h5py": {"data", "radioml", "hdf5_checks", "synthetic_file"},
     "timm": {"models"},
     "matplotlib": {"plots", "signal_plots"},
     "seaborn": {"plots"},
@@ -37,7 +49,7 @@ HOMES = {
     "coolname": {"records"},
     "joblib": {"study"},
     "tqdm": {"progress"},
-    "filelock": {"checkpoints"},
+    "filelock": {"checkpoints", "cache", "audit"},
     "psutil": {"storage"},
     "papermill": set(),
     "IPython": set(),

@@ -110,7 +110,7 @@ def test_every_symbol_is_sent_equally_often(name):
     assert chisquare(counts).pvalue > 1e-4
 
 
-def test_analogue_modulation_is_refused():
+def test_analogue_modulation_has_no_symbol_map():
     with pytest.raises(ValueError, match="'FM' has no symbol map"):
         symbol_map("FM")
 

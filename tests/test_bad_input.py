@@ -1,0 +1,288 @@
+"""Whatever is put in, what is wrong is said in a sentence, soon, and nothing is left behind.
+
+Every case runs in a process of its own, from the command line down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from bad_files import BAD_FILES
+from trainers import SERVER, TINY
+
+from amc_utils import runlog, train
+from amc_utils.data import write_radioml
+from amc_utils.paths import REPOSITORY
+from amc_utils.records import Run
+
+NOTEBOOK = str(REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb")
+SECONDS, MEGABYTES = 60, 500
+
+
+@pytest.fixture(scope="module")
+def good(small_frames, tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "frames.h5"
+    write_radioml(path, small_frames)
+    return path
+
+
+def command_line(main, arguments, cache, errors, used):
+    """Body of a child process: the command, with its words in a file and its memory beside it."""
+    os.environ["AMC_CACHE"] = cache
+    torch.set_num_threads(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.argv = [main.__module__, *arguments]
+    with open(errors, "w", encoding="utf8") as file, contextlib.redirect_stderr(file):
+        try:
+            main()
+        except SystemExit as ended:
+            # As the interpreter does it, which a child process of this kind does not.
+            if isinstance(ended.code, str):
+                file.write(ended.code + "\n")
+                ended.code = 1
+            used.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            raise
+
+
+def refusal(arguments, tmp_path, main=train.main):
+    """What the command says on its way out, after all that must hold for every refusal."""
+    cache, errors = tmp_path / "cache", tmp_path / "errors"
+    used = SERVER.Value("l", 0)
+    if main is train.main:
+        arguments = [*arguments, "-p", "output_root", str(tmp_path / "output")]
+    child = SERVER.Process(target=command_line, args=(main, arguments, str(cache), str(errors), used))
+    child.start()
+    child.join(SECONDS)
+    if child.exitcode is None:
+        child.kill()
+        pytest.fail(f"no end after {SECONDS} s")
+    said = errors.read_text(encoding="utf8").strip()
+    assert child.exitcode == 1, said
+    assert used.value < 1024 * MEGABYTES
+    assert not [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
+    left = [path for path in cache.rglob("*") if path.name not in (".lock", "audits")]
+    assert all(path.parent.name == "audits" for path in left), "only verdicts may stay"
+    assert re.fullmatch(r"(ValueError|FileNotFoundError|OSError|PermissionError): [^\n]+", said), said
+    return said
+
+
+def options(good, make_config, **changes):
+    values = make_config(**TINY, data_path=str(good)).model_dump() | changes
+    del values["output_root"]
+    return ["-y", yaml.safe_dump(values)]
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file_is_refused(case, good, make_config, tmp_path):
+    make, sentence = BAD_FILES[case]
+    path = tmp_path / "bad.h5"
+    make(good, path)
+    said = refusal([NOTEBOOK, *options(good, make_config, data_path=str(path))], tmp_path)
+    assert re.search(sentence, said), said
+
+
+def test_file_that_another_process_writes_is_refused(good, make_config, tmp_path):
+    import h5py
+
+    with h5py.File(good, "r+"):
+        said = refusal([NOTEBOOK, *options(good, make_config)], tmp_path)
+    assert "another process is writing it" in said
+
+
+def test_path_with_spaces_and_letters_of_all_kinds_works(good, make_config, tmp_path):
+    folder = tmp_path / "Funk Dateien ünïcode 信号"
+    folder.mkdir()
+    path = folder / "мои кадры.h5"
+    path.write_bytes(Path(good).read_bytes())
+    arguments = [NOTEBOOK, *options(good, make_config, data_path=str(path), run_name="named")]
+    arguments += ["-p", "output_root", str(folder / "out")]
+    used = SERVER.Value("l", 0)
+    errors = str(tmp_path / "errors")
+    words = (train.main, arguments, str(folder / "cache"), errors, used)
+    child = SERVER.Process(target=command_line, args=words)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert (folder / "out" / "results" / "named" / "run.json").exists()
+
+
+DEEP = "[" * 5000
+# name: (text of a profile, what the sentence must say)
+BAD_PROFILES = {
+    "a name twice": (
+        "seed: 1\nbatch_size: 16\nseed: 2",
+        "the name 'seed' stands there twice in line 3",
+    ),
+    "a name twice, deep": ("engine: {compile: false, compile: true}", "'compile' stands there twice"),
+    "a tag that runs a command": ("seed: !!python/object/apply:os.mkdir [MARK]", "plain values.*tag"),
+    "a tag that names a class": ("seed: !!python/name:os.system", "plain values.*tag"),
+    "a tag of one's own": ("seed: !secret 3", "plain values.*tag '!secret'"),
+    "a rate that YAML takes for text": ("learning_rate: 1e-4", "learning_rate must .* 1.0e-4"),
+    "a rate in quotes": ("learning_rate: '0.1'", "learning_rate must .* valid number, got '0.1'"),
+    "a rate that is no number": ("learning_rate: .nan", "learning_rate must be a finite number"),
+    "an infinite rate": ("learning_rate: .inf", "learning_rate must be a finite number"),
+    "a rate below zero": ("learning_rate: -1.0", "learning_rate must be greater than 0"),
+    "an unknown name": ("learning_rte: 0.1", "unknown parameter learning_rte; did you mean learning_r"),
+    "an unknown name of the engine": ("engine: {fuse: true}", "unknown parameter engine.fuse; did you"),
+    "a number of epochs that is none": ("num_epochs: many", "num_epochs must be a valid integer"),
+    "no epochs": ("num_epochs: 0", "num_epochs must be greater than or equal to 1, got 0"),
+    "half an epoch": ("num_epochs: 0.5", "num_epochs must be a valid integer, got 0.5"),
+    "a truth value for a number": ("batch_size: true", "batch_size must be a valid integer, got True"),
+    "a batch beyond the frames": ("batch_size: 100000", "batch_size must be at most"),
+    "nothing for a value": ("seed:", "seed must be a valid integer, got None"),
+    "a seed below zero": ("seed: -1", "seed must be greater than or equal to 0"),
+    "a seed of 100 digits": (f"seed: {10**100}", "seed must be"),
+    "a list for a name": ("network: [resnet18]", "network must be a valid string"),
+    "an unknown network": ("network: resnet1818", "network.*resnet1818"),
+    "an unknown modulation": ("modulations: [BPKS]", "modulations must name .* 'BPKS'"),
+    "no modulation": ("modulations: []", "modulations must name .* an empty list"),
+    "SNRs off the grid": ("snr_range_db: [0, 7, 1]", "snr_range_db must be"),
+    "an endless range": ("snr_range_db: [0, 20, 0]", "snr_range_db must be"),
+    "an unknown picture": ("channels: [rwa]", "channels must be some of"),
+    "an unknown channel setting": ("channel: {cfo: 1.0}", "channel must set some of .* 'cfo'"),
+    "a roll-off beyond one": ("channel: {rolloff_range: [0.1, 2.0]}", "rolloff_range must lie"),
+    "an unknown list of labels": ("label_order: wrong", "label_order must be 'corrected' or 'shipped'"),
+    "a variable that is not set": ("data_path: $NO_SUCH_VARIABLE", "no variable \\$NO_SUCH_VARIABLE"),
+    "a name with a slash": ("run_name: ../elsewhere", "run_name must"),
+    "no YAML": ("seed: [1, 2", "must be YAML of names and plain values"),
+    "a list": ("- seed\n- 1", "it is no mapping of names"),
+    "numbers for names": ("1: 2", "it is no mapping of names"),
+    "nothing": ("", "it is no mapping of names"),
+    "a mapping for a name": ("? {a: 1}\n: 2", "must be YAML of names and plain values"),
+    "very deep": (f"seed: {DEEP}", "must be YAML of names and plain values"),
+    "a value inside itself": ("channel: &a {cfo_std: *a}", "must|YAML"),
+    "a control character": ("seed: 1\x07", "must be YAML of names and plain values"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PROFILES)
+def test_bad_profile_is_refused(case, good, make_config, tmp_path):
+    text, sentence = BAD_PROFILES[case]
+    mark = tmp_path / "mark"
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(text.replace("MARK", str(mark)), encoding="utf8")
+    base = tmp_path / "base.yaml"
+    base.write_text(options(good, make_config, data_path="")[1], encoding="utf8")
+    said = refusal([NOTEBOOK, "-f", str(base), "-f", str(profile)], tmp_path)
+    assert re.search(sentence, said), said
+    assert not mark.exists()
+
+
+def test_profile_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("seed: 1 # für".encode("latin1"))
+    for name, sentence in {
+        "none.yaml": "profile not found",
+        "latin.yaml": "must be text in UTF-8",
+    }.items():
+        assert sentence in refusal([NOTEBOOK, "-f", str(tmp_path / name)], tmp_path)
+    assert "notebook not found" in refusal([str(tmp_path / "none.ipynb")], tmp_path)
+    profile = str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")
+    assert "must be a notebook, 02 or 03" in refusal([profile], tmp_path)
+
+
+class Payload:
+    """What a pickle would run when it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(good, tmp_path_factory):
+    """A checkpoint of one epoch on three classes."""
+    root = tmp_path_factory.mktemp("trained")
+    values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 1}
+    values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16, "run_name": "one"}
+    arguments = [NOTEBOOK, "-y", yaml.safe_dump(values), "-p", "output_root", str(root)]
+    train.train(*train.from_command_line(arguments))
+    return root / "outputs" / "checkpoints" / "one" / "last.ckpt"
+
+
+# name: (changes of the parameters, what the sentence must say)
+OTHER_RUNS = {
+    "another network": ({"network": "resnet18", "network_options": {}}, "network.* must stay"),
+    "another list of classes": ({"modulations": ["BPSK", "QPSK", "8PSK"]}, "modulations must stay"),
+    "other levels": ({"snr_range_db": [0, 10, 10]}, "snr_range_db must stay"),
+    "other pictures": ({"channels": ["raw"]}, "channels must stay"),
+    "another seed": ({"seed": 3}, "seed must stay"),
+    "no epoch left": ({"num_epochs": 1}, "num_epochs must exceed"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_RUNS)
+def test_checkpoint_of_another_run_is_refused(case, checkpoint, tmp_path):
+    changes, sentence = OTHER_RUNS[case]
+    values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 2}
+    values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16}
+    values |= {"resume_from": str(checkpoint)} | changes
+    assert re.search(sentence, said := refusal([NOTEBOOK, "-y", yaml.safe_dump(values)], tmp_path)), (
+        said
+    )
+
+
+def test_checkpoint_that_would_run_code_is_refused(checkpoint, tmp_path):
+    mark = tmp_path / "mark"
+    bad = {
+        "pickle.ckpt": lambda path: path.write_bytes(pickle.dumps(Payload(str(mark)))),
+        "payload.ckpt": lambda path: torch.save({"network": Payload(str(mark))}, path),
+        "torn.ckpt": lambda path: path.write_bytes(checkpoint.read_bytes()[:5000]),
+        "other.ckpt": lambda path: torch.save({"weights": torch.zeros(3)}, path),
+        "text.ckpt": lambda path: path.write_text("no checkpoint", encoding="utf8"),
+        "folder.ckpt": lambda path: path.mkdir(),
+    }
+    for name, make in bad.items():
+        make(tmp_path / name)
+        said = refusal([NOTEBOOK, "-p", "resume_from", str(tmp_path / name)], tmp_path)
+        assert re.search("checkpoint", said), said
+        assert not mark.exists()
+
+
+DAMAGE = {
+    "run.json is missing a brace": ("run.json", lambda text: text[:-3], "run.json is damaged"),
+    "run.json of nothing": ("run.json", lambda text: "{}", "run.json is damaged .*lacks"),
+    "a list in run.json": ("run.json", lambda text: "[1]", "run.json is damaged"),
+    "no history": ("history.csv", None, "history.csv is missing"),
+    "an edited history": ("history.csv", lambda text: text.replace("0.", "1.", 1), "was changed after"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_run_folder_is_refused(case, checkpoint, tmp_path):
+    name, change, sentence = DAMAGE[case]
+    folder = tmp_path / "work" / "results" / "one"
+    folder.mkdir(parents=True)
+    for path in (checkpoint.parents[3] / "results" / "one").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    if change:
+        text = change((folder / name).read_text(encoding="utf8"))
+        (folder / name).write_text(text, encoding="utf8")
+    else:
+        (folder / name).unlink()
+    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, main=runlog.main)
+    assert re.search(sentence, said), said
+    assert not (tmp_path / "work" / "RUNLOG.md").exists()
+
+
+def test_edited_metrics_and_predictions_are_refused(checkpoint, tmp_path):
+    source = checkpoint.parents[3] / "results" / "one"
+    for name, part in (("metrics.csv", "metrics"), ("predictions.npz", "predictions")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for path in source.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        getattr(Run(folder), part)
+        (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+        with pytest.raises(ValueError, match=f"its {name} is damaged ..it was changed after the run"):
+            getattr(Run(folder), part)

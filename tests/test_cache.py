@@ -1,0 +1,151 @@
+"""Frames kept for the next start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from trainers import SERVER, TINY, make_trainer
+
+from amc_utils import cache
+from amc_utils.cache import cached_radioml
+from amc_utils.data import read_radioml, write_radioml
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("AMC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def written(small_frames, tmp_path):
+    write_radioml(tmp_path / "frames.h5", small_frames)
+    return tmp_path / "frames.h5"
+
+
+def choice(path, **changes):
+    values = {"modulations": ("BPSK", "QPSK", "OQPSK"), "snr_grid_db": (0, 20), "seed": 1}
+    return {"path": path, "num_frames_per_cell": 15} | values | changes
+
+
+def kept(folder):
+    return sorted(folder.glob("[!.]*/samples.npy"))
+
+
+def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monkeypatch, capsys):
+    direct = read_radioml(**choice(written), dtype=torch.float16)
+    first = cached_radioml(**choice(written))
+    assert "keeping 90 frames of frames.h5 (0.0 GB)" in capsys.readouterr().out
+    monkeypatch.setattr(cache, "read_all", lambda *_: pytest.fail("samples were read again"))
+    for samples_in in ("device", "host", "disk"):
+        again = cached_radioml(**choice(written), samples_in=samples_in)
+        assert again.place == samples_in
+        for frames in (first, again):
+            assert frames.iq_pairs.dtype == torch.float16
+            assert torch.equal(frames.iq_pairs, direct.iq_pairs)
+            assert torch.equal(frames.cell, direct.cell)
+            assert frames.source == direct.source
+    share = cached_radioml(**choice(written), hold=lambda frames: torch.tensor([7, 3]))
+    assert torch.equal(share.iq_pairs, direct.iq_pairs[[3, 7]])
+    assert capsys.readouterr().out == ""
+
+
+def test_another_selection_or_a_changed_file_is_read_anew(folder, written):
+    cached_radioml(**choice(written))
+    cached_radioml(**choice(written, seed=2))
+    assert len(kept(folder)) == 2
+    whole = choice(written, num_frames_per_cell=20)
+    cached_radioml(**whole)
+    cached_radioml(**whole | {"seed": 2})
+    assert len(kept(folder)) == 3, "all rows are all rows, whatever the seed"
+    with h5py.File(written, "r+") as file:
+        file["X"][0] = -file["X"][0]
+    os.utime(written, (1, 1))
+    changed = cached_radioml(**whole)
+    assert len(kept(folder)) == 4
+    assert torch.equal(changed.iq_pairs, read_radioml(**whole, dtype=torch.float16).iq_pairs)
+
+
+def test_failure_leaves_nothing(folder, written, monkeypatch):
+    with h5py.File(written, "r+") as file:
+        file["X"][100, 5, 0] = np.nan
+    with pytest.raises(ValueError, match="row 100 has samples that are not finite"):
+        cached_radioml(**choice(written, num_frames_per_cell=20))
+    monkeypatch.setattr(cache, "free_disk_bytes", lambda folder: 1000)
+    with pytest.raises(
+        OSError, match=r"must have room for 0.0 GB .* let AMC_CACHE name another folder"
+    ):
+        cached_radioml(**choice(written, modulations=("QPSK",)))
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def fill_slowly(folder, selection, begun):
+    """Body of a child process that is killed while it fills the cache."""
+    os.environ["AMC_CACHE"] = str(folder)
+
+    def never(*_):
+        begun.set()
+        begun.wait(60)
+        os.kill(os.getpid(), 9)
+
+    cache.read_all = never
+    cached_radioml(**selection)
+
+
+def test_killed_while_filling_leaves_what_the_next_start_removes(folder, written):
+    begun = SERVER.Event()
+    child = SERVER.Process(target=fill_slowly, args=(folder, choice(written), begun))
+    child.start()
+    child.join()
+    assert list(folder.glob(".filling-*"))
+    assert not kept(folder)
+    cached_radioml(**choice(written))
+    assert not list(folder.glob(".filling-*"))
+
+
+def test_damaged_cache_is_refused(folder, written):
+    cached_radioml(**choice(written))
+    path = kept(folder)[0]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"must be whole, it is damaged; python -m amc_utils.cache"):
+        cached_radioml(**choice(written))
+
+
+def test_frame_that_is_there_twice_needs_a_word(folder, written):
+    with h5py.File(written, "r+") as file:
+        file["X"][70] = file["X"][3]
+    whole = choice(written, num_frames_per_cell=20)
+    with pytest.raises(ValueError, match="got 1 pairs, the first in rows 3 and 70; set trust_file"):
+        cached_radioml(**whole)
+    assert len(cached_radioml(**whole, trust_file=True)) == 120
+
+
+def test_training_runs_on_the_map_itself(folder, written, make_config, tmp_path):
+    options = TINY | {"data_path": str(written), "num_epochs": 1}
+    tables = []
+    for samples_in in ("device", "disk"):
+        config = make_config(**options, engine={"samples_in": samples_in})
+        trainer = make_trainer(config, tmp_path / samples_in)
+        assert trainer.frames.place == samples_in
+        list(trainer.fit())
+        tables.append(trainer.history_table)
+    assert tables[0].equals(tables[1])
+    direct = make_trainer(make_config(**options, engine={"cache": False}), tmp_path / "direct")
+    assert direct.frames.iq_pairs.dtype == torch.float32
+    assert len(kept(folder)) == 1
+
+
+def test_one_command_lists_and_removes(folder, written):
+    cached_radioml(**choice(written))
+    command = [sys.executable, "-m", "amc_utils.cache"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert listed.startswith(f"{folder}/")
+    assert listed.endswith(f"0.00 GB of {written}\n")
+    subprocess.run([*command, "--remove"], capture_output=True, check=True)
+    assert not folder.exists()
