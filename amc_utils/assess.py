@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from amc_utils.decisions import Assessment, assess_bound, assess_network, assess
 from amc_utils.experiment import best_accelerator
 from amc_utils.metrics import metrics_table
 from amc_utils.paths import Workspace
+from amc_utils.radioml import LABEL_ORDERS
 from amc_utils.recording import environment, write_run
 from amc_utils.records import Run, claim_run_name
 from amc_utils.runlog import update_runlog
@@ -79,6 +81,7 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     parser.add_argument("--seed", type=int, help="of the frames; not that of training")
     parser.add_argument("--checkpoint", help="of the network to assess")
     parser.add_argument("--data-path", help="RadioML-layout file; empty for synthetic")
+    parser.add_argument("--label-order", choices=LABEL_ORDERS, help="of the file's labels")
     parser.add_argument("--profile", help="label of the scale, kept with the run")
     parser.add_argument("--output-root", help="where to write; empty is the repository")
     parser.add_argument("--snr-told", action="store_true", help="bound only: the SNR is known as well")
@@ -94,5 +97,13 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     return Assessment(**given, channel=of_channel)
 
 
+def main() -> None:
+    """Assess from the command line."""
+    try:
+        print(run(from_command_line()).folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
 if __name__ == "__main__":
-    print(run(from_command_line()).folder)
+    main()

@@ -52,7 +52,7 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         cell = modulation * len(SNR_GRID_DB) + (snr_db - SNR_GRID_DB[0]) // 2
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
-        for _ in file.read(rows, samples, check=False):
+        for _ in file.blocks(rows, samples, check=False):
             pass
         report = {"file": file.path.name, "layout": _layout(file, cell), "label_order": label_order}
     report["frames"] = len(rows)

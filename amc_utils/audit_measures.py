@@ -25,7 +25,7 @@ HIGH_SNR_DB = 16
 _FRAMES_PER_CLASS = 24
 # How often a class that is right is taken for another, as on frames of makers other than ours.
 _ERROR_RATE = 0.05
-_AT_ONCE = 2048
+_AT_ONCE = 256
 
 
 def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:

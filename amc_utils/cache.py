@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from amc_utils.data import read_all, select
+from amc_utils.data import select
 from amc_utils.features import duplicate_pairs
 from amc_utils.frames import Frames, Hold, labels_only
 from amc_utils.paths import cache_folder
+from amc_utils.progress import progress
 from amc_utils.radioml import RadioMLFile, open_radioml
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.storage import choose_place, free_disk_bytes
@@ -78,8 +79,9 @@ def cached_radioml(
     frames = frames.with_room(torch.float16, samples_in, lambda _: held)
     rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = torch.from_numpy(samples[rows[start : start + _ROWS_AT_ONCE]])
-        frames.iq_pairs[start : start + _ROWS_AT_ONCE] = some.to(frames.iq_pairs.device)
+        # A new map each time: what is mapped counts as memory until the map goes.
+        some = _map(folder, len(frames))[rows[start : start + _ROWS_AT_ONCE]]
+        frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(some)
     return frames
 
 
@@ -95,6 +97,7 @@ def _filled(file: RadioMLFile, rows: np.ndarray) -> Path:
             temporary = Path(tempfile.mkdtemp(prefix=".filling-", dir=folder.parent))
             try:
                 _fill(temporary, folder, file, rows)
+                temporary.chmod(0o755)
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -114,27 +117,33 @@ def _fill(temporary: Path, folder: Path, file: RadioMLFile, rows: np.ndarray) ->
         f"the next start; python -m amc_utils.cache --remove removes them",
         flush=True,
     )
-    shape = (len(rows), NUM_SAMPLES, 2)
-    samples = np.lib.format.open_memmap(temporary / "samples.npy", "w+", np.float16, shape)
     heads = np.empty((len(rows), _HEAD, 2), np.float16)
-
-    def look(place: slice) -> None:
-        heads[place] = samples[place, :_HEAD]
-
-    read_all(file, rows, torch.from_numpy(samples), look)
-    samples.flush()
-    twice = rows[duplicate_pairs(samples, heads)].tolist()
+    with (
+        (temporary / "samples.f16").open("wb") as kept,
+        progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar,
+    ):
+        # Plain writing: the pages of a map would count as this process's memory.
+        for place, samples in file.blocks(rows):
+            half = samples.to(torch.float16).numpy()
+            heads[place] = half[:, :_HEAD]
+            kept.write(half)
+            bar.update(len(half))
+    twice = rows[duplicate_pairs(_map(temporary, len(rows)), heads)].tolist()
     facts = {"file": file.identity, "twice": twice}
     (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf8")
 
 
+def _map(folder: Path, num_rows: int) -> np.ndarray:
+    # Changes, which nobody means to make, would not reach the file.
+    shape = (num_rows, NUM_SAMPLES, 2)
+    return np.memmap(folder / "samples.f16", np.float16, mode="c", shape=shape)
+
+
 def _kept(folder: Path, num_rows: int) -> tuple[np.ndarray, list]:
     try:
-        # Changes, which nobody means to make, would not reach the file.
-        samples = np.load(folder / "samples.npy", mmap_mode="c")
         facts = json.loads((folder / "facts.json").read_text(encoding="utf8"))
-        if samples.shape == (num_rows, NUM_SAMPLES, 2) and samples.dtype == np.float16:
-            return samples, facts["twice"]
+        if (folder / "samples.f16").stat().st_size == num_rows * _BYTES_PER_FRAME:
+            return _map(folder, num_rows), facts["twice"]
     except (OSError, ValueError, KeyError):
         pass
     raise ValueError(f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove")
@@ -152,7 +161,7 @@ def main() -> None:
     root = cache_folder()
     for facts in sorted(root.glob("[!.]*/facts.json")):
         file = json.loads(facts.read_text(encoding="utf8"))["file"]
-        size = (facts.parent / "samples.npy").stat().st_size
+        size = (facts.parent / "samples.f16").stat().st_size
         print(f"{facts.parent}  {size / 1e9:.2f} GB of {file['path']}")
     if options.remove:
         shutil.rmtree(root, ignore_errors=True)

@@ -75,7 +75,7 @@ class DataParameters(Parameters):
         path = os.path.expanduser(os.path.expandvars(value))
         if path.startswith("$"):
             raise ValueError(f"data_path must name a file, and the environment has no variable {path}")
-        hint = 'README "Data" says where to get it, or leave data_path empty for the synthetic set'
+        hint = 'README "Your RadioML file" says where to get it; empty draws synthetic frames'
         return _existing_file(path, "RadioML file", hint)
 
     @field_validator("modulations")

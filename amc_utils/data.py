@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 from amc_utils.config import DataParameters
 from amc_utils.frames import Frames, Hold, labels_only, synthesise_frames
@@ -165,21 +164,10 @@ def read_radioml(
         frames = labels_only(labels, modulations, snr_grid_db, chosen.source)
         frames = frames.with_room(dtype, samples_in, hold)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
-        read_all(file, rows, frames.iq_pairs)
+        with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
+            for place in file.read(rows, frames.iq_pairs):
+                bar.update(place.stop - place.start)
     return frames
-
-
-def read_all(
-    file: RadioMLFile,
-    rows: np.ndarray,
-    target: Tensor,
-    look: Callable[[slice], None] = lambda place: None,
-) -> None:
-    """Read rows into a tensor [n, 1024, 2], show how far it is, and `look` at what has come."""
-    with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
-        for place in file.read(rows, target):
-            look(place)
-            bar.update(place.stop - place.start)
 
 
 def write_radioml(path: Path, frames: Frames) -> None:

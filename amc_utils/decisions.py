@@ -41,6 +41,7 @@ class Assessment:
         seed: seed of the frames; training has another by default.
         checkpoint: file of the network's weights.
         data_path: RadioML-layout file; empty for synthetic frames.
+        label_order: list that the file's labels follow, "corrected" or "shipped".
         channel: settings of the synthetic channel that differ from the default.
         snr_told: the bound's receiver is told the SNR as well, which bounds every SNR by itself.
         snr_offset_db: true SNR of synthetic frames minus their label; -9.03 where labels mean Es/N0.
@@ -57,6 +58,7 @@ class Assessment:
     seed: int = 2019
     checkpoint: str = ""
     data_path: str = ""
+    label_order: str = "corrected"
     channel: Mapping[str, Any] = field(default_factory=dict)
     snr_told: bool = False
     snr_offset_db: float = 0.0
@@ -79,6 +81,8 @@ class Assessment:
         if self.data_path:
             # The file has a channel of its own, of which the receiver is told the carrier's spread.
             useless |= of_frames - ({"cfo_std"} if self.what == "receiver" else set())
+        else:
+            useless |= {"label_order"}
         given = {f.name for f in fields(self) if getattr(self, f.name) != f.default} | set(self.channel)
         if ignored := sorted(given & useless):
             what = f"{self.what} with data_path" if self.data_path else self.what
@@ -188,6 +192,7 @@ def _frames(
         "device": device,
     }
     if assessment.data_path:
+        selection["label_order"] = assessment.label_order
         return read_radioml(path=Path(assessment.data_path), **selection)
     return synthesise_frames(
         channel=assessment.synthetic_channel, snr_offset_db=assessment.snr_offset_db, **selection

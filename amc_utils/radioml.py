@@ -123,34 +123,59 @@ class RadioMLFile:
             )
         return levels.astype(np.int64)
 
-    def read(self, rows: np.ndarray, target: Tensor, *, check: bool = True) -> Iterator[slice]:
+    def read(self, rows: np.ndarray, target: Tensor) -> Iterator[slice]:
         """Read rows into a tensor, a few hundred at a time.
 
         Args:
             rows: int64 [n], ascending.
             target: floating point [n, 1024, 2], on any device.
-            check: refuse frames that no network should see.
 
         Yields:
             Which rows have just been read, as a slice of 0 to n.
 
         Raises:
+            ValueError: see blocks.
+        """
+        straight = target.device.type == "cpu" and target.dtype == torch.float32
+        for place, samples in self.blocks(rows, target if straight else None):
+            if not straight:
+                target[place] = samples.to(target.device, target.dtype)
+            yield place
+
+    def blocks(
+        self, rows: np.ndarray, target: Tensor | None = None, *, check: bool = True
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Rows, a few hundred at a time.
+
+        Args:
+            rows: int64 [n], ascending.
+            target: float32 [n, 1024, 2] in host memory, to be filled; without one blocks lie in a
+                buffer that the next one overwrites.
+            check: refuse frames that no network should see.
+
+        Yields:
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2].
+
+        Raises:
             ValueError: a frame with samples that are not finite, or without power; a damaged file.
         """
-        plain = target.device.type == "cpu" and target.dtype == torch.float32 and self.scale == 1
         buffer = np.empty((_CHUNK, NUM_SAMPLES, 2), np.float32)
         for place, start, stop in _stretches(rows):
-            straight = plain and stop - start == place.stop - place.start
-            block = target[place].numpy() if straight else buffer[: stop - start]
+            dense = stop - start == place.stop - place.start
+            into = target is not None and dense
+            block = target[place].numpy() if into else buffer[: stop - start]
             with explaining(self.path):
                 self.samples.read_direct(block, np.s_[start:stop])
             samples = torch.from_numpy(block)
-            if not straight:
-                samples = samples[torch.from_numpy(rows[place] - start)].mul_(self.scale)
-                target[place] = samples.to(target.device, target.dtype)
+            if not dense:
+                samples = samples[torch.from_numpy(rows[place] - start)]
+            if self.scale != 1:
+                samples.mul_(self.scale)
+            if target is not None and not dense:
+                target[place] = samples
             if check:
                 self._check(samples, rows[place])
-            yield place
+            yield place, samples
 
     def _check(self, samples: Tensor, rows: np.ndarray) -> None:
         norm = torch.linalg.vector_norm(samples.flatten(1), dim=1)

@@ -15,6 +15,7 @@ from amc_utils.analogue import (
     FM_BAND,
     FM_DEVIATION,
     analogue_kind,
+    with_analogue_spectra,
     with_messages,
 )
 from amc_utils.channel import FRAMES_PER_BLOCK, Channel, ChannelState
@@ -194,6 +195,14 @@ def test_multipath_is_a_filter(name):
     for row in range(4):
         expected = np.convolve(plain[row].numpy(), taps[row].numpy(), "valid")
         np.testing.assert_allclose(filtered[row, taps.shape[1] - 1 :].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ANALOGUE_MODULATIONS)
+def test_the_last_bin_stays_empty(name):
+    symbols = make(name, 4).symbols
+    nothing = torch.zeros(4, 2 * symbols.shape[1], dtype=torch.complex64)
+    spectrum = with_analogue_spectra(nothing, analogue_kind((name,), symbols.device).expand(4), symbols)
+    assert (spectrum[:, -1] == 0).all()
 
 
 def test_no_draw_makes_a_message_infinite():

@@ -232,21 +232,24 @@ def test_checkpoint_of_another_run_is_refused(case, checkpoint, tmp_path):
     )
 
 
-def test_checkpoint_that_would_run_code_is_refused(checkpoint, tmp_path):
-    mark = tmp_path / "mark"
-    bad = {
-        "pickle.ckpt": lambda path: path.write_bytes(pickle.dumps(Payload(str(mark)))),
-        "payload.ckpt": lambda path: torch.save({"network": Payload(str(mark))}, path),
-        "torn.ckpt": lambda path: path.write_bytes(checkpoint.read_bytes()[:5000]),
-        "other.ckpt": lambda path: torch.save({"weights": torch.zeros(3)}, path),
-        "text.ckpt": lambda path: path.write_text("no checkpoint", encoding="utf8"),
-        "folder.ckpt": lambda path: path.mkdir(),
-    }
-    for name, make in bad.items():
-        make(tmp_path / name)
-        said = refusal([NOTEBOOK, "-p", "resume_from", str(tmp_path / name)], tmp_path)
-        assert re.search("checkpoint", said), said
-        assert not mark.exists()
+# name: maker of the file from a path, a whole checkpoint and a folder that must not come to be
+BAD_CHECKPOINTS = {
+    "a pickle": lambda path, whole, mark: path.write_bytes(pickle.dumps(Payload(str(mark)))),
+    "a payload": lambda path, whole, mark: torch.save({"network": Payload(str(mark))}, path),
+    "a torn one": lambda path, whole, mark: path.write_bytes(whole.read_bytes()[:5000]),
+    "weights of others": lambda path, whole, mark: torch.save({"weights": torch.zeros(3)}, path),
+    "text": lambda path, whole, mark: path.write_text("no checkpoint", encoding="utf8"),
+    "a folder": lambda path, whole, mark: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_bad_checkpoint_is_refused_and_nothing_in_it_is_run(case, checkpoint, tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "bad.ckpt"
+    BAD_CHECKPOINTS[case](path, checkpoint, mark)
+    said = refusal([NOTEBOOK, "-p", "resume_from", str(path)], tmp_path)
+    assert re.search("checkpoint", said), said
+    assert not mark.exists()
 
 
 DAMAGE = {

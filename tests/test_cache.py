@@ -15,6 +15,7 @@ from trainers import SERVER, TINY, make_trainer
 from amc_utils import cache
 from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml, write_radioml
+from amc_utils.radioml import RadioMLFile
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def choice(path, **changes):
 
 
 def kept(folder):
-    return sorted(folder.glob("[!.]*/samples.npy"))
+    return sorted(folder.glob("[!.]*/samples.f16"))
 
 
 def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monkeypatch, capsys):
     direct = read_radioml(**choice(written), dtype=torch.float16)
     first = cached_radioml(**choice(written))
     assert "keeping 90 frames of frames.h5 (0.0 GB)" in capsys.readouterr().out
-    monkeypatch.setattr(cache, "read_all", lambda *_: pytest.fail("samples were read again"))
+    monkeypatch.setattr(RadioMLFile, "blocks", lambda *_: pytest.fail("samples were read again"))
     for samples_in in ("device", "host", "disk"):
         again = cached_radioml(**choice(written), samples_in=samples_in)
         assert again.place == samples_in
@@ -94,7 +95,7 @@ def fill_slowly(folder, selection, begun):
         begun.wait(60)
         os.kill(os.getpid(), 9)
 
-    cache.read_all = never
+    RadioMLFile.blocks = never
     cached_radioml(**selection)
 
 

@@ -9,7 +9,9 @@ import subprocess
 import pandas as pd
 import papermill
 import pytest
+import test_bad_input
 import yaml
+from bad_files import BAD_FILES
 
 from amc_utils import assess, train
 from amc_utils.paths import REPOSITORY
@@ -52,7 +54,7 @@ def test_ratios_of_speed_are_those_measured():
     raw = pd.read_csv(REPOSITORY / "benchmarks" / "cpu.csv")
     raw["rate"] = raw["amount"] / raw["seconds"]
     rates = raw.groupby(["benchmark", "task"])["rate"].median()
-    table = README.split("## Speed")[1].split("## Data")[0]
+    table = README.split("## Speed")[1].split("## Your")[0]
     ratios = [float(cell) for cell in re.findall(r"\| ([\d.]+) \| [^|]+ \|$", table, re.M)]
     px64, px224 = (f"pictures, {size} px, 1 core" for size in (64, 224))
     train = [name for name in raw["benchmark"].unique() if name.startswith("training")]
@@ -119,3 +121,14 @@ def test_module_commands_are_understood(command):
     else:
         assert module == "amc_utils.study"
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))
+
+
+def test_counts_of_bad_input_are_those_of_the_tests():
+    numbers = re.search(
+        r"(\d+) kinds of broken files, (\d+) of broken profiles, (\d+) of\s+checkpoints, (\d+) of run",
+        README,
+    ).groups()
+    files, profiles = len(BAD_FILES), len(test_bad_input.BAD_PROFILES)
+    checkpoints = len(test_bad_input.OTHER_RUNS) + len(test_bad_input.BAD_CHECKPOINTS)
+    folders = len(test_bad_input.DAMAGE) + 2
+    assert [int(number) for number in numbers] == [files, profiles, checkpoints, folders]
