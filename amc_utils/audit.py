@@ -62,8 +62,9 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
     report["duplicates"] = {kind: [rows[p].tolist() for p in found] for kind, found in pairs.items()}
     sound = usable.numpy()
     if len(sound):
-        iq = torch.view_as_complex(samples)[usable]
-        del samples
+        iq = torch.view_as_complex(samples)
+        # As a rule all are, and need no copy.
+        iq = iq if len(sound) == len(rows) else iq[usable]
         report |= _measure(iq, modulation[rows][sound], snr_db[rows][sound], label_order)
     report["verdicts"] = judge(report)
     report["passed"] = all(verdict["result"] != "failed" for verdict in report["verdicts"])

@@ -202,7 +202,11 @@ class AnatomyParameters(Parameters):
 
 
 def _existing_file(value: str, what: str, way_out: str) -> str:
-    if value and not Path(value).exists():
+    try:
+        missing = value and not Path(value).exists()
+    except OSError as error:
+        raise ValueError(f"{what} {value} must be a file that can be read ({error.strerror})") from None
+    if missing:
         raise FileNotFoundError(f"{what} not found: {value}; {way_out}")
     return value
 

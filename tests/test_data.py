@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -196,3 +199,25 @@ def test_gnuradio_frames_carry_the_snr_and_the_classes_of_their_labels(gnuradio_
 def test_fresh_frames_of_a_file_are_refused(make_config, written):
     with pytest.raises(ValueError, match="fresh_frames must be false with a file"):
         make_config(data_path=str(written), fresh_frames=True)
+
+
+def test_file_without_permission_is_refused(written, monkeypatch):
+    """Told by the system's answers, since those who may do everything cannot be kept out of a file."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="must be a file that can be read, you have no permission"):
+        read(written)
+
+    def denied(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(ValueError, match=r"must be a file that can be read \(Permission denied\)"):
+        read(written)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_file_that_may_not_be_read_is_refused(written, tmp_path):
+    path = copy_with(written, tmp_path / "closed.h5")
+    path.chmod(0)
+    with pytest.raises(ValueError, match="must be a file that can be read, you have no permission"):
+        read(path)
