@@ -31,7 +31,7 @@ _AT_ONCE = 256
 def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:
     """Index of the frames that can be measured, int64, and of those that cannot, by what is wrong."""
     norm = torch.linalg.vector_norm(samples.flatten(1), dim=1)
-    bad = {"numbers not finite": ~norm.isfinite(), "no power": norm == 0}
+    bad = {"not finite": ~norm.isfinite(), "without power": norm == 0}
     found = {what: torch.nonzero(flag)[:, 0].tolist() for what, flag in bad.items()}
     return torch.nonzero(norm.isfinite() & (norm > 0))[:, 0], found
 

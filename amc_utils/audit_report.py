@@ -31,7 +31,7 @@ def _frames(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for what, rows in report["bad_frames"].items():
         result = "failed" if rows else "ok"
         found = f"{len(rows)} of {report['frames']:,} frames{_few(rows)}"
-        yield f"frames with {what}", result, found
+        yield f"frames {what}", result, found
     for kind, pairs in report["duplicates"].items():
         result = "failed" if pairs else "ok"
         yield f"duplicates {kind}", result, f"{len(pairs)} pairs of equal frames{_few(pairs)}"
@@ -51,7 +51,7 @@ def _labels(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if sure < _SURE:
         yield "label order", "cannot tell", f"{seen}, too few to tell which list the labels follow"
     elif order == told:
-        yield "label order", "ok", f"labels follow the {order} list, confidence {sure:.4f}; {seen}"
+        yield "label order", "ok", f"labels follow the {order} list, confidence {sure:.4f}"
     elif order == "neither":
         yield (
             "label order",
@@ -68,7 +68,7 @@ def _labels(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         elif odd:
             yield "each class", "remark", f"classes that do not look like their names: {', '.join(odd)}"
         else:
-            yield "each class", "ok", "every class looks like its name"
+            yield "each class", "ok", seen
 
 
 def _snr(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -81,7 +81,7 @@ def _snr(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if not snr or not measured:
         yield "SNR convention", "cannot tell", "no digital class from -10 to 20 dB to measure it on"
         return
-    offset = f"measured SNR is {snr['offset_db']:+.2f} dB from the labels in the median"
+    offset = f"measured less label: {snr['offset_db']:+.2f} dB"
     if snr["convention"] == "SNR per sample":
         yield "SNR convention", "ok", f"labels are the SNR per sample; {offset}"
     elif snr["convention"] == "Es/N0":
@@ -93,7 +93,7 @@ def _snr(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     size = abs(errors[worst])
     result = "failed" if size > _REFUSED_DB else "remark" if size > _REMARKABLE_DB else "ok"
     what = (
-        f"largest deviation of a level from that, -10 to 20 dB: {errors[worst]:+.2f} dB at {worst} dB"
+        f"largest deviation from that, -10 to 20 dB: {errors[worst]:+.2f} dB at {worst} dB"
     )
     yield "SNR calibration", result, what
     powers = [row["power"] for row in report["levels"]]
@@ -138,14 +138,14 @@ def _named(row: dict[str, Any]) -> str:
 
 
 def page(report: dict[str, Any]) -> str:
-    """The report as text, to fit a page of 100 columns."""
+    """The report as text, a page of some 100 columns."""
     layout = report["layout"]
     lines = [
         f"{report['file']}: {layout['rows']:,} frames, {layout['bytes'] / 1e9:.2f} GB",
         *(f"  {name}  {layout[name]}" for name in "XYZ"),
         f"looked at {report['frames']:,} frames, read by the {report['label_order']} list",
         "",
-        *(f"{v['result']:12}{v['check']:24}{v['what']}" for v in report["verdicts"]),
+        *(f"{v['result']:12}{v['check']:25}{v['what']}" for v in report["verdicts"]),
     ]
     if "classes" in report:
         lines += ["", "class      column  signature          line  envelope  receiver names  share"]

@@ -263,7 +263,7 @@ BAD_FILES = {
     "SNR between the levels": (put("Z", 4, 0.5), "got 0.5 in row 4"),
     "a sample that is no number": (put("X", (70, 3, 1), np.nan), "audit.*not finite: 1 of .* rows 70"),
     "an infinite sample": (put("X", (71, 0, 0), np.inf), "pass its audit.*not finite: 1 of .* rows 71"),
-    "a frame of zeros": (put("X", 72, 0), "pass its audit.*no power: 1 of .* rows 72"),
+    "a frame of zeros": (put("X", 72, 0), "pass its audit.*without power: 1 of .* rows 72"),
     "a class that is not there": (arrays(one_class_only), "has no frame of QPSK at 0 dB"),
     "too few frames of a class": (arrays(few_of_a_class), "frames of QPSK"),
     "an external link": (with_x(external_link), "must be in the file itself, it is a link"),
