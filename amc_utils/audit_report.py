@@ -92,9 +92,7 @@ def _snr(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     worst = max(errors, key=lambda level: abs(errors[level]))
     size = abs(errors[worst])
     result = "failed" if size > _REFUSED_DB else "remark" if size > _REMARKABLE_DB else "ok"
-    what = (
-        f"largest deviation from that, -10 to 20 dB: {errors[worst]:+.2f} dB at {worst} dB"
-    )
+    what = f"largest deviation from that, -10 to 20 dB: {errors[worst]:+.2f} dB at {worst} dB"
     yield "SNR calibration", result, what
     powers = [row["power"] for row in report["levels"]]
     result = "ok" if max(powers) < 1.1 * min(powers) else "remark"
