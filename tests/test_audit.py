@@ -222,6 +222,15 @@ def test_symbol_rate_is_measured_whatever_it_is():
     assert samples_per_symbol(resampled) == pytest.approx(9, abs=0.05)
 
 
+@pytest.mark.parametrize(("factor", "result"), [(3.0, "failed"), (1.1, "remark"), (1.0, "ok")])
+def test_power_that_no_picture_is_made_for_fails(synthetic, tmp_path, factor, result):
+    def change(parts):
+        parts["X"] *= np.float32(factor)
+
+    report = audit(altered(synthetic, tmp_path / "power.h5", change))
+    assert verdicts(report)["power"]["result"] == result
+
+
 def test_channel_that_does_not_vary_is_remarked(tmp_path):
     channel = Channel(rolloff_range=(0.35, 0.35), timing_range=(2.0, 2.0), cfo_std=0.0)
     frames = synthesise_frames(
