@@ -96,7 +96,7 @@ def _snr(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "SNR calibration", result, what
     powers = [row["power"] for row in report["levels"]]
     low, high = min(powers), max(powers)
-    near_one, far = 0.9 < low and high < 1.1, low < 0.5 or high > 2
+    near_one, far = low > 0.9 and high < 1.1, low < 0.5 or high > 2
     what = f"median power of the levels is {low:.3f} to {high:.3f}; pictures are made for 1"
     yield "power", "ok" if near_one else "failed" if far else "remark", what
 
