@@ -253,6 +253,16 @@ def test_executed_notebook_is_readable(chain, name):
     assert not [out for out in outputs if out.get("name") == "stderr"]
 
 
+def test_01_looks_at_a_radioml_file_and_audits_it(gnuradio_slice, tmp_path):
+    settings = {"data_path": str(gnuradio_slice), "modulations": ["all"], "snr_range_db": [10, 30, 20]}
+    yaml_text = yaml.safe_dump(settings | {"output_root": str(tmp_path)})
+    done = run_papermill("01_data_exploration", "-y", yaml_text, output=tmp_path / "out.ipynb")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "out.ipynb").read_text(encoding="utf8")
+    assert "labels follow the corrected list, confidence 1.0000" in text
+    assert "24 of 24 classes look like their names" in text
+
+
 def test_03_runs_on_a_radioml_file_and_resumes_to_the_same_run(gnuradio_slice, tmp_path):
     """One epoch, then three more from the checkpoint, against four at once; bit for bit."""
     settings = {
