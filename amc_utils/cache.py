@@ -159,13 +159,14 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="remove all that is kept")
     options = parser.parse_args()
     root = cache_folder()
+    if options.remove:
+        shutil.rmtree(root, ignore_errors=True)
+        print(f"removed {root}" if not root.exists() else f"could not remove all of {root}")
+        return
     for facts in sorted(root.glob("[!.]*/facts.json")):
         file = json.loads(facts.read_text(encoding="utf8"))["file"]
         size = (facts.parent / "samples.f16").stat().st_size
         print(f"{facts.parent}  {size / 1e9:.2f} GB of {file['path']}")
-    if options.remove:
-        shutil.rmtree(root, ignore_errors=True)
-        print(f"removed {root}")
 
 
 if __name__ == "__main__":

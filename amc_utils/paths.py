@@ -52,7 +52,9 @@ class Workspace:
 
 def cache_folder() -> Path:
     """Where frames and audits of files are kept: outputs/cache/, or what AMC_CACHE names."""
-    return Path(os.environ.get("AMC_CACHE") or REPOSITORY / "outputs" / "cache")
+    named = os.environ.get("AMC_CACHE")
+    # In a folder of our own, since all that lies there may be removed.
+    return Path(named) / "amc_utils" if named else REPOSITORY / "outputs" / "cache"
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def read_yaml(text: str, what: str) -> dict[str, Any]:
         where = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ValueError(f"{what} must be YAML of names and plain values, {problem}{where}") from None
-    except (RecursionError, ValueError, TypeError, OverflowError) as error:
+    except (RecursionError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{what} must be YAML of names and plain values, {problem}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):

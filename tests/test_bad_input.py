@@ -69,7 +69,7 @@ def refusal(arguments, tmp_path, main=train.main):
     assert child.exitcode == 1, said
     assert used.value < 1024 * MEGABYTES
     assert not [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
-    left = [path for path in cache.rglob("*") if path.name not in (".lock", "audits")]
+    left = [path for path in cache.rglob("*") if path.is_file() and path.name != ".lock"]
     assert all(path.parent.name == "audits" for path in left), "only verdicts may stay"
     assert re.fullmatch(r"(ValueError|FileNotFoundError|OSError|PermissionError): [^\n]+", said), said
     return said
@@ -160,6 +160,7 @@ BAD_PROFILES = {
     "a mapping for a name": ("? {a: 1}\n: 2", "must be YAML of names and plain values"),
     "very deep": (f"seed: {DEEP}", "must be YAML of names and plain values"),
     "a value inside itself": ("channel: &a {cfo_std: *a}", "must|YAML"),
+    "a time that is none": ("seed: !!timestamp 3", "must be YAML of names and plain values"),
     "a control character": ("seed: 1\x07", "must be YAML of names and plain values"),
 }
 

@@ -21,7 +21,7 @@ from amc_utils.radioml import RadioMLFile
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("AMC_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "amc_utils"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_failure_leaves_nothing(folder, written, monkeypatch):
 
 def fill_slowly(folder, selection, begun):
     """Body of a child process that is killed while it fills the cache."""
-    os.environ["AMC_CACHE"] = str(folder)
+    os.environ["AMC_CACHE"] = str(folder.parent)
 
     def never(*_):
         begun.set()
@@ -148,5 +148,6 @@ def test_one_command_lists_and_removes(folder, written):
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert listed.startswith(f"{folder}/")
     assert listed.endswith(f"0.00 GB of {written}\n")
+    (folder.parent / "thesis.txt").write_text("precious", encoding="utf8")
     subprocess.run([*command, "--remove"], capture_output=True, check=True)
-    assert not folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["thesis.txt"]
