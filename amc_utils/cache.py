@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from amc_utils.data import select
+from amc_utils.data import Selection, select
 from amc_utils.features import duplicate_pairs
 from amc_utils.frames import Frames, Hold, labels_only
 from amc_utils.paths import cache_folder
@@ -66,7 +66,7 @@ def cached_radioml(
         cell = torch.from_numpy(chosen.cell).to(device)
         frames = labels_only(cell, choice["modulations"], choice["snr_grid_db"], chosen.source)
         held = hold(frames) if hold else None
-        folder = _filled(file, chosen.rows)
+        folder = _filled(file, chosen)
     samples, twice = _kept(folder, len(chosen.rows))
     if twice and not trust_file:
         raise ValueError(
@@ -85,9 +85,12 @@ def cached_radioml(
     return frames
 
 
-def _filled(file: RadioMLFile, rows: np.ndarray) -> Path:
+def _filled(file: RadioMLFile, chosen: Selection) -> Path:
     """Folder of some rows; of several processes that want it the first fills it."""
-    key = json.dumps(file.identity, sort_keys=True).encode() + rows.tobytes()
+    rows = chosen.rows
+    # Size and time may stay where samples change, as after some ways of copying.
+    known = [file.identity, chosen.source["samples_sha256"]]
+    key = json.dumps(known, sort_keys=True).encode() + rows.tobytes()
     folder = cache_folder() / hashlib.sha256(key).hexdigest()[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
