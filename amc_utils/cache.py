@@ -145,11 +145,12 @@ def _map(folder: Path, num_rows: int) -> np.ndarray:
 def _kept(folder: Path, num_rows: int) -> tuple[np.ndarray, list]:
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf8"))
-        if (folder / "samples.f16").stat().st_size == num_rows * _BYTES_PER_FRAME:
-            return _map(folder, num_rows), facts["twice"]
-    except (OSError, ValueError, KeyError):
-        pass
-    raise ValueError(f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove")
+        samples, twice = _map(folder, num_rows), facts["twice"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove ({error})"
+        ) from None
+    return samples, twice
 
 
 def main() -> None:
