@@ -18,20 +18,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from amc_utils import audit_measures as measures
 from amc_utils.audit_report import judge, page
 from amc_utils.features import snr_convention
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.locking import one_at_a_time
 from amc_utils.paths import cache_folder, replacing
+from amc_utils.progress import progress
 from amc_utils.radioml import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000
-_VERSION = 1
+_VERSION = 2
+# Pieces of a cell that are read.
+_STRETCHES = 3
 
 
 def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int = NUM_FRAMES) -> dict:
@@ -52,8 +55,9 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         cell = modulation * len(SNR_GRID_DB) + (snr_db - SNR_GRID_DB[0]) // 2
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
-        for _ in file.blocks(rows, samples, check=False):
-            pass
+        with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
+            for place, _ in file.blocks(rows, samples, check=False):
+                bar.update(place.stop - place.start)
         report = {"file": file.path.name, "layout": _layout(file, cell), "label_order": label_order}
     report["frames"] = len(rows)
     usable, bad = measures.sound_frames(samples)
@@ -75,18 +79,18 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
 def _sample(cell: np.ndarray, num_frames: int) -> np.ndarray:
     """Ascending rows: the same ranks of every cell, so that copies of whole cells meet their originals.
 
-    Half of them lie together, where a disk reads fast, and half all over the cell.
+    They lie together at the begin, in the middle and at the end of a cell: a disk reads hundreds of
+    frames in the time it takes to seek.
     """
     order = np.argsort(cell, kind="stable")
     first, counts = np.unique(cell[order], return_index=True, return_counts=True)[1:]
     per_cell = max(num_frames // len(first), 1)
     rows = []
     for begin, count in zip(first, counts, strict=True):
-        ranks = np.arange(count)
-        if count > per_cell:
-            together, spread = per_cell // 2, per_cell - per_cell // 2
-            ranks = np.r_[np.arange(together), np.linspace(together, count - 1, spread).astype(int)]
-        rows.append(order[begin + ranks])
+        taken = min(per_cell, count)
+        for number, part in enumerate(np.array_split(np.arange(taken), _STRETCHES)):
+            gap = (count - taken) * number // (_STRETCHES - 1)
+            rows.append(order[begin + gap + part])
     return np.unique(np.concatenate(rows))
 
 
@@ -114,8 +118,15 @@ def _storage(file: RadioMLFile) -> str:
 def _measure(
     iq: torch.Tensor, modulation: np.ndarray, snr_db: np.ndarray, label_order: str
 ) -> dict[str, Any]:
-    levels = measures.level_measures(iq, modulation, snr_db)
-    result = {"levels": levels.round(4).to_dict("records")}
+    frames = measures.frame_measures(iq, modulation, snr_db)
+    levels, cells = measures.level_measures(frames), measures.cell_measures(frames)
+    powers = frames.groupby("name")["power"].median()
+    worst = cells.loc[cells["deviation_db"].abs().sort_values(ascending=False).index[:5]]
+    result = {
+        "levels": levels.round(4).to_dict("records"),
+        "powers": powers.round(4).to_dict(),
+        "worst_cells": worst.round(4).to_dict("records"),
+    }
     # Of no use where no digital class is there.
     if levels["measured_db"].notna().any():
         convention, offset_db = snr_convention(levels)
@@ -124,14 +135,15 @@ def _measure(
     if not high.any():
         return result
     names = LABEL_ORDERS[label_order]
-    column = np.array([names.index(name) for name in RADIOML_2018_MODULATIONS])[modulation]
     some = torch.from_numpy(np.flatnonzero(high))
-    evidence = measures.class_evidence(iq[some], column[high])
-    evidence.insert(1, "name", [names[label] for label in evidence["label"]])
-    evidence["agrees"] = measures.agrees(evidence, names)
+    # What the labels say may be another SNR, and no measure is there for analogue classes alone.
+    measured = levels.set_index("level")["measured_db"]
+    snr_of = measured.fillna(measured.index.to_series())[snr_db[high]].to_numpy()
+    evidence, result["sideband"] = measures.class_evidence(iq[some], modulation[high], snr_of)
+    evidence.insert(1, "column", [names.index(name) for name in evidence["name"]])
+    evidence = evidence.sort_values("column")
     result["classes"] = evidence.round(4).to_dict("records")
-    result["order"] = measures.label_order_confidence(evidence)
-    result["exchanged"] = measures.exchanged(evidence, names)
+    result["order"] = measures.label_order_confidence(evidence, names)
     # OQPSK has no symbol instants that both parts share, OOK a carrier of its own.
     linear = [
         RADIOML_2018_MODULATIONS.index(m) for m in LINEAR_MODULATIONS if m not in ("OQPSK", "OOK")
@@ -154,14 +166,15 @@ def require_sound(path: Path | str, label_order: str) -> None:
     with open_radioml(path) as file:
         key = json.dumps([_VERSION, file.identity, label_order], sort_keys=True).encode()
     kept = cache_folder() / "audits" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
     # Of several processes the first one does it.
-    with FileLock(kept.parent / ".lock"):
-        if not kept.exists():
+    with one_at_a_time(kept.parent / ".lock", f"auditing {path.name}"):
+        verdicts = _kept_verdicts(kept)
+        if verdicts is None:
             print(f"auditing {path.name}, about 15 seconds, once", flush=True)
-            _write(kept, audit(path, label_order=label_order))
-    report = json.loads(kept.read_text(encoding="utf8"))
-    failed = [verdict for verdict in report["verdicts"] if verdict["result"] == "failed"]
+            report = audit(path, label_order=label_order)
+            _write(kept, report)
+            verdicts = report["verdicts"]
+    failed = [verdict for verdict in verdicts if verdict["result"] == "failed"]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise ValueError(
@@ -169,6 +182,21 @@ def require_sound(path: Path | str, label_order: str) -> None:
             f"{failed[0]['what']}{more}; "
             f"python -m amc_utils.audit says more, trust_file trains on it all the same"
         )
+    for verdict in verdicts:
+        if verdict["result"] == "cannot tell":
+            print(f"audit of {path.name}: {verdict['check']} cannot be told, {verdict['what']}")
+
+
+def _kept_verdicts(kept: Path) -> list[dict[str, str]] | None:
+    """Verdicts of an audit before; None where there is none, or it was damaged and is done again."""
+    if not kept.exists():
+        return None
+    try:
+        verdicts = json.loads(kept.read_text(encoding="utf8"))["verdicts"]
+        return [{name: verdict[name] for name in ("check", "result", "what")} for verdict in verdicts]
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{kept} was damaged ({error})")
+        return None
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:

@@ -10,21 +10,29 @@ import torch
 from torch import Tensor
 
 from amc_utils.carrier import estimate_cfo
-from amc_utils.channel import Channel
-from amc_utils.features import duplicate_pairs, level_table, mean_power, signature, snr_ratio
-from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
+from amc_utils.features import (
+    duplicate_pairs,
+    envelope_std,
+    level_table,
+    mean_power,
+    snr_ratio,
+    squared_line,
+)
+from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.radioml import LABEL_ORDERS
-from amc_utils.receiver import receiver_log_likelihoods
+from amc_utils.recognition import foreign, name_frames, sidedness
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
 from amc_utils.synchronisation import synchronise
 
 # From here on a frame shows its class, and synchronisation finds what there is to find.
-HIGH_SNR_DB = 16
-# Frames of a class that the receiver decides on; it takes some milliseconds each.
-_FRAMES_PER_CLASS = 24
+HIGH_SNR_DB = 20
+# Frames of a class that are named; the receiver takes some milliseconds each.
+_FRAMES_PER_CLASS = 64
 # How often a class that is right is taken for another, as on frames of makers other than ours.
 _ERROR_RATE = 0.05
+# From here on a single frame's spectrum gives its SNR to a third of a decibel.
+_CELL_SNR_DB = 0
 _AT_ONCE = 256
 
 
@@ -43,64 +51,99 @@ def duplicates(samples: Tensor, cell: np.ndarray) -> dict[str, list[list[int]]]:
     return {"within cells": pairs[~across].tolist(), "across cells": pairs[across].tolist()}
 
 
-def level_measures(iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray) -> pd.DataFrame:
-    """Power and measured SNR of each level, see amc_utils.features.level_table."""
+def frame_measures(iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray) -> pd.DataFrame:
+    """Columns name, level (dB), digital, power and snr_ratio of each frame."""
     parts = iq.split(_AT_ONCE)
-    digital = [RADIOML_2018_MODULATIONS.index(name) for name in DIGITAL_MODULATIONS]
-    table = {"level": snr_db, "digital": np.isin(modulation, digital)}
-    for name, measure in (("power", mean_power), ("snr_ratio", snr_ratio)):
-        table[name] = torch.cat([measure(part) for part in parts]).numpy()
-    return level_table(pd.DataFrame(table))
+    name = np.array(RADIOML_2018_MODULATIONS)[modulation]
+    table = {"name": name, "level": snr_db, "digital": np.isin(name, DIGITAL_MODULATIONS)}
+    for column, measure in (("power", mean_power), ("snr_ratio", snr_ratio)):
+        table[column] = torch.cat([measure(part) for part in parts]).numpy()
+    return pd.DataFrame(table)
 
 
-def class_evidence(iq: Tensor, label: np.ndarray) -> pd.DataFrame:
-    """What the frames of each label look like at high SNR.
+def level_measures(frames: pd.DataFrame) -> pd.DataFrame:
+    """Power and measured SNR of each level, see features.level_table, and its error_db.
+
+    The error is the standard error of the measured SNR, in dB.
+    """
+    levels = level_table(frames)
+    ratio = frames[frames["digital"]].groupby("level")["snr_ratio"]
+    relative = (ratio.sem() / ratio.mean().clip(lower=1e-3)).reindex(levels["level"])
+    levels["error_db"] = 10 / np.log(10) * relative.fillna(0).to_numpy()
+    return levels
+
+
+def cell_measures(frames: pd.DataFrame) -> pd.DataFrame:
+    """Measured SNR of each (modulation, level) cell of linear classes from 0 dB up.
+
+    Returns:
+        Columns name, level, measured_db, deviation_db: measured less label.
+    """
+    wanted = frames["name"].isin(LINEAR_MODULATIONS) & (frames["level"] >= _CELL_SNR_DB)
+    cells = frames[wanted].groupby(["name", "level"])["snr_ratio"].mean().reset_index()
+    cells["measured_db"] = 10 * np.log10(cells.pop("snr_ratio").clip(lower=1e-3))
+    return cells.assign(deviation_db=cells["measured_db"] - cells["level"])
+
+
+def class_evidence(
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray
+) -> tuple[pd.DataFrame, float | None]:
+    """What the frames of each class look like at high SNR.
 
     Args:
         iq: complex64 [N, num_samples], frames of high SNR.
-        label: int64 [N], column of Y that is set.
+        modulation: int64 [N], class that the labels say, index into RADIOML_2018_MODULATIONS.
+        snr_db: float [N], measured, see recognition.name_frames.
 
     Returns:
-        A row a label: label; signature with squared_line and envelope_std, see features.signature;
-        looks_like: the linear modulation that a likelihood receiver names most, and the share of
-        frames it names so.
+        A row a class: name; squared_line and envelope_std, medians; looks_like: the class that
+        recognition.name_frames names most, and the share of frames it names so; own_share: of those
+        named as the label says; foreign_share: of those of another kind, see recognition.foreign. And
+        the median sidedness of frames that look like a single sideband; None without any.
     """
-    chosen = {n: np.flatnonzero(label == n)[:_FRAMES_PER_CLASS] for n in np.unique(label)}
-    likelihood = receiver_log_likelihoods(
-        iq[torch.from_numpy(np.concatenate(list(chosen.values())))],
-        modulations=LINEAR_MODULATIONS,
-        snr_grid_db=range(4, 31, 2),
-        channel=Channel(),
-    )
-    named = likelihood.amax(2).argmax(1).split([len(index) for index in chosen.values()])
+    # All over the levels and rows of a class, however they are ordered.
+    chosen = [_spread(np.flatnonzero(modulation == number)) for number in np.unique(modulation)]
+    index = np.concatenate(chosen)
+    iq, labels = iq[torch.from_numpy(index)], modulation[index]
+    named = name_frames(iq, snr_db[index])
+    frames = pd.DataFrame({
+        "label": labels, "named": named, "own": named == labels, "other": foreign(named, labels),
+        "line": squared_line(iq), "envelope": envelope_std(iq),
+    })  # fmt: skip
     rows = []
-    for (number, index), names in zip(chosen.items(), named, strict=True):
-        votes = torch.bincount(names, minlength=len(LINEAR_MODULATIONS))
-        looks_like, share = LINEAR_MODULATIONS[int(votes.argmax())], int(votes.max()) / len(index)
-        seen = signature(iq[torch.from_numpy(index)])
-        rows.append((int(number), *seen, looks_like, share, len(index)))
-    columns = ["label", "signature", "squared_line", "envelope_std", "looks_like", "share", "frames"]
-    return pd.DataFrame(rows, columns=columns)
+    for label, some in frames.groupby("label"):
+        votes = some["named"].value_counts()
+        looks_like, share = RADIOML_2018_MODULATIONS[votes.index[0]], votes.iloc[0] / len(some)
+        name, shares = RADIOML_2018_MODULATIONS[label], some[["own", "other"]].mean()
+        rows.append((name, *some[["line", "envelope"]].median(), looks_like, share, *shares, len(some)))
+    columns = ["name", "squared_line", "envelope_std", "looks_like", "share", "own_share"]
+    single = [RADIOML_2018_MODULATIONS.index(name) for name in ("AM-SSB-WC", "AM-SSB-SC")]
+    sides = sidedness(iq)[torch.from_numpy(np.isin(named, single))]
+    table = pd.DataFrame(rows, columns=[*columns, "foreign_share", "frames"])
+    return table, float(sides.median()) if len(sides) else None
 
 
-def agrees(evidence: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
-    """Whether each row of class_evidence looks like what a list of names promises, bool."""
-    promised = [names[label] for label in evidence["label"]]
-    return np.array([
-        row.signature == SIGNATURE_OF_MODULATION[name]
-        and (row.looks_like == name or name not in LINEAR_MODULATIONS)
-        for row, name in zip(evidence.itertuples(), promised, strict=True)
-    ])  # fmt: skip
+def _spread(index: np.ndarray) -> np.ndarray:
+    places = np.linspace(0, len(index) - 1, min(len(index), _FRAMES_PER_CLASS))
+    return index[places.round().astype(int)]
 
 
-def label_order_confidence(evidence: pd.DataFrame) -> dict[str, float]:
+def label_order_confidence(evidence: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
     """Probability of each list of names, and of neither, given what the classes look like.
 
     All are as likely beforehand. A class looks like its name but for an error rate; where the labels
     follow neither list, it does so by chance alone.
+
+    Args:
+        evidence: see class_evidence.
+        names: the list by which it was read.
     """
+    column = [names.index(name) for name in evidence["name"]]
     num_classes = len(RADIOML_2018_MODULATIONS)
-    hits = {order: int(agrees(evidence, names).sum()) for order, names in LABEL_ORDERS.items()}
+    hits = {
+        order: int((np.array(listed)[column] == evidence["looks_like"]).sum())
+        for order, listed in LABEL_ORDERS.items()
+    }
     log_likelihood = {
         order: hit * np.log(1 - _ERROR_RATE) + (len(evidence) - hit) * np.log(_ERROR_RATE)
         for order, hit in hits.items()
@@ -111,18 +154,6 @@ def label_order_confidence(evidence: pd.DataFrame) -> dict[str, float]:
     )
     values = np.exp(np.array(list(log_likelihood.values())) - max(log_likelihood.values()))
     return dict(zip(log_likelihood, (values / values.sum()).tolist(), strict=True))
-
-
-def exchanged(evidence: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
-    """Classes that look like another one which looks like itself nowhere: labels that are exchanged."""
-    of_name = {names[row.label]: row for row in evidence.itertuples()}
-    like_themselves = {name for name, row in of_name.items() if row.looks_like == name}
-    return [
-        f"{name} looks like {row.looks_like}"
-        for name, row in of_name.items()
-        if name in LINEAR_MODULATIONS and row.share >= 0.9
-        and row.looks_like not in {name, *like_themselves}
-    ]  # fmt: skip
 
 
 def samples_per_symbol(iq: Tensor) -> float:

@@ -3,8 +3,9 @@
     python -m amc_utils.cache            what is kept
     python -m amc_utils.cache --remove   remove it
 
-A folder of the cache belongs to some rows of one file, known by its path, size and time of change. The
-cache lies in outputs/cache/, or where the environment variable AMC_CACHE says.
+A folder of the cache belongs to some rows of one file, known by its path, size and time of change. It
+has their samples and of each frame a sum over its bits, by which damage is noticed. The cache lies in
+outputs/cache/, or where the environment variable AMC_CACHE says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +22,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from amc_utils.data import Selection, select
 from amc_utils.features import duplicate_pairs
 from amc_utils.frames import Frames, Hold, labels_only
+from amc_utils.locking import one_at_a_time
 from amc_utils.paths import cache_folder
 from amc_utils.progress import progress
 from amc_utils.radioml import RadioMLFile, open_radioml
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.storage import choose_place, free_disk_bytes
 
+# Raise it when the layout of a folder changes.
+_FORMAT = 2
 _BYTES_PER_FRAME = NUM_SAMPLES * 2 * 2
 _ROWS_AT_ONCE = 4096
 # Samples of a frame that tell it from others, but for a few to be compared in full.
 _HEAD = 8
+# Frames whose sums are looked at where samples stay on the disk.
+_PROBES = 256
 
 
 def cached_radioml(
@@ -67,7 +73,7 @@ def cached_radioml(
         frames = labels_only(cell, choice["modulations"], choice["snr_grid_db"], chosen.source)
         held = hold(frames) if hold else None
         folder = _filled(file, chosen)
-    samples, twice = _kept(folder, len(chosen.rows))
+    samples, sums, twice = _kept(folder, len(chosen.rows))
     if twice and not trust_file:
         raise ValueError(
             f"no frame of {path} may be there twice, once to train and once to test; got "
@@ -75,13 +81,17 @@ def cached_radioml(
             f"to take them all the same"
         )
     if choose_place(samples.nbytes, frames.device, samples_in) == "disk":
+        probes = np.unique(np.linspace(0, len(samples) - 1, _PROBES).astype(np.int64))
+        _check(samples[probes], sums[probes], folder)
         return replace(frames, iq_pairs=torch.from_numpy(samples), place="disk")
     frames = frames.with_room(torch.float16, samples_in, lambda _: held)
     rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
     for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
         # A new map each time: what is mapped counts as memory until the map goes.
-        some = _map(folder, len(frames))[rows[start : start + _ROWS_AT_ONCE]]
-        frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(some)
+        half = _map(folder, len(frames))[some]
+        _check(half, sums[some], folder)
+        frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(half)
     return frames
 
 
@@ -89,15 +99,13 @@ def _filled(file: RadioMLFile, chosen: Selection) -> Path:
     """Folder of some rows; of several processes that want it the first fills it."""
     rows = chosen.rows
     # Size and time may stay where samples change, as after some ways of copying.
-    known = [file.identity, chosen.source["samples_sha256"]]
+    known = [_FORMAT, file.identity, chosen.source["samples_sha256"]]
     key = json.dumps(known, sort_keys=True).encode() + rows.tobytes()
     folder = cache_folder() / hashlib.sha256(key).hexdigest()[:16]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / ".lock"):
+    with one_at_a_time(_lock(folder), f"reading {file.path.name}"):
         if not folder.exists():
-            for leftover in folder.parent.glob(".filling-*"):
-                shutil.rmtree(leftover)
-            temporary = Path(tempfile.mkdtemp(prefix=".filling-", dir=folder.parent))
+            _remove_leftovers(folder)
+            temporary = Path(tempfile.mkdtemp(prefix=f".filling-{folder.name}-", dir=folder.parent))
             try:
                 _fill(temporary, folder, file, rows)
                 temporary.chmod(0o755)
@@ -105,6 +113,16 @@ def _filled(file: RadioMLFile, chosen: Selection) -> Path:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _lock(folder: Path) -> Path:
+    return folder.parent / f".lock-{folder.name}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a process left that was killed while it filled the folder."""
+    for leftover in folder.parent.glob(f".filling-{folder.name}-*"):
+        shutil.rmtree(leftover)
 
 
 def _fill(temporary: Path, folder: Path, file: RadioMLFile, rows: np.ndarray) -> None:
@@ -121,6 +139,7 @@ def _fill(temporary: Path, folder: Path, file: RadioMLFile, rows: np.ndarray) ->
         flush=True,
     )
     heads = np.empty((len(rows), _HEAD, 2), np.float16)
+    sums = np.empty(len(rows), np.int64)
     with (
         (temporary / "samples.f16").open("wb") as kept,
         progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar,
@@ -128,10 +147,11 @@ def _fill(temporary: Path, folder: Path, file: RadioMLFile, rows: np.ndarray) ->
         # Plain writing: the pages of a map would count as this process's memory.
         for place, samples in file.blocks(rows):
             half = samples.to(torch.float16).numpy()
-            heads[place] = half[:, :_HEAD]
+            heads[place], sums[place] = half[:, :_HEAD], _sums(half)
             kept.write(half)
             bar.update(len(half))
     twice = rows[duplicate_pairs(_map(temporary, len(rows)), heads)].tolist()
+    np.save(temporary / "sums.npy", sums)
     facts = {"file": file.identity, "twice": twice}
     (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf8")
 
@@ -142,15 +162,59 @@ def _map(folder: Path, num_rows: int) -> np.ndarray:
     return np.memmap(folder / "samples.f16", np.float16, mode="c", shape=shape)
 
 
-def _kept(folder: Path, num_rows: int) -> tuple[np.ndarray, list]:
+def _sums(half: np.ndarray) -> np.ndarray:
+    """Sum over the bits of each frame in words of 64, int64 [n], of samples [n, num_samples, 2]."""
+    return np.ascontiguousarray(half).reshape(len(half), -1).view(np.int64).sum(1)
+
+
+def _check(half: np.ndarray, sums: np.ndarray, folder: Path) -> None:
+    if not (_sums(half) == sums).all():
+        raise _damaged(folder, "samples are not what was kept")
+
+
+def _damaged(folder: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove ({why})"
+    )
+
+
+def _kept(folder: Path, num_rows: int) -> tuple[np.ndarray, np.ndarray, list]:
+    """Samples, mapped from disk, the sums of frames, and pairs of rows that are equal."""
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf8"))
-        samples, twice = _map(folder, num_rows), facts["twice"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove ({error})"
-        ) from None
-    return samples, twice
+        samples, sums, twice = _map(folder, num_rows), np.load(folder / "sums.npy"), facts["twice"]
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from None
+    if sums.shape != (num_rows,) or not isinstance(twice, list):
+        raise _damaged(folder, "it holds other frames")
+    return samples, sums, twice
+
+
+def _listed(folder: Path) -> str:
+    """What a folder holds, in a line."""
+    try:
+        path = json.loads((folder / "facts.json").read_text(encoding="utf8"))["file"]["path"]
+        size = (folder / "samples.f16").stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{folder}  damaged"
+    return f"{folder}  {size / 1e9:.2f} GB of {path}"
+
+
+def _remove(root: Path) -> None:
+    """All that is kept, when no process is filling it any more."""
+    names = {path.name for path in root.glob("[!.]*") if path.name != "audits"}
+    names |= {path.name.split("-")[1] for path in root.glob(".filling-*")}
+    names |= {path.name.split("-")[1] for path in root.glob(".lock-*")}
+    for folder in (root / name for name in sorted(names)):
+        with one_at_a_time(_lock(folder), f"filling {folder}"):
+            _remove_leftovers(folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+            _lock(folder).unlink()
+    with one_at_a_time(root / "audits" / ".lock", "auditing a file"):
+        shutil.rmtree(root / "audits")
+    if not any(root.iterdir()):
+        root.rmdir()
 
 
 def main() -> None:
@@ -164,13 +228,15 @@ def main() -> None:
     options = parser.parse_args()
     root = cache_folder()
     if options.remove:
-        shutil.rmtree(root, ignore_errors=True)
-        print(f"removed {root}" if not root.exists() else f"could not remove all of {root}")
+        try:
+            _remove(root)
+        except OSError as error:
+            sys.exit(f"could not remove all of {root} ({error.strerror}: {error.filename})")
+        print(f"removed what was kept in {root}")
         return
-    for facts in sorted(root.glob("[!.]*/facts.json")):
-        file = json.loads(facts.read_text(encoding="utf8"))["file"]
-        size = (facts.parent / "samples.f16").stat().st_size
-        print(f"{facts.parent}  {size / 1e9:.2f} GB of {file['path']}")
+    for folder in sorted(root.glob("[!.]*/")):
+        if folder.name != "audits":
+            print(_listed(folder))
 
 
 if __name__ == "__main__":

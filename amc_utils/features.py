@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -90,9 +92,11 @@ def duplicate_pairs(samples: np.ndarray, heads: np.ndarray) -> np.ndarray:
     words = np.ascontiguousarray(heads).reshape(len(heads), -1).view(np.uint64)
     order = np.lexsort(words.T)
     same = (words[order[1:]] == words[order[:-1]]).all(1)
-    pairs = np.stack([order[:-1][same], order[1:][same]], 1)
-    equal = [bool((samples[a] == samples[b]).all()) for a, b in pairs]
-    return np.sort(pairs[np.array(equal, bool)], 1)
+    suspects = np.sort(order[np.r_[False, same] | np.r_[same, False]])
+    digests = [hashlib.sha256(samples[frame].tobytes()).digest() for frame in suspects]
+    equal = pd.Series(suspects).groupby(digests)
+    pairs = [(a, b) for _, group in equal for a, b in pairwise(group.tolist())]
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:

@@ -42,7 +42,7 @@ _FRAMES_AT_ONCE = 64
 
 
 def receiver_log_likelihoods(
-    iq: Tensor, *, modulations: Sequence[str], snr_grid_db: Sequence[int], channel: Channel
+    iq: Tensor, *, modulations: Sequence[str], snr_grid_db: Sequence[float], channel: Channel
 ) -> Tensor:
     """Log-likelihood of every class, float32 [B, num_modulations, num_snrs], up to a constant a frame.
 
@@ -51,7 +51,8 @@ def receiver_log_likelihoods(
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.
         modulations: hypotheses.
-        snr_grid_db: hypotheses, per complex sample.
+        snr_grid_db: hypotheses, per complex sample; where none is a frame's SNR to half a decibel,
+            its amplitude is taken wrongly and so is its modulation.
         channel: gives the spread of the carrier offset.
     """
     parts = [
@@ -64,7 +65,7 @@ def receiver_log_likelihoods(
 
 
 def _log_likelihoods(
-    iq: Tensor, modulations: tuple[str, ...], snr_grid_db: tuple[int, ...], channel: Channel
+    iq: Tensor, modulations: tuple[str, ...], snr_grid_db: tuple[float, ...], channel: Channel
 ) -> Tensor:
     timed = synchronise(iq)
     noise = out_of_band_power(iq)
@@ -77,10 +78,13 @@ def _log_likelihoods(
     for number, name in enumerate(modulations):
         kind = name == "OQPSK"
         level = fits[kind].argmax(1)
-        shape = iq.real.new_empty(len(iq))
-        for one in level.unique().tolist():
-            rows = level == one
-            shape[rows] = _shape_likelihood(symbols[kind][rows], name, snr_grid_db[one], prior)
+        snr_db, shape = grid[level], iq.real.new_empty(len(iq))
+        used_db = snr_db.clamp(max=_MAX_SNR_DB)
+        for one in used_db.unique().tolist():
+            rows = used_db == one
+            # Where frames are judged as if they had less SNR, symbols are scaled to have it.
+            scaled = symbols[kind][rows] * 10 ** ((one - snr_db[rows, None]) / 20)
+            shape[rows] = _shape_likelihood(scaled, name, one, prior)
         # Where the SNR fits the energies less well, so does any modulation at that SNR.
         fit = fits[kind]
         result[:, number] = shape[:, None] + fit - fit.gather(1, level[:, None])
@@ -94,13 +98,11 @@ def _snr_fit(symbols: Tensor, num_samples: int, grid_db: Tensor) -> Tensor:
     return energy_fit(symbols, outside, symbols.shape[1] + int(outside), symbol_snr)
 
 
-def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tensor) -> Tensor:
+def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: float, prior: Tensor) -> Tensor:
     """Log-likelihood of symbols at unit noise variance, averaged over phase and offset; float32 [B]."""
-    used_db = min(snr_db, _MAX_SNR_DB)
-    amplitude = math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (used_db / 10))
-    radius = symbols.abs() * 10 ** ((used_db - snr_db) / 20) / amplitude
-    series, order = _angle_series(modulation, used_db, symbols.device)
-    place = (radius.nan_to_num(0) * (_NUM_RADII / _largest_radius(used_db))).long()
+    radius = symbols.abs() / math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10))
+    series, order = _angle_series(modulation, snr_db, symbols.device)
+    place = (radius.nan_to_num(0) * (_NUM_RADII / _largest_radius(snr_db))).long()
     place = place.clamp_(0, _NUM_RADII - 1)
     coefficients = series[place]
     harmonics = torch.arange(_NUM_HARMONICS, device=symbols.device)
@@ -114,13 +116,13 @@ def _shape_likelihood(symbols: Tensor, modulation: str, snr_db: int, prior: Tens
     return (real + prior[:, None]).logsumexp((1, 2)) - prior.logsumexp(0) - math.log(_NUM_PHASES)
 
 
-def _largest_radius(snr_db: int) -> float:
+def _largest_radius(snr_db: float) -> float:
     """Magnitude beyond which there are next to no symbols, in units of the signal's amplitude."""
     return 1.8 + 4 / math.sqrt(SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10))
 
 
 @cache
-def _angle_series(modulation: str, snr_db: int, device: torch.device) -> tuple[Tensor, int]:
+def _angle_series(modulation: str, snr_db: float, device: torch.device) -> tuple[Tensor, int]:
     """Fourier series in the angle of log mean_s exp(-|z - a s|^2) + |z|^2, and the symmetry order.
 
     Returns:

@@ -69,7 +69,7 @@ def refusal(arguments, tmp_path, main=train.main):
     assert child.exitcode == 1, said
     assert used.value < 1024 * MEGABYTES
     assert not [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
-    left = [path for path in cache.rglob("*") if path.is_file() and path.name != ".lock"]
+    left = [path for path in cache.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
     assert all(path.parent.name == "audits" for path in left), "only verdicts may stay"
     assert re.fullmatch(r"(ValueError|FileNotFoundError|OSError|PermissionError): [^\n]+", said), said
     return said

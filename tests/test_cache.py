@@ -12,7 +12,7 @@ import pytest
 import torch
 from trainers import SERVER, TINY, make_trainer
 
-from amc_utils import cache
+from amc_utils import cache, locking
 from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml, write_radioml
 from amc_utils.radioml import RadioMLFile
@@ -84,7 +84,7 @@ def test_failure_leaves_nothing(folder, written, monkeypatch):
         OSError, match=r"must have room for 0.0 GB .* let AMC_CACHE name another folder"
     ):
         cached_radioml(**choice(written, modulations=("QPSK",)))
-    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert all(path.name.startswith(".lock-") for path in folder.iterdir())
 
 
 def fill_slowly(folder, selection, begun):
@@ -111,12 +111,86 @@ def test_killed_while_filling_leaves_what_the_next_start_removes(folder, written
     assert not list(folder.glob(".filling-*"))
 
 
-def test_damaged_cache_is_refused(folder, written):
+def fill_in_turn(folder, selection, first, second):
+    """Body of a child process: waits in the midst of reading for the other to want the same."""
+    os.environ["AMC_CACHE"] = str(folder.parent)
+    blocks = RadioMLFile.blocks
+
+    def slowly(*arguments, **options):
+        first.set()
+        second.wait(60)
+        yield from blocks(*arguments, **options)
+
+    RadioMLFile.blocks = slowly
+    cached_radioml(**selection)
+
+
+def wait_in_turn(folder, selection, first, second, words):
+    """Body of the other one, which must not read."""
+    os.environ["AMC_CACHE"] = str(folder.parent)
+    first.wait(60)
+    RadioMLFile.blocks = lambda *_, **__: pytest.fail("read a second time")
+
+    def heard(text, **options):
+        words.put(text)
+        second.set()
+
+    locking.print = heard
+    cached_radioml(**selection)
+
+
+@pytest.mark.parametrize("other", [{}, {"seed": 2}])
+def test_second_process_waits_for_the_first_one_only_if_it_wants_the_same(folder, written, other):
+    first, second, words = SERVER.Event(), SERVER.Event(), SERVER.Queue()
+    one = SERVER.Process(target=fill_in_turn, args=(folder, choice(written), first, second))
+    one.start()
+    if other:
+        first.wait(60)
+        cached_radioml(**choice(written, **other))
+        second.set()
+    else:
+        arguments = (folder, choice(written), first, second, words)
+        two = SERVER.Process(target=wait_in_turn, args=arguments)
+        two.start()
+        two.join()
+        assert two.exitcode == 0
+        assert words.get() == "waiting for another process, which is reading frames.h5"
+    one.join()
+    assert one.exitcode == 0
+    assert len(kept(folder)) == 1 + len(other)
+
+
+DAMAGES = {
+    "cut": lambda kept: kept.write_bytes(kept.read_bytes()[:1000]),
+    "one bit": lambda kept: kept.write_bytes(flipped(kept.read_bytes())),
+    "no facts": lambda kept: kept.with_name("facts.json").unlink(),
+    "facts of another kind": lambda kept: kept.with_name("facts.json").write_text("[]"),
+    "facts that are none": lambda kept: kept.with_name("facts.json").write_text("{"),
+    "no sums": lambda kept: kept.with_name("sums.npy").write_bytes(b""),
+    "other sums": lambda kept: np.save(kept.with_name("sums.npy"), np.zeros(3)),
+}
+
+
+def flipped(content):
+    content = bytearray(content)
+    content[len(content) // 2] ^= 4
+    return bytes(content)
+
+
+@pytest.mark.parametrize("samples_in", ["device", "disk"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_cache_is_refused(folder, written, damage, samples_in, monkeypatch, capsys):
     cached_radioml(**choice(written))
-    path = kept(folder)[0]
-    path.write_bytes(path.read_bytes()[:1000])
+    DAMAGES[damage](kept(folder)[0])
     with pytest.raises(ValueError, match=r"must be whole, it is damaged; python -m amc_utils.cache"):
-        cached_radioml(**choice(written))
+        cached_radioml(**choice(written), samples_in=samples_in)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["cache"])
+    cache.main()
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["cache", "--remove"])
+    cache.main()
+    assert len(cached_radioml(**choice(written), samples_in=samples_in)) == 90
 
 
 def test_frame_that_is_there_twice_needs_a_word(folder, written):
@@ -150,5 +224,23 @@ def test_one_command_lists_and_removes(folder, written):
     assert listed.startswith(f"{folder}/")
     assert listed.endswith(f"0.00 GB of {written}\n")
     (folder.parent / "thesis.txt").write_text("precious", encoding="utf8")
+    (folder / "audits").mkdir()
     subprocess.run([*command, "--remove"], capture_output=True, check=True)
     assert [path.name for path in folder.parent.iterdir()] == ["thesis.txt"]
+    nothing = subprocess.run([*command, "--remove"], capture_output=True, text=True, check=True)
+    assert nothing.stdout.startswith("removed what was kept")
+
+
+def test_what_a_process_is_filling_is_removed_when_it_is_done(folder, written):
+    first, second = SERVER.Event(), SERVER.Event()
+    one = SERVER.Process(target=fill_in_turn, args=(folder, choice(written), first, second))
+    one.start()
+    first.wait(60)
+    command = [sys.executable, "-u", "-m", "amc_utils.cache", "--remove"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as remover:
+        assert remover.stdout.readline().startswith("waiting for another process")
+        second.set()
+        one.join()
+        assert one.exitcode == 0
+        assert remover.wait() == 0
+    assert not folder.exists()

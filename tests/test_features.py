@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from amc_utils.features import label_order, level_table, snr_convention, snr_ratio
+from amc_utils.features import duplicate_pairs, label_order, level_table, snr_convention, snr_ratio
 from amc_utils.frames import (
     synthesise_frames,
 )
@@ -90,3 +91,14 @@ def test_labels_are_the_published_counts():
 def test_snr_range_off_the_grid_is_refused(wrong):
     with pytest.raises(ValueError, match=r"snr_range_db must be \[first, last, step\]"):
         snr_grid(wrong)
+
+
+def test_equal_frames_are_found_among_others_with_the_same_begin(rng):
+    """Frames 2, 5 and 9 are equal; 4 and 7 begin like them and go on otherwise."""
+    samples = torch.randn(12, 64, 2, generator=rng).numpy()
+    for frame in (4, 5, 7, 9):
+        samples[frame, :8] = samples[2, :8]
+    samples[5] = samples[9] = samples[2]
+    assert duplicate_pairs(samples, samples[:, :8]).tolist() == [[2, 5], [5, 9]]
+    assert duplicate_pairs(samples[:5], samples[:5, :8]).shape == (0, 2)
+    assert duplicate_pairs(np.zeros((3, 64, 2)), np.zeros((3, 8, 2))).tolist() == [[0, 1], [1, 2]]

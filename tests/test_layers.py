@@ -10,7 +10,17 @@ from amc_utils.paths import REPOSITORY
 
 # A module imports from earlier rows only.
 ROWS = (
-    {"paths", "labels", "channel", "engine", "storage", "progress", "interruption", "yaml_text"},
+    {
+        "paths",
+        "labels",
+        "channel",
+        "engine",
+        "storage",
+        "progress",
+        "interruption",
+        "locking",
+        "yaml_text",
+    },
     {"config", "symbol_maps", "one_dimensional", "analogue"},
     {"signals", "optimisation", "metrics", "losses", "models", "records", "checkpoints"},
     {
@@ -27,7 +37,7 @@ ROWS = (
     {"radioml"},
     {"data", "sharding", "runlog", "audit_report"},
     {"carrier", "receiver", "cache"},
-    {"views"},
+    {"views", "recognition"},
     {"constellation", "audit_measures"},
     {"evaluation", "signal_plots", "audit"},
     {"learning"},
@@ -49,7 +59,7 @@ HOMES = {
     "coolname": {"records"},
     "joblib": {"study"},
     "tqdm": {"progress"},
-    "filelock": {"checkpoints", "cache", "audit"},
+    "filelock": {"checkpoints", "locking"},
     "psutil": {"storage"},
     "papermill": set(),
     "IPython": set(),
