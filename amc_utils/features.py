@@ -16,6 +16,9 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL
 # Half the sampled band lies beyond this frequency, in cycles per sample, and no signal of 8 samples
 # per symbol reaches it: the widest roll-off, 1, ends at 1/8.
 OUT_OF_BAND = 0.25
+# Variance of the mean power of noise in n bins of a Hann-windowed spectrum, times n: neighbouring bins
+# correlate with 4/9, the next ones with 1/36.
+_HANN_VARIANCE = 1 + 2 * (4 / 9 + 1 / 36)
 # Thresholds of `signature`, explained there.
 SPECTRAL_LINE = 0.25
 CONSTANT_ENVELOPE = 0.1
@@ -47,8 +50,12 @@ def snr_ratio(iq: Tensor) -> Tensor:
     floor exceed the whole, so that averages over frames are unbiased.
     """
     frequency, power = power_spectrum(iq)
-    noise = power[:, frequency.abs() > OUT_OF_BAND].mean(-1)
-    return power.mean(-1) / noise - 1
+    beyond = frequency.abs() > OUT_OF_BAND
+    noise = power[:, beyond].mean(-1)
+    # The mean of an inverse exceeds the inverse of the mean by the relative variance.
+    inverse = (1 - _HANN_VARIANCE / int(beyond.sum())) / noise
+    share = beyond.to(power.dtype).mean()
+    return power[:, ~beyond].sum(-1) / len(frequency) * inverse + share - 1
 
 
 def squared_line(iq: Tensor) -> Tensor:

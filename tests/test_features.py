@@ -39,6 +39,12 @@ def levels_of(frames, shift_db=0.0):
     )
 
 
+def test_measured_snr_has_no_bias_where_there_is_hardly_a_signal(rng):
+    """Of 20,000 frames of noise, whose mean is known to 0.0004: -34 dB."""
+    noise = torch.randn(20_000, 1024, dtype=torch.complex64, generator=rng)
+    assert float(snr_ratio(noise).mean()) == pytest.approx(0, abs=0.0012)
+
+
 def test_snr_convention_is_told_apart():
     frames = synthesise_frames(
         modulations=("QPSK", "16QAM"), snr_grid_db=(0, 4, 8), num_frames_per_cell=30, seed=1
