@@ -1,57 +1,22 @@
-"""Parameters of the notebooks, checked: names, types, ranges, files; one sentence when one is wrong."""
+"""Parameters of the notebooks: names, types, ranges, files."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from amc_utils.channel import Channel, channel_from
 from amc_utils.engine import Engine
 from amc_utils.labels import expand_modulations, snr_grid
+from amc_utils.parameters import Parameters
 
 Fraction = Field(ge=0, lt=1)
 NotNegative = Field(ge=0, allow_inf_nan=False)
 Positive = Field(gt=0, allow_inf_nan=False)
 Count = Field(ge=1)
-
-
-class Parameters(BaseModel):
-    """Base of every notebook's parameters: frozen, no unknown names, no conversion of types."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    output_root: str
-
-    @classmethod
-    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
-        """Parameters from the globals() of a notebook whose first code cell set them.
-
-        papermill only warns of an override that no parameters cell declares; here it is an error.
-
-        Raises:
-            ValueError: an unknown name, or a value of the wrong type, range or meaning.
-        """
-        names = [*cls.model_fields, *_injected_names(namespace.get("In", ()))]
-        return cls.checked({name: namespace[name] for name in names if name in namespace})
-
-    @classmethod
-    def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Parameters from a mapping, with pydantic's report cut down to one sentence.
-
-        Raises:
-            ValueError: see from_notebook.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            sentence = _sentence(error, list(cls.model_fields))
-        raise ValueError(sentence)
 
 
 class DataParameters(Parameters):
@@ -142,6 +107,8 @@ class TrainingParameters(DataParameters):
     fresh_frames: bool
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     # Runs from before these could be set had their defaults.
+    snr_loss: Literal["cross_entropy", "cumulative", "earth_mover", "regression"] = "cross_entropy"
+    task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
     trust_file: bool = False
     engine: Engine = Field(default_factory=Engine)
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
@@ -153,6 +120,15 @@ class TrainingParameters(DataParameters):
         if max(value) <= 0:
             raise ValueError(f"snr_loss_weights must have one weight above 0, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _task_weights_are_used(self) -> Self:
+        if self.task_weighting != "sum" and self.task_weights != [1.0, 1.0]:
+            raise ValueError(
+                f"task_weights must stay [1.0, 1.0] with task_weighting {self.task_weighting!r}, which "
+                f"makes no use of them, got {self.task_weights}; they weigh the terms of 'sum'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fresh_frames_can_be_drawn(self) -> Self:
@@ -209,34 +185,3 @@ def _existing_file(value: str, what: str, way_out: str) -> str:
     if missing:
         raise FileNotFoundError(f"{what} not found: {value}; {way_out}")
     return value
-
-
-def _injected_names(cells: Any) -> list[str]:
-    """Names set by papermill's cell of overrides, found in IPython's list of executed cells."""
-    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    nodes = ast.parse(injected[-1]).body if injected else []
-    return [node.targets[0].id for node in nodes if isinstance(node, ast.Assign)]
-
-
-def _sentence(error: ValidationError, known: list[str]) -> str:
-    """What is wrong with the first bad parameter, and how many more there are."""
-    first, *others = error.errors(include_url=False)
-    name = str(first["loc"][0]) if first["loc"] else "parameters"
-    if name == "engine" and len(first["loc"]) > 1:
-        name = ".".join(first["loc"])
-        known = [f"engine.{setting}" for setting in Engine.model_fields]
-    if first["type"] == "extra_forbidden":
-        name = name if name.isprintable() else repr(name)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        text = f"unknown parameter {name}; {hint}"
-    elif first["type"] == "missing":
-        text = f"parameter {name} is missing from the parameters cell"
-    elif first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
-    else:
-        requirement = first["msg"].removeprefix("Input should ")
-        text = f"{name} must {requirement}, got {first['input']!r}"
-        if isinstance(first["input"], str) and first["type"].startswith("float"):
-            text += "; write a number without quotes, in YAML as 1.0e-4"
-    return text + (f" (and {len(others)} more)" if others else "")

@@ -165,7 +165,7 @@ def assess_network(assessment: Assessment, device: torch.device) -> tuple[pd.Dat
     fabric = best_fabric(config)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(assessment, config.modulation_names, config.snr_grid_db, device)
-    weighting = TaskWeighting(config.task_weighting).to(device)
+    weighting = TaskWeighting(config.task_weighting, config.task_weights).to(device)
     evaluator = Evaluator(network, weighting, frames, config, fabric)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
     predictions = pd.concat([evaluator.predict(part) for part in progress(parts)])

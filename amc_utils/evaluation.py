@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import network_input
 from amc_utils.frames import Frames
-from amc_utils.losses import TaskWeighting, snr_loss
+from amc_utils.losses import TaskWeighting, decide_level, snr_loss
 from amc_utils.models import Logits
 
 # Frames per forward pass when nothing is learnt; large enough for speed, small enough for memory.
@@ -54,12 +54,16 @@ class Evaluator:
 
     def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""
+        config = self.config
         modulation, snr_index = self.frames.modulation[batch], self.frames.snr_index[batch]
         losses = torch.stack([
             torch.nn.functional.cross_entropy(logits.modulation.float(), modulation),
-            snr_loss(logits.snr, snr_index, weights=tuple(self.config.snr_loss_weights)),
+            snr_loss(
+                logits.snr, snr_index, weights=tuple(config.snr_loss_weights), kind=config.snr_loss
+            ),
         ])  # fmt: skip
-        right = logits.modulation.argmax(1) == modulation, logits.snr.argmax(1) == snr_index
+        level = decide_level(logits.snr, config.snr_loss)
+        right = logits.modulation.argmax(1) == modulation, level == snr_index
         return losses, torch.stack([right[0] & right[1], *right])
 
     @torch.no_grad()
@@ -83,8 +87,9 @@ class Evaluator:
         for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
             logits = self.network(self.pictures(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
-            snr = logits.snr.float().softmax(1).max(1)
-            found = (modulation.indices, snr.indices, modulation.values, snr.values)
+            level = decide_level(logits.snr, self.config.snr_loss)
+            sure = logits.snr.float().softmax(1).gather(1, level[:, None])[:, 0]
+            found = (modulation.indices, level, modulation.values, sure)
             decided[:, place] = torch.stack([column.double() for column in found])
         modulation, level, *sure = self.fabric.all_reduce(decided, reduce_op="sum")
         return prediction_table(self.frames, index, [modulation.long(), level.long(), *sure])

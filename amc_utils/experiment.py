@@ -19,7 +19,13 @@ from amc_utils.constellation import expand_channels, input_shape
 from amc_utils.data import file_selection, load_frames
 from amc_utils.frames import Frames, Split, split_fingerprint, stratified_split
 from amc_utils.metrics import metrics_table
-from amc_utils.models import TwoHeadNetwork, build_network, count_flops, count_parameters
+from amc_utils.models import (
+    TwoHeadNetwork,
+    build_network,
+    count_activation_bytes,
+    count_flops,
+    count_parameters,
+)
 from amc_utils.paths import Workspace
 from amc_utils.recording import environment, write_run
 from amc_utils.records import Run, claim_run_name, new_run_name
@@ -190,6 +196,7 @@ class Experiment:
                 "options": config.network_options,
                 "parameters": count_parameters(trainer.network),
                 "flops_per_frame": count_flops(trainer.network),
+                "activation_bytes_per_frame": count_activation_bytes(trainer.network),
             },
             "engine": {
                 "processes": trainer.fabric.world_size,

@@ -41,7 +41,7 @@ class Learner:
         num_steps: int,
     ) -> None:
         self.config, self.fabric = config, fabric
-        self.weighting = TaskWeighting(config.task_weighting).to(fabric.device)
+        self.weighting = TaskWeighting(config.task_weighting, config.task_weights).to(fabric.device)
         optimizer = make_optimizer(network, self.weighting, config)
         # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
         network = network.to(memory_format=torch.channels_last)

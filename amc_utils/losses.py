@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -24,14 +25,78 @@ def expected_distance(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.float().softmax(1) * distance).sum(1).mean()
 
 
-def snr_loss(logits: Tensor, target: Tensor, *, weights: tuple[float, float]) -> Tensor:
-    """weights[0] * cross-entropy + weights[1] * expected distance in steps."""
+def cumulative_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropies of "at most level k", summed over k, mean over the batch.
+
+    The probabilities are sums of the softmax, so levels that are ordered are learnt as ordered.
+
+    Args:
+        logits: float [B, num_levels].
+        target: int64 [B].
+
+    Source: Frank, Hall, "A Simple Approach to Ordinal Classification", 2001, its binary tasks; here of
+    one softmax instead of a classifier each.
+    """
+    log_share = torch.log_softmax(logits.float(), 1)
+    at_most = torch.logcumsumexp(log_share, 1)[:, :-1]
+    above = torch.logcumsumexp(log_share.flip(1), 1).flip(1)[:, 1:]
+    levels = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return -torch.where(target[:, None] <= levels, at_most, above).sum(1).mean()
+
+
+def earth_mover_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Squared differences of cumulative probabilities, summed over levels, mean over the batch.
+
+    Args:
+        logits: float [B, num_levels].
+        target: int64 [B].
+
+    Source: Hou, Yu, Samaras, "Squared Earth Mover's Distance-based Loss for Training Deep Neural
+    Networks", 2016.
+    """
+    at_most = logits.float().softmax(1).cumsum(1)
+    levels = torch.arange(logits.shape[1], device=logits.device)
+    return (at_most - (target[:, None] <= levels).to(at_most.dtype)).square().sum(1).mean()
+
+
+def regression_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Squared error in steps of the softmax's mean level, mean over the batch.
+
+    Args:
+        logits: float [B, num_levels].
+        target: int64 [B].
+    """
+    return (_mean_level(logits) - target).square().mean()
+
+
+def _mean_level(logits: Tensor) -> Tensor:
+    levels = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
+    return logits.float().softmax(1) @ levels
+
+
+SNR_LOSSES = {
+    "cross_entropy": lambda logits, target: cross_entropy(logits.float(), target),
+    "cumulative": cumulative_loss,
+    "earth_mover": earth_mover_loss,
+    "regression": regression_loss,
+}
+
+
+def snr_loss(
+    logits: Tensor, target: Tensor, *, weights: tuple[float, float], kind: str = "cross_entropy"
+) -> Tensor:
+    """weights[0] * loss of that kind, see SNR_LOSSES, + weights[1] * expected distance in steps."""
     alpha, beta = weights
-    return alpha * cross_entropy(logits.float(), target) + beta * expected_distance(logits, target)
+    return alpha * SNR_LOSSES[kind](logits, target) + beta * expected_distance(logits, target)
+
+
+def decide_level(logits: Tensor, kind: str) -> Tensor:
+    """SNR level decided for, int64 [B]: the likeliest, with "regression" that next to the mean."""
+    return _mean_level(logits).round().long() if kind == "regression" else logits.argmax(1)
 
 
 class TaskWeighting(nn.Module):
-    """Total of two task losses: learned log-variances, equal weights, or the plain sum.
+    """Total of two task losses: learned log-variances, their mean, or a sum with weights of choice.
 
     With "log_variance" the total is sum_i (exp(-s_i) L_i + s_i) / 2 with a learned s_i per task.
     At its optimum exp(s_i) = L_i: the weights are the normalised inverse losses and the total is
@@ -41,22 +106,27 @@ class TaskWeighting(nn.Module):
     equation 7, with the factor 1/2 for both tasks.
     """
 
-    def __init__(self, kind: Literal["log_variance", "equal", "sum"], num_tasks: int = 2) -> None:
+    def __init__(
+        self,
+        kind: Literal["log_variance", "equal", "sum"],
+        task_weights: Sequence[float] = (1.0, 1.0),
+    ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.task_weights = kind, task_weights
         learned = kind == "log_variance"
-        self.log_variance = nn.Parameter(torch.zeros(num_tasks), requires_grad=learned)
+        self.log_variance = nn.Parameter(torch.zeros(len(task_weights)), requires_grad=learned)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Scalar total of the losses [num_tasks]."""
         if self.kind == "log_variance":
             return 0.5 * (torch.exp(-self.log_variance) * losses + self.log_variance).sum()
-        return losses.mean() if self.kind == "equal" else losses.sum()
+        return losses.mean() if self.kind == "equal" else losses @ losses.new_tensor(self.task_weights)
 
     @property
     def weights(self) -> Tensor:
         """Share of each task, float32 [num_tasks], summing to 1."""
-        return torch.softmax(-self.log_variance.detach(), 0)
+        chosen = self.log_variance.new_tensor(self.task_weights)
+        return torch.softmax(chosen.log() - self.log_variance.detach(), 0)
 
     @property
     def variances(self) -> Tensor:

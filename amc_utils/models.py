@@ -131,6 +131,28 @@ def count_flops(network: TwoHeadNetwork) -> int:
     return counter.get_total_flops()
 
 
+def count_activation_bytes(network: TwoHeadNetwork) -> int:
+    """Bytes that the forward pass of one picture keeps for the backward pass, parameters left out."""
+    device = next(network.parameters()).device
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # Two pictures, since normalisation over a batch needs more than one.
+    pictures = torch.zeros(2, *network.input_shape, device=device)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = network(pictures)
+    network.load_state_dict(state)
+    del logits
+    return sum(kept.values()) // 2
+
+
 def _picture_trunk(
     name: str, input_shape: tuple[int, ...], pretrained: bool, options: dict
 ) -> nn.Module:

@@ -175,6 +175,7 @@ def _trained(run: Run) -> str:
     )
     counts = ", ".join(f"{name} {count:,}" for name, count in data["counts"].items())
     alpha, beta = config["snr_loss_weights"]
+    snr_loss = config.get("snr_loss", "cross_entropy").replace("_", "-")
     facts_lines = {
         "Status": f"{facts['status']}, started {facts['started'][:19]} UTC",
         "Training time": f"{facts['seconds']:.0f} s",
@@ -188,7 +189,7 @@ def _trained(run: Run) -> str:
         f"{config['weight_decay']:g}, dropout {config['dropout']:g}, gradient clip "
         f"{config['gradient_clip'] or 'none'}, {'shuffled' if config['shuffle'] else 'fixed order'}, "
         f"{config['precision']}, task weighting {config['task_weighting']}, SNR loss "
-        f"{alpha:g} cross-entropy + {beta:g} distance, pictures "
+        f"{alpha:g} {snr_loss} + {beta:g} distance, pictures "
         f"{'+'.join(facts.get('pictures', config['channels']))} at {config['image_size']} px",
         "Data": f"{data['description']}; {counts}",
         "Task weights": weights if learned else f"fixed ({config['task_weighting']})",

@@ -18,12 +18,10 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from joblib import Parallel, delayed
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
@@ -36,62 +34,8 @@ from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.paths import Workspace, replacing
 from amc_utils.records import Run, is_run
 from amc_utils.runlog import update_runlog
-from amc_utils.yaml_text import read_yaml
-
-
-class Study(BaseModel):
-    """Content of a study file; the study has the file's name.
-
-    Attributes:
-        question: what the study asks.
-        seeds: one run of each variant for each.
-        base: parameters that all runs share; in the file perhaps the path of a file that holds them.
-        variants: by name, the parameters in which each differs from the base.
-        transfers: by name, the frames on which every network is assessed once it is trained, in
-            terms of amc_utils.decisions.Assessment.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    question: str
-    seeds: list[int] = Field(min_length=1)
-    base: dict[str, Any]
-    variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    transfers: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @field_validator("transfers")
-    @classmethod
-    def _transfers_make_sense(cls, value: dict[str, dict]) -> dict[str, dict]:
-        for name, frames in value.items():
-            try:
-                Assessment("network", **frames)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"transfer {name}: {error}") from error
-        return value
-
-    def configs(self, output_root: str) -> Iterator[TrainingParameters]:
-        """Parameters of every run, all variants of a seed before the next seed.
-
-        Raises:
-            ValueError: a wrong parameter.
-        """
-        for seed in self.seeds:
-            for variant, changes in self.variants.items():
-                own = {"seed": seed, "run_name": f"{variant}-s{seed}", "output_root": output_root}
-                yield TrainingParameters.checked(self.base | changes | own)
-
-
-def read_study(path: Path) -> Study:
-    """Study of a file.
-
-    Raises:
-        ValueError: a field that is missing, unknown or of the wrong type.
-    """
-    content = read_yaml(path.read_text(encoding="utf8"), f"study {path}")
-    if isinstance(content.get("base"), str):
-        base = path.parent / content["base"]
-        content["base"] = read_yaml(base.read_text(encoding="utf8"), f"profile {base}")
-    return Study.model_validate(content)
+from amc_utils.study_plan import Study, read_study
+from amc_utils.training import Trainer
 
 
 def run_study(
@@ -120,7 +64,7 @@ def run_study(
         temporary.write_text(study.model_dump_json(indent=1) + "\n", encoding="utf8")
     part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
     print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
-    attempts = (delayed(_attempt)(config, path.stem, study.transfers) for config in missing)
+    attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
     done = Parallel(n_jobs=num_jobs)(attempts)
     if shard == (0, 1):
         update_runlog(Workspace.at(output_root))
@@ -131,7 +75,8 @@ def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
     if is_run(folder):
         facts, wanted = Run(folder).facts, deciding(config.model_dump())
         # What a group of channels holds may have changed though its name has not.
-        done = deciding(facts["config"]) | {"pictures": facts.get("pictures")}
+        stored = TrainingParameters.with_defaults(facts["config"])
+        done = deciding(stored) | {"pictures": facts.get("pictures")}
         wanted["pictures"] = list(expand_channels(config.channels))
         changed = sorted(name for name in wanted if done.get(name) != wanted[name])
         if changed:
@@ -155,9 +100,9 @@ def _names(run_name: str, transfers: Iterable[str]) -> list[str]:
     return [run_name, *(f"{run_name}-on-{transfer}" for transfer in transfers)]
 
 
-def _attempt(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> bool:
+def _attempt(config: TrainingParameters, name: str, study: Study) -> bool:
     try:
-        _run(config, study, transfers)
+        _run(config, name, study)
     except Exception:
         # The other runs of the study do not depend on this one; it is named at the end.
         traceback.print_exc()
@@ -165,18 +110,26 @@ def _attempt(config: TrainingParameters, study: str, transfers: Mapping[str, Map
     return True
 
 
-def _run(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping]) -> None:
-    workspace = Workspace.at(config.output_root, study)
+def _run(config: TrainingParameters, study_name: str, study: Study) -> None:
+    workspace = Workspace.at(config.output_root, study_name)
     checkpoints = workspace.checkpoints / config.run_name
+    begun = workspace.checkpoints / f"{config.run_name}-begun"
     if not is_run(workspace.results / config.run_name):
-        _train(config, study)
-    for name, frames in zip(_names(config.run_name, transfers)[1:], transfers.values(), strict=True):
+        first_epochs = study.resumed.get(config.run_name.rpartition("-s")[0], 0)
+        if first_epochs:
+            changes = {"num_epochs": first_epochs, "run_name": begun.name}
+            _train(config.model_copy(update=changes), study_name)
+            config = config.model_copy(update={"resume_from": str(begun / "last.ckpt")})
+        experiment, trainer = _train(config, study_name)
+        experiment.finish(trainer)
+    names = _names(config.run_name, study.transfers)[1:]
+    for name, frames in zip(names, study.transfers.values(), strict=True):
         if not is_run(workspace.results / name):
             assess(
                 Assessment(
                     "network",
                     run_name=name,
-                    study=study,
+                    study=study_name,
                     checkpoint=str(checkpoints / "best.ckpt"),
                     output_root=config.output_root,
                     profile=config.profile,
@@ -184,17 +137,19 @@ def _run(config: TrainingParameters, study: str, transfers: Mapping[str, Mapping
                 )
             )
     shutil.rmtree(checkpoints)
+    if begun.exists():
+        shutil.rmtree(begun)
 
 
-def _train(config: TrainingParameters, study: str) -> None:
-    experiment = Experiment.start(config, "study", study=study)
+def _train(config: TrainingParameters, study_name: str) -> tuple[Experiment, Trainer]:
+    experiment = Experiment.start(config, "study", study=study_name)
     fabric = experiment.fabric()
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     for _ in trainer.fit():
         print(f"{config.run_name}: {trainer.describe_epoch()}", flush=True)
-    experiment.finish(trainer)
+    return experiment, trainer
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from bad_files import BAD_FILES
 from amc_utils import assess, train
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
-from amc_utils.study import read_study
+from amc_utils.study_plan import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)

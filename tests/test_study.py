@@ -13,7 +13,8 @@ import yaml
 from amc_utils import study
 from amc_utils.paths import REPOSITORY, Workspace
 from amc_utils.records import Run
-from amc_utils.study import read_study, run_study
+from amc_utils.study import run_study
+from amc_utils.study_plan import read_study
 from amc_utils.study_records import StudyRecord
 
 

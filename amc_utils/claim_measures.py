@@ -1,0 +1,100 @@
+"""Numbers of a run, or of two, that claims are judged by."""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy.stats import spearmanr
+
+from amc_utils.metrics import cell_table, confusion
+from amc_utils.records import Run, named_run
+
+# The run that stands for physics, in results/ beside studies/.
+_BOUND = "genie-bound"
+
+
+def test_value(run: Run, name: str) -> float:
+    """A number of the run's test."""
+    return float(run.facts["test"][name]["value"])
+
+
+def attractor(run: Run) -> float:
+    """Share of frames that are given the most popular wrong SNR level.
+
+    Frames of all levels are equally frequent; a network that is at a loss calls many of them the same.
+    """
+    predictions = run.predictions
+    wrong = predictions.loc[
+        predictions["snr_db"] != predictions["predicted_snr_db"], "predicted_snr_db"
+    ]
+    return float(wrong.value_counts().max() / len(predictions)) if len(wrong) else 0.0
+
+
+def validation_above_training(run: Run, part: str) -> float:
+    """Joint accuracy in validation less that in training, of the kept epoch."""
+    kept = run.facts["kept"]
+    return kept["validation_joint_accuracy"] - kept[f"{part}_joint_accuracy"]
+
+
+def snr_weight_beyond_losses(run: Run) -> float:
+    """Weight of the SNR task less the share that inverse losses of training would give it."""
+    kept = run.facts["kept"]
+    inverse = {task: 1 / kept[f"train_{task}_loss"] for task in ("modulation", "snr")}
+    return kept["weight_snr"] - inverse["snr"] / sum(inverse.values())
+
+
+def bound_of(run: Run) -> Run:
+    """The run of the bound that belongs to a run, or to a run of a study."""
+    results = next(folder for folder in run.folder.parents if folder.name == "results")
+    return named_run(results, _BOUND)
+
+
+def bound_cells(run: Run) -> float:
+    """Spearman's rank correlation of joint accuracies by (modulation, SNR) cell with the bound's."""
+    tables = [
+        cell_table(r.predictions).set_index(["modulation", "snr_db"]) for r in (run, bound_of(run))
+    ]
+    both = pd.concat([table["value"] for table in tables], axis=1, join="inner")
+    return float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic)
+
+
+def bound_confusions(run: Run) -> float:
+    """Spearman's rank correlation of the rates at which modulations are confused with the bound's."""
+    names = list(run.predictions["modulation"].cat.categories)
+    rates = [
+        confusion(r.predictions["modulation"], r.predictions["predicted_modulation"], names).stack()
+        for r in (run, bound_of(run))
+    ]
+    others = rates[0].index.get_level_values(0) != rates[0].index.get_level_values(1)
+    return float(spearmanr(rates[0][others], rates[1][others]).statistic)
+
+
+def activation_megabytes(run: Run) -> float:
+    """Memory that a picture needs in training beside the parameters."""
+    return run.facts["network"]["activation_bytes_per_frame"] / 1e6
+
+
+def changed_predictions(run: Run, other: Run) -> float:
+    """Share of the test frames to which two runs give different classes, or confidences.
+
+    Raises:
+        ValueError: they were not tested on the same frames.
+    """
+    if not run.predictions["frame"].equals(other.predictions["frame"]):
+        raise ValueError(f"runs must share their test frames, got {run.name} and {other.name}")
+    return float((run.predictions != other.predictions).any(axis=1).mean())
+
+
+MEASURES = {
+    "joint": lambda run: test_value(run, "joint_accuracy"),
+    "modulation": lambda run: test_value(run, "modulation_accuracy"),
+    "snr": lambda run: test_value(run, "snr_accuracy"),
+    "snr_mae_db": lambda run: test_value(run, "snr_mae_db"),
+    "attractor": attractor,
+    "validation_above_training": lambda run: validation_above_training(run, "train"),
+    "validation_above_training_same_mode": lambda run: validation_above_training(run, "train_eval"),
+    "snr_weight_beyond_losses": snr_weight_beyond_losses,
+    "bound_cells": bound_cells,
+    "bound_confusions": bound_confusions,
+    "activation_megabytes": activation_megabytes,
+}
+PAIR_MEASURES = {"changed_predictions": changed_predictions}

@@ -1,0 +1,191 @@
+"""The claims of the training log, each with numbers, intervals, and a verdict by a rule fixed before.
+
+    python -m amc_utils.claims
+
+Reads claims.yaml and the runs in results/; writes results/claims.csv and the table in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student_t
+
+from amc_utils.claim_measures import MEASURES, PAIR_MEASURES
+from amc_utils.claim_rules import Claim, ClaimTest, read_claims
+from amc_utils.paths import REPOSITORY, Workspace, replacing
+from amc_utils.records import Run, named_run
+from amc_utils.study_records import named_study
+
+_BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
+_OPEN = "open at this scale"
+
+
+def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
+    """A row a test.
+
+    Returns:
+        Columns claim, what, measure, scale (classes, data, network, frames, pixels), num_runs, mean,
+        low and high (95 % interval of Student's t over runs), values, tflop and tflop_minus (forward
+        and backward, of a run of either variant), verdict.
+    """
+    rows = [
+        {"claim": name, "what": test.what, "measure": test.measure} | _measured(test, results)
+        for name, claim in claims.items()
+        for test in claim.tests
+    ]
+    return pd.DataFrame(rows)
+
+
+def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
+    runs, others = _runs(test, test.variant, results), _runs(test, test.minus, results)
+    if others and test.measure in PAIR_MEASURES:
+        values = [PAIR_MEASURES[test.measure](a, b) for a, b in zip(runs, others, strict=True)]
+    else:
+        measure = MEASURES[test.measure]
+        values = [measure(run) for run in runs]
+        if others:
+            values = [v - measure(other) for v, other in zip(values, others, strict=True)]
+    mean, low, high = student_interval(values)
+    return {
+        "scale": _scale(runs),
+        "num_runs": len(runs),
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "values": " ".join(f"{value:.4g}" for value in values),
+        "tflop": _tflop(runs),
+        "tflop_minus": _tflop(others),
+        "verdict": _verdict(test, low, high),
+    }
+
+
+def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
+    """Runs of the test, by seed.
+
+    Raises:
+        ValueError: fewer than two, of which there is no interval.
+    """
+    if test.runs:
+        return [named_run(results, name) for name in test.runs] if variant == test.variant else []
+    if not variant:
+        return []
+    study = named_study(results, test.study)
+    table = study.table
+    chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
+    if len(chosen) < 2:
+        raise ValueError(
+            f"{test.what!r} needs runs of {variant!r} in study {test.study} over several seeds, got "
+            f"{len(chosen)}; python -m amc_utils.study profiles/studies/{test.study}.yaml"
+        )
+    return [study.runs[place] for place in chosen.sort_values("seed").index]
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % interval of Student's t."""
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    half = error * float(student_t.ppf(0.975, len(values) - 1))
+    return mean, mean - half, mean + half
+
+
+def _verdict(test: ClaimTest, low: float, high: float) -> str:
+    def inside(bounds: tuple[float, float] | None) -> bool:
+        return bounds is not None and bounds[0] <= low and high <= bounds[1]
+
+    if inside(test.supported):
+        return test.supports
+    return "not supported" if inside(test.refuted) else _OPEN
+
+
+def _parameters(run: Run) -> dict[str, Any]:
+    """Those of its training; a run on other frames keeps them apart."""
+    return run.facts.get("trained", run.facts["config"])
+
+
+def _scale(runs: Sequence[Run]) -> str:
+    facts, config = runs[0].facts, _parameters(runs[0])
+    classes, source = facts["data"]["num_classes"], facts["data"]["source"]["label"]
+    networks = sorted({run.facts["network"]["name"] for run in runs})
+    frames = {_frames_seen(run) for run in runs}
+    seen = f"{min(frames):,}" if len(frames) == 1 else f"{min(frames):,} to {max(frames):,}"
+    return (
+        f"{classes} classes, {source}; {', '.join(networks)}; {seen} frames; {config['image_size']} px"
+    )
+
+
+def _frames_seen(run: Run) -> int:
+    """Frames that training went through, each time counted."""
+    config, data = _parameters(run), run.facts["data"]
+    counted = data["counts"].get("train")
+    if counted is None:
+        # Four fifths of its own set; the run was tested on another.
+        counted = 8 * data["num_classes"] * config["num_frames_per_cell"] // 10
+    return run.facts["epochs"] * counted
+
+
+def _tflop(runs: Sequence[Run]) -> float | None:
+    """A backward pass costs two forward passes."""
+    if not runs:
+        return None
+    costs = [3 * run.facts["network"]["flops_per_frame"] * _frames_seen(run) for run in runs]
+    return float(f"{np.mean(costs) / 1e12:.4g}")
+
+
+def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
+    """The claims as a table in Markdown, a row a test."""
+    lines = ["| claim | number | mean [95 % interval] | scale | verdict |", "|---|---|---|---|---|"]
+    for name, claim in claims.items():
+        of_claim = rows[rows["claim"] == name]
+        for place, row in enumerate(of_claim.itertuples()):
+            first = f"**{name}**: {claim.statement}" if place == 0 else ""
+            number = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+            scale = f"{row.scale}; {row.num_runs} runs"
+            lines.append(f"| {first} | {row.what} | {number} | {scale} | {row.verdict} |")
+    return "\n".join(lines)
+
+
+def with_table(readme: str, text: str) -> str:
+    """README with the table between its marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, mark, rest = readme.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (mark and end):
+        raise ValueError(
+            f"README.md must hold the marks {_BEGIN} and {_END}, between which claims stand"
+        )
+    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
+
+
+def update(workspace: Workspace, readme: Path) -> pd.DataFrame:
+    """Write results/claims.csv and README's table; returns the rows."""
+    claims = read_claims()
+    rows = evaluate(claims, workspace.results)
+    text = with_table(readme.read_text(encoding="utf8"), table(claims, rows))
+    with replacing(workspace.results / "claims.csv") as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    with replacing(readme) as temporary:
+        temporary.write_text(text, encoding="utf8")
+    return rows
+
+
+def main() -> None:
+    """Evaluate all claims, from the command line."""
+    argparse.ArgumentParser(prog="python -m amc_utils.claims", description=main.__doc__).parse_args()
+    try:
+        rows = update(Workspace(REPOSITORY), REPOSITORY / "README.md")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(rows[["claim", "what", "mean", "low", "high", "verdict"]].round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
