@@ -52,7 +52,7 @@ runlog: $(INSTALLED)
 
 # As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.
 full-size-file: $(INSTALLED)
-	$(BIN)/python -m amc_utils.synthetic_file $(FILE) --num-frames-per-cell $(FRAMES)
+	$(BIN)/python -m amc_utils.synthetic_file "$(FILE)" --num-frames-per-cell $(FRAMES)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

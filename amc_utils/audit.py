@@ -9,8 +9,8 @@ Prints a page; exits with status 2 where a check fails, on which no network shou
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from amc_utils import audit_measures as measures
-from amc_utils.audit_report import judge, page
+from amc_utils.audit_report import page
+from amc_utils.audit_verdicts import judge
 from amc_utils.features import snr_convention
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
-from amc_utils.locking import one_at_a_time
-from amc_utils.paths import cache_folder, replacing
+from amc_utils.paths import replacing
 from amc_utils.progress import progress
 from amc_utils.radioml import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.signals import NUM_SAMPLES
@@ -32,7 +32,7 @@ from amc_utils.symbol_maps import LINEAR_MODULATIONS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000
-_VERSION = 2
+VERSION = 3
 # Pieces of a cell that are read.
 _STRETCHES = 3
 
@@ -70,10 +70,20 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         # As a rule all are, and need no copy.
         iq = iq if len(sound) == len(rows) else iq[usable]
         report |= _measure(iq, modulation[rows][sound], snr_db[rows][sound], label_order)
+    report = _plain(report)
     report["verdicts"] = judge(report)
     report["passed"] = all(verdict["result"] != "failed" for verdict in report["verdicts"])
     report["seconds"] = round(time.perf_counter() - started, 1)
     return report
+
+
+def _plain(value: Any) -> Any:
+    """The same content, with None for numbers that are none or infinite, which JSON cannot write."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sample(cell: np.ndarray, num_frames: int) -> np.ndarray:
@@ -119,29 +129,38 @@ def _measure(
     iq: torch.Tensor, modulation: np.ndarray, snr_db: np.ndarray, label_order: str
 ) -> dict[str, Any]:
     frames = measures.frame_measures(iq, modulation, snr_db)
-    levels, cells = measures.level_measures(frames), measures.cell_measures(frames)
+    levels = measures.level_measures(frames)
+    cells = measures.cell_measures(frames, levels)
     powers = frames.groupby("name")["power"].median()
-    worst = cells.loc[cells["deviation_db"].abs().sort_values(ascending=False).index[:5]]
     result = {
         "levels": levels.round(4).to_dict("records"),
         "powers": powers.round(4).to_dict(),
-        "worst_cells": worst.round(4).to_dict("records"),
+        "cells": cells.round(4).to_dict("records"),
+        "snr_spread_db": measures.snr_spread(frames),
     }
-    # Of no use where no digital class is there.
-    if levels["measured_db"].notna().any():
-        convention, offset_db = snr_convention(levels)
+    convention, offset_db = snr_convention(levels)
+    if convention != "cannot tell":
         result["snr"] = {"convention": convention, "offset_db": offset_db}
-    high = snr_db >= max(measures.HIGH_SNR_DB, snr_db.max() - 8)
+    # What is there may be another SNR than the label; of analogue classes alone only labels tell.
+    measured = levels.set_index("level")["measured_db"]
+    measured = measured.fillna(measured.index.to_series())
+    true_db = measured[snr_db].to_numpy()
+    high = true_db >= max(measures.HIGH_SNR_DB, measured.max() - 8.5)
+    middle = ~high & (true_db >= measures.MIDDLE_SNR_DB)
+    if (result["snr_spread_db"] or 0) > measures.WIDE_SPREAD_DB:
+        true_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
+    if middle.any():
+        some = torch.from_numpy(np.flatnonzero(middle))
+        found = measures.foreign_in_the_middle(iq[some], modulation[middle], true_db[middle])
+        result["middle"] = found | {"levels": [int(snr_db[middle].min()), int(snr_db[middle].max())]}
     if not high.any():
         return result
     names = LABEL_ORDERS[label_order]
     some = torch.from_numpy(np.flatnonzero(high))
-    # What the labels say may be another SNR, and no measure is there for analogue classes alone.
-    measured = levels.set_index("level")["measured_db"]
-    snr_of = measured.fillna(measured.index.to_series())[snr_db[high]].to_numpy()
-    evidence, result["sideband"] = measures.class_evidence(iq[some], modulation[high], snr_of)
+    evidence, result["sideband"] = measures.class_evidence(iq[some], modulation[high], true_db[high])
     evidence.insert(1, "column", [names.index(name) for name in evidence["name"]])
     evidence = evidence.sort_values("column")
+    result["class_levels"] = [int(snr_db[high].min()), int(snr_db[high].max())]
     result["classes"] = evidence.round(4).to_dict("records")
     result["order"] = measures.label_order_confidence(evidence, names)
     # OQPSK has no symbol instants that both parts share, OOK a carrier of its own.
@@ -155,51 +174,8 @@ def _measure(
     return result
 
 
-def require_sound(path: Path | str, label_order: str) -> None:
-    """Refuse a file that fails its audit; what an audit found is kept for the next time.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: says what failed.
-    """
-    path = Path(path)
-    with open_radioml(path) as file:
-        key = json.dumps([_VERSION, file.identity, label_order], sort_keys=True).encode()
-    kept = cache_folder() / "audits" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
-    # Of several processes the first one does it.
-    with one_at_a_time(kept.parent / ".lock", f"auditing {path.name}"):
-        verdicts = _kept_verdicts(kept)
-        if verdicts is None:
-            print(f"auditing {path.name}, about 15 seconds, once", flush=True)
-            report = audit(path, label_order=label_order)
-            _write(kept, report)
-            verdicts = report["verdicts"]
-    failed = [verdict for verdict in verdicts if verdict["result"] == "failed"]
-    if failed:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise ValueError(
-            f"{path} must pass its audit to be trained on: {failed[0]['check']}: "
-            f"{failed[0]['what']}{more}; "
-            f"python -m amc_utils.audit says more, trust_file trains on it all the same"
-        )
-    for verdict in verdicts:
-        if verdict["result"] == "cannot tell":
-            print(f"audit of {path.name}: {verdict['check']} cannot be told, {verdict['what']}")
-
-
-def _kept_verdicts(kept: Path) -> list[dict[str, str]] | None:
-    """Verdicts of an audit before; None where there is none, or it was damaged and is done again."""
-    if not kept.exists():
-        return None
-    try:
-        verdicts = json.loads(kept.read_text(encoding="utf8"))["verdicts"]
-        return [{name: verdict[name] for name in ("check", "result", "what")} for verdict in verdicts]
-    except (ValueError, KeyError, TypeError) as error:
-        print(f"{kept} was damaged ({error})")
-        return None
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
@@ -212,7 +188,12 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--label-order", choices=LABEL_ORDERS, default="corrected")
+    parser.add_argument(
+        "--label-order",
+        choices=LABEL_ORDERS,
+        default="corrected",
+        help="list of names that the labels follow, the corrected or the wrong one that is shipped",
+    )
     parser.add_argument("--num-frames", type=int, default=NUM_FRAMES, help="frames to look at")
     parser.add_argument("--json", type=Path, help="write the report there as well")
     options = parser.parse_args(arguments)
@@ -221,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         report = audit(options.file, label_order=options.label_order, num_frames=options.num_frames)
         if options.json:
-            _write(options.json, report)
+            write_report(options.json, report)
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(page(report))

@@ -12,36 +12,45 @@ from torch import Tensor
 from amc_utils.carrier import estimate_cfo
 from amc_utils.features import (
     duplicate_pairs,
-    envelope_std,
     level_table,
     mean_power,
+    signature,
     snr_ratio,
-    squared_line,
 )
 from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.radioml import LABEL_ORDERS
-from amc_utils.recognition import foreign, name_frames, sidedness
-from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
+from amc_utils.recognition import foreign, likeliest_linear, name_frames, sidedness
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
 from amc_utils.synchronisation import synchronise
 
 # From here on a frame shows its class, and synchronisation finds what there is to find.
-HIGH_SNR_DB = 20
+HIGH_SNR_DB = 19.5
+# From here on the likelihood receiver tells kinds of linear modulations apart, if not all orders.
+MIDDLE_SNR_DB = 9.5
 # Frames of a class that are named; the receiver takes some milliseconds each.
 _FRAMES_PER_CLASS = 64
 # How often a class that is right is taken for another, as on frames of makers other than ours.
 _ERROR_RATE = 0.05
-# From here on a single frame's spectrum gives its SNR to a third of a decibel.
-_CELL_SNR_DB = 0
+_MIDDLE_FRAMES_PER_CLASS = 12
+# Of the SNR that a single frame's spectrum gives, at high SNR, and what symbols of one frame add.
+_FLOOR_DB, _SYMBOLS_DB = 0.27, 0.4
+_LOWEST_CELL_DB = -10
+# Single frames of a level spread by less than that where all have its SNR.
+WIDE_SPREAD_DB = 0.7
+# Powers that 16-bit numbers keep.
+_POWER_RANGE = (1e-2, 1e2)
 _AT_ONCE = 256
 
 
 def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:
     """Index of the frames that can be measured, int64, and of those that cannot, by what is wrong."""
     norm = torch.linalg.vector_norm(samples.flatten(1), dim=1)
-    bad = {"not finite": ~norm.isfinite(), "without power": norm == 0}
+    power, usable = norm.square() / NUM_SAMPLES, norm.isfinite() & (norm > 0)
+    extreme = usable & ((power < _POWER_RANGE[0]) | (power > _POWER_RANGE[1]))
+    bad = {"not finite": ~norm.isfinite(), "without power": norm == 0, "of extreme power": extreme}
     found = {what: torch.nonzero(flag)[:, 0].tolist() for what, flag in bad.items()}
-    return torch.nonzero(norm.isfinite() & (norm > 0))[:, 0], found
+    return torch.nonzero(usable)[:, 0], found
 
 
 def duplicates(samples: Tensor, cell: np.ndarray) -> dict[str, list[list[int]]]:
@@ -69,20 +78,58 @@ def level_measures(frames: pd.DataFrame) -> pd.DataFrame:
     levels = level_table(frames)
     ratio = frames[frames["digital"]].groupby("level")["snr_ratio"]
     relative = (ratio.sem() / ratio.mean().clip(lower=1e-3)).reindex(levels["level"])
-    levels["error_db"] = 10 / np.log(10) * relative.fillna(0).to_numpy()
+    # A single frame gives a mean of unknown error.
+    levels["error_db"] = 10 / np.log(10) * relative.fillna(np.inf).to_numpy()
     return levels
 
 
-def cell_measures(frames: pd.DataFrame) -> pd.DataFrame:
-    """Measured SNR of each (modulation, level) cell of linear classes from 0 dB up.
+def snr_spread(frames: pd.DataFrame) -> float | None:
+    """Standard deviation in dB of single frames' SNR within a level, of linear classes at 8 to 20 dB.
+
+    Where every frame has its level's SNR it is 0.3 to 0.5. None for too few frames.
+    """
+    wanted = frames[frames["name"].isin(LINEAR_MODULATIONS) & frames["level"].between(8, 20)]
+    single = (10 * np.log10(wanted["snr_ratio"].clip(lower=1e-3))).groupby(wanted["level"])
+    deviations = single.std()[single.count() >= 10]
+    return float(deviations.median()) if len(deviations) else None
+
+
+def cell_measures(frames: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """Measured SNR of each (modulation, level) cell of linear classes and GMSK.
+
+    Args:
+        frames: see frame_measures.
+        levels: see level_measures; what noise there is decides how sure a cell is.
 
     Returns:
-        Columns name, level, measured_db, deviation_db: measured less label.
+        Columns name, level, measured_db, deviation_db: measured less label, and error_db: standard
+        error of the mean over the cell's frames.
     """
-    wanted = frames["name"].isin(LINEAR_MODULATIONS) & (frames["level"] >= _CELL_SNR_DB)
-    cells = frames[wanted].groupby(["name", "level"])["snr_ratio"].mean().reset_index()
-    cells["measured_db"] = 10 * np.log10(cells.pop("snr_ratio").clip(lower=1e-3))
+    known = frames["name"].isin((*LINEAR_MODULATIONS, "GMSK"))
+    groups = frames[known & (frames["level"] >= _LOWEST_CELL_DB)].groupby(["name", "level"])
+    cells = groups["snr_ratio"].agg(ratio="mean", frames="count").reset_index()
+    cells["measured_db"] = 10 * np.log10(cells.pop("ratio").clip(lower=1e-3))
+    level_db = levels.set_index("level")["measured_db"][cells["level"]].to_numpy()
+    ratio = 10 ** (np.where(np.isnan(level_db), cells["level"], level_db) / 10)
+    single = np.hypot(_SYMBOLS_DB, _FLOOR_DB * (1 + ratio) / ratio)
+    cells["error_db"] = single / np.sqrt(cells.pop("frames"))
     return cells.assign(deviation_db=cells["measured_db"] - cells["level"])
+
+
+def foreign_in_the_middle(iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray) -> dict[str, Any]:
+    """How many frames of linear classes look like another kind of signal.
+
+    Arguments are those of class_evidence.
+
+    Returns:
+        frames: how many were looked at; share: of those, see recognition.foreign.
+    """
+    linear = [RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS]
+    chosen = [_spread(np.flatnonzero(modulation == n), _MIDDLE_FRAMES_PER_CLASS) for n in linear]
+    index = np.concatenate(chosen)
+    named = likeliest_linear(iq[torch.from_numpy(index)], snr_db[index])
+    other = foreign(named, modulation[index])
+    return {"frames": len(index), "share": float(other.mean()) if len(index) else 0.0}
 
 
 def class_evidence(
@@ -96,35 +143,38 @@ def class_evidence(
         snr_db: float [N], measured, see recognition.name_frames.
 
     Returns:
-        A row a class: name; squared_line and envelope_std, medians; looks_like: the class that
+        A row a class: name; squared_line, envelope_std and what they show, see features.signature,
+        medians; looks_like: the class that
         recognition.name_frames names most, and the share of frames it names so; own_share: of those
         named as the label says; foreign_share: of those of another kind, see recognition.foreign. And
         the median sidedness of frames that look like a single sideband; None without any.
     """
     # All over the levels and rows of a class, however they are ordered.
-    chosen = [_spread(np.flatnonzero(modulation == number)) for number in np.unique(modulation)]
+    numbers = np.unique(modulation)
+    chosen = [_spread(np.flatnonzero(modulation == n), _FRAMES_PER_CLASS) for n in numbers]
     index = np.concatenate(chosen)
     iq, labels = iq[torch.from_numpy(index)], modulation[index]
     named = name_frames(iq, snr_db[index])
     frames = pd.DataFrame({
         "label": labels, "named": named, "own": named == labels, "other": foreign(named, labels),
-        "line": squared_line(iq), "envelope": envelope_std(iq),
+        "row": np.arange(len(iq)),
     })  # fmt: skip
     rows = []
     for label, some in frames.groupby("label"):
         votes = some["named"].value_counts()
         looks_like, share = RADIOML_2018_MODULATIONS[votes.index[0]], votes.iloc[0] / len(some)
         name, shares = RADIOML_2018_MODULATIONS[label], some[["own", "other"]].mean()
-        rows.append((name, *some[["line", "envelope"]].median(), looks_like, share, *shares, len(some)))
-    columns = ["name", "squared_line", "envelope_std", "looks_like", "share", "own_share"]
+        seen = signature(iq[torch.from_numpy(some["row"].to_numpy(copy=True))])
+        rows.append((name, *seen, looks_like, share, *shares, len(some)))
+    columns = ["name", "signature", "squared_line", "envelope_std", "looks_like", "share", "own_share"]
     single = [RADIOML_2018_MODULATIONS.index(name) for name in ("AM-SSB-WC", "AM-SSB-SC")]
     sides = sidedness(iq)[torch.from_numpy(np.isin(named, single))]
     table = pd.DataFrame(rows, columns=[*columns, "foreign_share", "frames"])
     return table, float(sides.median()) if len(sides) else None
 
 
-def _spread(index: np.ndarray) -> np.ndarray:
-    places = np.linspace(0, len(index) - 1, min(len(index), _FRAMES_PER_CLASS))
+def _spread(index: np.ndarray, at_most: int) -> np.ndarray:
+    places = np.linspace(0, len(index) - 1, min(len(index), at_most))
     return index[places.round().astype(int)]
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from amc_utils.audit import require_sound
 from amc_utils.cache import cached_radioml
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
@@ -31,6 +30,7 @@ from amc_utils.recording import environment, write_run
 from amc_utils.records import Run, claim_run_name, new_run_name
 from amc_utils.sharding import share
 from amc_utils.training import Trainer
+from amc_utils.trust import require_sound
 
 
 def best_accelerator() -> str:
@@ -123,9 +123,16 @@ class Experiment:
             require_sound(config.data_path, config.label_order)
         options = {"device": fabric.device, "samples_in": engine.samples_in, "hold": hold}
         if config.data_path and engine.cache:
-            return cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
-        dtype = {16: torch.float16, 32: torch.float32}[engine.sample_bits]
-        return load_frames(config, dtype=dtype, **options)
+            frames = cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
+        else:
+            dtype = {16: torch.float16, 32: torch.float32}[engine.sample_bits]
+            frames = load_frames(config, dtype=dtype, **options)
+        if len(frames) < frames.num_classes * config.num_frames_per_cell:
+            fabric.print(
+                f"{frames.source['label']}: {len(frames) / frames.num_classes:.3g} for each class and "
+                f"SNR, where {config.num_frames_per_cell} were asked for; few frames teach little"
+            )
+        return frames
 
     def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
         """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""

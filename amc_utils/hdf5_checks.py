@@ -15,6 +15,8 @@ from amc_utils.labels import RADIOML_2018_MODULATIONS
 from amc_utils.signals import NUM_SAMPLES
 
 _LAYOUT = "RadioML 2018.01A's layout is X (rows, 1024, 2), Y one-hot (rows, 24), Z (rows, 1)"
+# Each chunk that a row is read from is unpacked as a whole.
+_MAX_CHUNK_BYTES = 1 << 28
 # How files begin that people take for RadioML's.
 _PICKLE = "a Python pickle, perhaps the dictionary of RML2016.10a with its frames of 128 samples"
 _ARCHIVE = "an archive; unpack it first"
@@ -150,12 +152,19 @@ def check_layout(x: h5py.Dataset, y: h5py.Dataset, z: h5py.Dataset, path: Path) 
 
 
 def check_complete(dataset: h5py.Dataset, path: Path) -> None:
-    """Refuse a dataset that is not filled: a claim of rows costs nothing.
+    """Refuse a dataset that is not filled, as a claim of rows costs nothing, or whose chunks are huge.
 
     Raises:
         ValueError: says how much of it there is.
     """
     if dataset.chunks:
+        size = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
+        if size > _MAX_CHUNK_BYTES:
+            raise ValueError(
+                f"{dataset.name.lstrip('/')} in {path} must have chunks of at most "
+                f"{_MAX_CHUNK_BYTES >> 20} MB, since each is unpacked whole, got {size >> 20:,} MB; "
+                f"repack it (h5repack -l X:CHUNK=256x1024x2)"
+            )
         per_axis = zip(dataset.shape, dataset.chunks, strict=True)
         wanted = int(np.prod([-(-length // step) for length, step in per_axis], dtype=object))
         found, unit = dataset.id.get_num_chunks(), "chunks"

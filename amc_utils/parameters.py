@@ -77,6 +77,8 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     else:
         requirement = first["msg"].removeprefix("Input should ")
         text = f"{name} must {requirement}, got {first['input']!r}"
+        if first["type"].startswith("bool"):
+            text += "; write True or False after -p, true or false in YAML"
         if isinstance(first["input"], str) and first["type"].startswith("float"):
             text += "; write a number without quotes, in YAML as 1.0e-4"
     return text + (f" (and {len(others)} more)" if others else "")

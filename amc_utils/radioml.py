@@ -7,6 +7,7 @@ chunks, compressed or not, rows in any order. A file that would have another fil
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ _GAP = 8
 # Chunks of compressed files are unpacked once and kept until the next rows are read.
 _CHUNK_CACHE_BYTES = 1 << 26
 _LABEL_ROWS = 1 << 14
+# Rows that stand for the file where it is asked whether it has changed.
+_PROBES = 32
+# Mean powers of a frame that any arithmetic here bears.
+_POWER_RANGE = (1e-6, 1e6)
 # What reading needs beside the samples: classes, random numbers and their order, for every row.
 _BYTES_PER_ROW = 64
 
@@ -60,12 +65,18 @@ class RadioMLFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells the file from others and from what it was before, without reading it."""
+        """What tells the file from others and from what it was before, hardly reading it."""
         facts = self.path.stat()
+        # Size and time may stay where content changes, as after some ways of copying.
+        rows = np.unique(np.linspace(0, self.num_rows - 1, _PROBES).astype(np.int64))
+        datasets = (self.samples, self.labels, self.levels)
+        with explaining(self.path):
+            few = [dataset[row].tobytes() for dataset in datasets for row in rows]
         return {
             "path": str(self.path.resolve()),
             "bytes": facts.st_size,
             "changed": facts.st_mtime_ns,
+            "probes_sha256": hashlib.sha256(b"".join(few)).hexdigest(),
         }
 
     def modulation(self, label_order: str = "corrected") -> np.ndarray:
@@ -178,15 +189,15 @@ class RadioMLFile:
             yield place, samples
 
     def _check(self, samples: Tensor, rows: np.ndarray) -> None:
-        norm = torch.linalg.vector_norm(samples.flatten(1), dim=1)
-        low, high = torch.aminmax(norm)
-        if not (low > 0 and high < torch.inf):
-            good = norm.isfinite() & (norm > 0)
+        power = torch.linalg.vector_norm(samples.flatten(1), dim=1).square_() / NUM_SAMPLES
+        low, high = torch.aminmax(power)
+        if not (low >= _POWER_RANGE[0] and high <= _POWER_RANGE[1]):
+            good = (power >= _POWER_RANGE[0]) & (power <= _POWER_RANGE[1])
             row = int(good.to(torch.int8).argmin())
-            what = "no power" if norm[row] == 0 else "samples that are not finite"
             raise ValueError(
-                f"every frame of {self.path} must be finite and have power, row {rows[row]} has "
-                f"{what}; python -m amc_utils.audit lists more of them"
+                f"every frame of {self.path} must be finite and of a power that is not extreme, row "
+                f"{rows[row]} has a mean power of {float(power[row]):.2g}; python -m amc_utils.audit "
+                f"lists more of them, which must be removed"
             )
 
 

@@ -110,12 +110,12 @@ def name_frames(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
     for name, where in names.items():
         found[where.numpy()] = RADIOML_2018_MODULATIONS.index(name)
     rest = np.flatnonzero(found < 0)
-    found[rest] = _likeliest(iq[torch.from_numpy(rest)], snr_db[rest])
+    found[rest] = likeliest_linear(iq[torch.from_numpy(rest)], snr_db[rest])
     return found
 
 
-def _likeliest(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
-    """The likeliest linear modulation of each frame, index into RADIOML_2018_MODULATIONS."""
+def likeliest_linear(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
+    """The likeliest linear modulation of each frame; arguments and result as those of name_frames."""
     snr_db = torch.from_numpy(np.round(4 * snr_db) / 4)
     found = np.zeros(len(iq), np.int64)
     with progress(total=len(iq), desc="naming frames", unit=" frames") as bar:

@@ -63,8 +63,12 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
     """Spectral line of iq^2 against envelope spread, one point a class, coloured by family.
 
     Classes that show something (a line, a constant envelope) carry their names.
+
+    Args:
+        ax: where to draw.
+        table: columns name, signature, squared_line, envelope_std, see audit_measures.class_evidence.
     """
-    families = table["modulation"].map(FAMILY_OF_MODULATION)
+    families = table["name"].map(FAMILY_OF_MODULATION)
     for family in dict.fromkeys(families):
         rows = table[families == family]
         ax.plot(
@@ -74,12 +78,12 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
             color=COLOUR_OF_FAMILY[family],
             label=family,
         )
-    named = table[table["found"] != "neither"].sort_values("squared_line")
+    named = table[table["signature"] != "neither"].sort_values("squared_line")
     for number, (_, row) in enumerate(named.iterrows()):
         # Names of neighbours go to either side of their points.
         side, aim = ((-4, -2), "right") if number % 2 == 0 else ((4, -2), "left")
         place = (row["squared_line"], row["envelope_std"])
-        ax.annotate(row["modulation"], place, side, textcoords="offset points", fontsize=6, ha=aim)
+        ax.annotate(row["name"], place, side, textcoords="offset points", fontsize=6, ha=aim)
     ax.axvline(SPECTRAL_LINE, color="0.6", lw=0.8, ls=":")
     ax.axhline(CONSTANT_ENVELOPE, color="0.6", lw=0.8, ls=":")
     ax.set(xlabel="share of the strongest line of iq²", ylabel="envelope std / mean")

@@ -115,7 +115,7 @@ def _check_place(path: Path, num_bytes: int, overwrite: bool) -> None:
         raise FileExistsError(f"{path} must be the name of a file, it is a folder; add a name")
     if path.exists() and not overwrite:
         raise FileExistsError(
-            f"{path} must be a new file, it is there already; give another name or add --overwrite"
+            f"{path} must be a new file, it is there; remove it, name another, or add --overwrite"
         )
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = free_disk_bytes(folder)

@@ -160,6 +160,14 @@ def claimed(good, path):
         file.create_dataset("Z", (10**12, 1), "i1", chunks=(4096, 1))
 
 
+def huge_chunks(file, x, path):
+    """Chunks that unpack to 400 MB each, of a file of kilobytes."""
+    shape = (len(x), *x.shape[1:])
+    options = {"maxshape": (None, *shape[1:]), "chunks": (50_000, *shape[1:]), "compression": "gzip"}
+    dataset = file.create_dataset("X", shape, "f4", **options)
+    dataset[0] = x[0]
+
+
 def claimed_in_one_piece(file, x, path):
     file.create_dataset("X", (120, 1024, 2), "f4")
 
@@ -275,5 +283,7 @@ BAD_FILES = {
     "an empty X": (with_x(nothing_in_it), "must be a dataset, it is a group or empty"),
     "10^12 claimed rows": (claimed, "must be filled, it has 0 of 1,000,000,000,000 chunks"),
     "space that was never filled": (with_x(claimed_in_one_piece), "must be filled, it has 0 of"),
+    "huge chunks": (with_x(huge_chunks), "chunks of at most 256 MB, since each .*, got 390"),
+    "frames of extreme power": (put("X", 73, np.float32(1e5)), "of extreme power: 1 of .* rows 73"),
     "half filled": (with_x(half_filled), "must be filled, it has 6 of 12 chunks"),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from trainers import SERVER, TINY, make_trainer
 
-from amc_utils import cache, locking
+from amc_utils import cache, kept_frames, locking
 from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml, write_radioml
 from amc_utils.radioml import RadioMLFile
@@ -42,7 +43,7 @@ def kept(folder):
 def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monkeypatch, capsys):
     direct = read_radioml(**choice(written), dtype=torch.float16)
     first = cached_radioml(**choice(written))
-    assert "keeping 90 frames of frames.h5 (0.0 GB)" in capsys.readouterr().out
+    assert "keeping 90 frames of frames.h5 (0 MB)" in capsys.readouterr().out
     monkeypatch.setattr(RadioMLFile, "blocks", lambda *_: pytest.fail("samples were read again"))
     for samples_in in ("device", "host", "disk"):
         again = cached_radioml(**choice(written), samples_in=samples_in)
@@ -54,7 +55,7 @@ def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monke
             assert frames.source == direct.source
     share = cached_radioml(**choice(written), hold=lambda frames: torch.tensor([7, 3]))
     assert torch.equal(share.iq_pairs, direct.iq_pairs[[3, 7]])
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.count("taking 90 frames of frames.h5 from") == 4
 
 
 def test_another_selection_or_a_changed_file_is_read_anew(folder, written):
@@ -77,9 +78,9 @@ def test_another_selection_or_a_changed_file_is_read_anew(folder, written):
 def test_failure_leaves_nothing(folder, written, monkeypatch):
     with h5py.File(written, "r+") as file:
         file["X"][100, 5, 0] = np.nan
-    with pytest.raises(ValueError, match="row 100 has samples that are not finite"):
+    with pytest.raises(ValueError, match="row 100 has a mean power of nan"):
         cached_radioml(**choice(written, num_frames_per_cell=20))
-    monkeypatch.setattr(cache, "free_disk_bytes", lambda folder: 1000)
+    monkeypatch.setattr(kept_frames, "free_disk_bytes", lambda folder: 1000)
     with pytest.raises(
         OSError, match=r"must have room for 0.0 GB .* let AMC_CACHE name another folder"
     ):
@@ -162,6 +163,7 @@ def test_second_process_waits_for_the_first_one_only_if_it_wants_the_same(folder
 
 DAMAGES = {
     "cut": lambda kept: kept.write_bytes(kept.read_bytes()[:1000]),
+    "two words in each other's place": lambda kept: kept.write_bytes(exchanged(kept.read_bytes())),
     "one bit": lambda kept: kept.write_bytes(flipped(kept.read_bytes())),
     "no facts": lambda kept: kept.with_name("facts.json").unlink(),
     "facts of another kind": lambda kept: kept.with_name("facts.json").write_text("[]"),
@@ -172,9 +174,14 @@ DAMAGES = {
 
 
 def flipped(content):
+    """Of the first frame, which is looked at in any case."""
     content = bytearray(content)
-    content[len(content) // 2] ^= 4
+    content[100] ^= 4
     return bytes(content)
+
+
+def exchanged(content):
+    return content[8:16] + content[:8] + content[16:]
 
 
 @pytest.mark.parametrize("samples_in", ["device", "disk"])
@@ -187,7 +194,9 @@ def test_damaged_cache_is_refused(folder, written, damage, samples_in, monkeypat
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["cache"])
     cache.main()
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 2
+    assert listed[1].startswith("verdicts on 0 files or labellings in")
     monkeypatch.setattr(sys, "argv", ["cache", "--remove"])
     cache.main()
     assert len(cached_radioml(**choice(written), samples_in=samples_in)) == 90
@@ -222,11 +231,14 @@ def test_one_command_lists_and_removes(folder, written):
     command = [sys.executable, "-m", "amc_utils.cache"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert listed.startswith(f"{folder}/")
-    assert listed.endswith(f"0.00 GB of {written}\n")
+    assert f"0 MB of {written}\n" in listed
     (folder.parent / "thesis.txt").write_text("precious", encoding="utf8")
     (folder / "audits").mkdir()
+    (folder / "README.txt").write_text("also precious", encoding="utf8")
     subprocess.run([*command, "--remove"], capture_output=True, check=True)
-    assert [path.name for path in folder.parent.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in folder.iterdir()] == ["README.txt"]
+    assert (folder.parent / "thesis.txt").exists()
+    (folder / "README.txt").unlink()
     nothing = subprocess.run([*command, "--remove"], capture_output=True, text=True, check=True)
     assert nothing.stdout.startswith("removed what was kept")
 
@@ -244,3 +256,27 @@ def test_what_a_process_is_filling_is_removed_when_it_is_done(folder, written):
         assert one.exitcode == 0
         assert remover.wait() == 0
     assert not folder.exists()
+
+
+def test_what_is_removed_while_it_is_read_stays_readable(folder, written, monkeypatch):
+    """Removed between the look into the folder and the copying of its samples."""
+    cached_radioml(**choice(written))
+    opened = cache.KeptFrames.opened
+
+    def then_removed(*arguments):
+        kept = opened(*arguments)
+        shutil.rmtree(kept.folder)
+        return kept
+
+    monkeypatch.setattr(cache.KeptFrames, "opened", then_removed)
+    frames = cached_radioml(**choice(written), samples_in="device")
+    direct = read_radioml(**choice(written), dtype=torch.float16)
+    assert torch.equal(frames.iq_pairs, direct.iq_pairs)
+
+
+@pytest.mark.parametrize("factor", [1e5, 1e-10])
+def test_frame_that_16_bits_cannot_hold_is_refused(folder, written, factor):
+    with h5py.File(written, "r+") as file:
+        file["X"][77] = file["X"][77] * np.float32(factor)
+    with pytest.raises(ValueError, match=r"power that is not extreme, row 77 has a mean power of"):
+        cached_radioml(**choice(written, num_frames_per_cell=20))

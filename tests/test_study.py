@@ -196,8 +196,28 @@ def test_interrupted_run_continues_to_the_same_result(study_file, tmp_path, monk
     "path", sorted(REPOSITORY.glob("profiles/studies/*.yaml")), ids=lambda path: path.stem
 )
 def test_study_files_have_right_parameters_and_variants_that_differ(path):
-    configs = list(read_study(path).configs(""))
-    bare = [config.model_dump_json(exclude={"run_name"}) for config in configs]
+    plan = read_study(path)
+    configs = list(plan.configs(""))
+    bare = [
+        config.model_dump_json(exclude={"run_name"})
+        # Variants that go on from a checkpoint may be as others that do not.
+        + str(plan.resumed.get(config.run_name.rpartition("-s")[0]))
+        for config in configs
+    ]
     assert len(set(bare)) == len(bare)
     for config in configs:
         assert len(config.modulation_names) * len(config.snr_grid_db) == 442
+
+
+def test_variant_that_is_resumed_equals_one_that_is_not(study_file, tmp_path):
+    content = yaml.safe_load(study_file.read_text(encoding="utf8"))
+    variants = {"straight": {"num_epochs": 2}, "resumed": {"num_epochs": 2}}
+    content |= {"seeds": [1], "variants": variants, "resumed": {"resumed": 1}}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    assert run_study(study_file, str(tmp_path)) == []
+    straight, resumed = (Run(tmp_path / f"results/studies/small/{name}-s1") for name in variants)
+    assert resumed.facts["config"]["resume_from"] == "resumed-s1-begun/last.ckpt"
+    assert straight.facts["config"]["resume_from"] == ""
+    assert straight.history.equals(resumed.history)
+    assert straight.predictions.equals(resumed.predictions)
+    assert not any((tmp_path / "outputs" / "checkpoints" / "small").iterdir())

@@ -95,7 +95,9 @@ def test_command_says_what_it_writes_and_where(command, tmp_path, capsys):
 def test_a_file_that_is_there_stays_unless_told_otherwise(command, tmp_path):
     path = tmp_path / "file.h5"
     path.write_text("precious")
-    with pytest.raises(SystemExit, match=r"must be a new file, it is there .* add --overwrite"):
+    with pytest.raises(
+        SystemExit, match=r"must be a new file, it is there; remove it, .* add --overwrite"
+    ):
         command(path, "--num-frames-per-cell", 1)
     assert path.read_text() == "precious"
     command(path, "--num-frames-per-cell", 1, "--overwrite")

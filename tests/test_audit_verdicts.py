@@ -1,0 +1,200 @@
+"""Where verdicts turn, on reports made by hand."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from amc_utils.audit_verdicts import judge
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
+
+LEVELS = range(-20, 31, 2)
+
+
+def sound_report():
+    classes = [
+        {
+            "name": name, "column": column, "signature": SIGNATURE_OF_MODULATION[name],
+            "looks_like": name, "share": 1.0, "own_share": 1.0, "foreign_share": 0.0, "frames": 64,
+        }
+        for column, name in enumerate(RADIOML_2018_MODULATIONS)
+    ]  # fmt: skip
+    levels = [
+        {"level": n, "measured_db": float(n), "error_db": 0.1 if n > -12 else 0.5, "power": 1.0}
+        for n in LEVELS
+    ]
+    cells = [
+        {"name": "QPSK", "level": n, "measured_db": n, "deviation_db": 0.0, "error_db": 0.1}
+        for n in LEVELS
+    ]
+    return {
+        "frames": 1000,
+        "bad_frames": {"not finite": [], "without power": [], "of extreme power": []},
+        "duplicates": {"within cells": [], "across cells": []},
+        "layout": {"frames_per_cell": [32, 32], "cells": 624},
+        "label_order": "corrected",
+        "order": {"corrected": 1.0, "shipped": 0.0, "neither": 0.0},
+        "classes": classes,
+        "class_levels": [22, 30],
+        "middle": {"frames": 200, "share": 0.02, "levels": [8, 20]},
+        "sideband": 0.9,
+        "levels": levels,
+        "powers": dict.fromkeys(RADIOML_2018_MODULATIONS, 1.0),
+        "cells": cells,
+        "snr": {"convention": "SNR per sample", "offset_db": 0.0},
+        "snr_spread_db": 0.4,
+        "samples_per_symbol": 8.0,
+        "channel": {
+            "rolloff": [0.12, 0.25, 0.38],
+            "cfo": [-1.6e-4, 0.0, 1.6e-4],
+            "cfo_std": 1e-4,
+            "timing_samples": [0.4, 4.0, 7.6],
+            "timing_concentration": 0.05,
+        },
+    }
+
+
+def put(path, value):
+    """Change of a report: the value at a path of names and numbers."""
+
+    def change(report):
+        *way, last = path
+        for step in way:
+            report = report[step]
+        report[last] = value
+
+    return change
+
+
+def looking_like(place, name):
+    """Change of a report: a class whose frames all look like another one."""
+    return lambda report: report["classes"][place].update(looks_like=name, own_share=0.0)
+
+
+def verdict(change, check):
+    report = copy.deepcopy(sound_report())
+    change(report)
+    return {v["check"]: v["result"] for v in judge(report)}[check]
+
+
+QPSK, APSK128, AM = (RADIOML_2018_MODULATIONS.index(n) for n in ("QPSK", "128APSK", "AM-DSB-WC"))
+at = {level: place for place, level in enumerate(LEVELS)}
+# check, change, verdict: on either side of each threshold.
+TURNS = [
+    ("balance", put(["layout", "frames_per_cell"], [31, 32]), "remark"),
+    ("frames of extreme power", put(["bad_frames", "of extreme power"], [3]), "failed"),
+    ("duplicates across cells", put(["duplicates", "across cells"], [[1, 2]]), "failed"),
+    ("label order", put(["order"], {"corrected": 0.991, "shipped": 0.009, "neither": 0.0}), "ok"),
+    (
+        "label order",
+        put(["order"], {"corrected": 0.98, "shipped": 0.02, "neither": 0.0}),
+        "cannot tell",
+    ),
+    ("each class", put(["classes", QPSK, "own_share"], 0.80), "ok"),
+    ("each class", put(["classes", QPSK, "own_share"], 0.70), "failed"),
+    ("each class", put(["classes", APSK128, "own_share"], 0.60), "ok"),
+    ("each class", put(["classes", APSK128, "own_share"], 0.50), "failed"),
+    ("each class", looking_like(AM, "AM-DSB-SC"), "remark"),
+    ("each class", looking_like(QPSK, "8PSK"), "failed"),
+    ("each frame", put(["classes", QPSK, "foreign_share"], 0.12), "ok"),
+    ("each frame", put(["classes", QPSK, "foreign_share"], 0.20), "failed"),
+    ("frames at lower SNR", put(["middle", "share"], 0.06), "ok"),
+    ("frames at lower SNR", put(["middle", "share"], 0.10), "failed"),
+    ("I and Q", put(["sideband"], -0.5), "remark"),
+    ("SNR convention", put(["snr", "offset_db"], 0.45), "ok"),
+    ("SNR convention", put(["snr", "offset_db"], 0.55), "remark"),
+    ("SNR convention", put(["snr", "convention"], "Es/N0"), "failed"),
+    ("SNR convention", put(["snr", "convention"], "undecided"), "failed"),
+    ("SNR calibration", put(["levels", at[8], "measured_db"], 8.75), "ok"),
+    ("SNR calibration", put(["levels", at[8], "measured_db"], 8.85), "remark"),
+    ("SNR calibration", put(["levels", at[8], "measured_db"], 9.75), "remark"),
+    ("SNR calibration", put(["levels", at[8], "measured_db"], 9.85), "failed"),
+    ("SNR calibration", put(["levels", at[30], "measured_db"], 33.25), "remark"),
+    ("SNR calibration", put(["levels", at[30], "measured_db"], 33.35), "failed"),
+    ("SNR calibration", put(["levels", at[30], "measured_db"], 27.55), "remark"),
+    ("SNR calibration", put(["levels", at[30], "measured_db"], 27.45), "failed"),
+    ("SNR calibration", put(["levels", at[-18], "measured_db"], -13.0), "ok"),
+    ("SNR within levels", put(["snr_spread_db"], 0.69), "ok"),
+    ("SNR within levels", put(["snr_spread_db"], 0.71), "remark"),
+    ("SNR of each class", put(["cells", 3, "deviation_db"], 1.45), "ok"),
+    ("SNR of each class", put(["cells", 3, "deviation_db"], -1.55), "failed"),
+    ("power of each class", put(["powers", "QPSK"], 0.91), "ok"),
+    ("power of each class", put(["powers", "QPSK"], 0.89), "remark"),
+    ("power of each class", put(["powers", "QPSK"], 0.51), "remark"),
+    ("power of each class", put(["powers", "QPSK"], 0.49), "failed"),
+    ("power of each level", put(["levels", 3, "power"], 1.11), "remark"),
+    ("power of each level", put(["levels", 3, "power"], 1.99), "remark"),
+    ("power of each level", put(["levels", 3, "power"], 2.01), "failed"),
+    ("symbol rate", put(["samples_per_symbol"], 8.04), "ok"),
+    ("symbol rate", put(["samples_per_symbol"], 7.94), "failed"),
+    ("roll-off", put(["channel", "rolloff"], [0.22, 0.25, 0.28]), "ok"),
+    ("roll-off", put(["channel", "rolloff"], [0.23, 0.25, 0.27]), "remark"),
+    ("roll-off", put(["channel", "rolloff"], [0.3, 0.4, 0.4]), "remark"),
+    ("carrier offset", put(["channel", "cfo_std"], 1.9e-4), "ok"),
+    ("carrier offset", put(["channel", "cfo_std"], 2.1e-4), "remark"),
+    ("timing", put(["channel", "timing_concentration"], 0.29), "ok"),
+    ("timing", put(["channel", "timing_concentration"], 0.31), "remark"),
+]
+
+
+@pytest.mark.parametrize(("check", "change", "result"), TURNS)
+def test_verdict_turns_where_it_should(check, change, result):
+    assert verdict(change, check) == result
+
+
+def test_sound_report_has_no_other_verdict_than_ok():
+    assert {v["result"] for v in judge(sound_report())} == {"ok"}
+
+
+def neither(report):
+    report["order"] = {"corrected": 0.0, "shipped": 0.0, "neither": 1.0}
+
+
+def seen_as(report, names, share):
+    for row, name in zip(report["classes"], names, strict=True):
+        row.update(looks_like=name, share=share, own_share=0.0)
+
+
+@pytest.mark.parametrize(
+    ("looks_like", "share", "kinds_hold", "result"),
+    [
+        # Every class is clearly another, as under permuted labels.
+        ((*RADIOML_2018_MODULATIONS[1:], "OOK"), 1.0, True, "failed"),
+        # The receiver finds no symbols and calls all the same, or this and that.
+        (["256QAM"] * 24, 1.0, True, "cannot tell"),
+        ((*RADIOML_2018_MODULATIONS[1:], "OOK"), 0.4, True, "cannot tell"),
+        # So it does with labels at random, but then no class has its spectrum and envelope.
+        (["256QAM"] * 24, 1.0, False, "failed"),
+    ],
+)
+def test_labels_follow_no_list_only_where_classes_are_clearly_others(
+    looks_like, share, kinds_hold, result
+):
+    def change(report):
+        neither(report)
+        seen_as(report, looks_like, share)
+        if not kinds_hold:
+            report["classes"][3]["signature"] = "neither"
+
+    assert verdict(change, "label order") == result
+
+
+def test_class_of_few_frames_is_not_called_right():
+    def change(report):
+        for row in report["classes"]:
+            row["frames"] = 4
+        report["classes"][QPSK]["own_share"] = 0.25
+
+    assert verdict(change, "each class") == "cannot tell"
+
+
+def test_frames_of_similar_classes_exchanged_in_part_fail():
+    """Four in five of every QAM and APSK are right, which no single class makes sure."""
+
+    def change(report):
+        for row in report["classes"]:
+            if row["name"].endswith(("QAM", "APSK")):
+                row["own_share"] = 0.8
+
+    assert verdict(change, "each class") == "failed"
