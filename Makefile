@@ -29,6 +29,7 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb
 	$(EXECUTE) notebooks/05_ceiling_anatomy.ipynb outputs/05_ceiling_anatomy.ipynb
 	$(EXECUTE) notebooks/06_choices_and_channels.ipynb outputs/06_choices_and_channels.ipynb
+	$(EXECUTE) notebooks/07_claims.ipynb outputs/07_claims.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
 
 test: lint

@@ -6,10 +6,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from amc_utils.metrics import cell_table, confusion
-from amc_utils.records import Run, named_run
+from amc_utils.records import Run, list_runs
 
-# The run that stands for physics, in results/ beside studies/.
-_BOUND = "genie-bound"
+# Label of the runs that stand for physics.
+_BOUND = "genie-aided bound"
 
 
 def test_value(run: Run, name: str) -> float:
@@ -43,9 +43,18 @@ def snr_weight_beyond_losses(run: Run) -> float:
 
 
 def bound_of(run: Run) -> Run:
-    """The run of the bound that belongs to a run, or to a run of a study."""
+    """The run of the bound on the same classes, in results/ beside the run or beside its study.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     results = next(folder for folder in run.folder.parents if folder.name == "results")
-    return named_run(results, _BOUND)
+    bounds = [r for r in list_runs(results) if r.label == _BOUND and r.scope == run.scope]
+    if not bounds:
+        raise FileNotFoundError(
+            f"no bound on {run.scope} in {results}; python -m amc_utils.assess bound makes one"
+        )
+    return bounds[-1]
 
 
 def bound_cells(run: Run) -> float:

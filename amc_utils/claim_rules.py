@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -80,11 +79,12 @@ class Claim(BaseModel):
     tests: list[ClaimTest] = Field(min_length=1)
 
 
-def read_claims(path: Path = REPOSITORY / "claims.yaml") -> dict[str, Claim]:
-    """Claims by name, in the order of the file.
+def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:
+    """Claims by name, in the order of the file, whose path is relative to the repository.
 
     Raises:
         ValueError: a field that is missing, unknown, or makes no sense.
     """
+    path = REPOSITORY / name
     content = read_yaml(path.read_text(encoding="utf8"), f"claims {path}")
     return {name: Claim.model_validate(claim) for name, claim in content.items()}

@@ -21,7 +21,7 @@ from amc_utils.claim_measures import MEASURES, PAIR_MEASURES
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, named_run
-from amc_utils.study_records import named_study
+from amc_utils.study_records import list_studies, named_study
 
 _BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 _OPEN = "open at this scale"
@@ -33,7 +33,8 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
     Returns:
         Columns claim, what, measure, scale (classes, data, network, frames, pixels), num_runs, mean,
         low and high (95 % interval of Student's t over runs), values, tflop and tflop_minus (forward
-        and backward, of a run of either variant), verdict.
+        and backward, of a run of either variant), verdict, and the ranges that decide it: support_low,
+        support_high, refute_low, refute_high. Without two runs numbers are missing.
     """
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure} | _measured(test, results)
@@ -44,7 +45,15 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
 
 
 def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
-    runs, others = _runs(test, test.variant, results), _runs(test, test.minus, results)
+    runs = _runs(test, test.variant, results)
+    others = _runs(test, test.minus, results) if test.minus else []
+    ranges = {
+        f"{kind}_{end}": bounds[place] if bounds else None
+        for kind, bounds in (("support", test.supported), ("refute", test.refuted))
+        for place, end in enumerate(("low", "high"))
+    }
+    if len(runs) < 2 or (test.minus and len(others) != len(runs)):
+        return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
     if others and test.measure in PAIR_MEASURES:
         values = [PAIR_MEASURES[test.measure](a, b) for a, b in zip(runs, others, strict=True)]
     else:
@@ -63,27 +72,18 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
         "tflop": _tflop(runs),
         "tflop_minus": _tflop(others),
         "verdict": _verdict(test, low, high),
-    }
+    } | ranges
 
 
 def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
-    """Runs of the test, by seed.
-
-    Raises:
-        ValueError: fewer than two, of which there is no interval.
-    """
+    """Runs of the test that are there, by seed."""
     if test.runs:
-        return [named_run(results, name) for name in test.runs] if variant == test.variant else []
-    if not variant:
+        return [named_run(results, name) for name in test.runs]
+    if test.study not in {study.name for study in list_studies(results)}:
         return []
     study = named_study(results, test.study)
     table = study.table
     chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
-    if len(chosen) < 2:
-        raise ValueError(
-            f"{test.what!r} needs runs of {variant!r} in study {test.study} over several seeds, got "
-            f"{len(chosen)}; python -m amc_utils.study profiles/studies/{test.study}.yaml"
-        )
     return [study.runs[place] for place in chosen.sort_values("seed").index]
 
 
@@ -144,8 +144,10 @@ def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
         of_claim = rows[rows["claim"] == name]
         for place, row in enumerate(of_claim.itertuples()):
             first = f"**{name}**: {claim.statement}" if place == 0 else ""
-            number = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-            scale = f"{row.scale}; {row.num_runs} runs"
+            number, scale = "", ""
+            if pd.notna(row.mean):
+                number = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+                scale = f"{row.scale}; {row.num_runs} runs"
             lines.append(f"| {first} | {row.what} | {number} | {scale} | {row.verdict} |")
     return "\n".join(lines)
 

@@ -177,6 +177,12 @@ class AnatomyParameters(Parameters):
     frame_study: str
 
 
+class ClaimsParameters(Parameters):
+    """Which claims notebook 07 is about."""
+
+    claims_file: str
+
+
 def _existing_file(value: str, what: str, way_out: str) -> str:
     try:
         missing = value and not Path(value).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -154,6 +155,28 @@ def interval_dots(ax: Axes, means: pd.DataFrame) -> Axes:
     ax.set_ylim(len(means) - 0.5, -0.5)
     ax.grid(axis="x", lw=0.4, color="0.9")
     return ax
+
+
+def claim_numbers(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
+    """Numbers that a claim is judged by, one of the axes a measure; blue supports, orange refutes it.
+
+    Args:
+        axes: as many as there are measures, or one that stays empty.
+        rows: of amc_utils.claims.evaluate, those that have numbers.
+    """
+    for ax, (measure, some) in zip(axes, rows.groupby("measure", sort=False), strict=False):
+        interval_dots(ax, some.set_index("what")).set(xlabel=measure.replace("_", " "))
+        if (some[["low", "high"]] * [1, -1]).lt(0).all(axis=1).any() or some["mean"].lt(0).any():
+            ax.axvline(0, color="0.5", lw=0.6)
+        left, right = ax.get_xlim()
+        for place, row in enumerate(some.itertuples()):
+            for low, high, colour in (
+                (row.support_low, row.support_high, "#56B4E9"),
+                (row.refute_low, row.refute_high, "#E69F00"),
+            ):
+                ends = np.clip([low, high], left, right)
+                ax.fill_betweenx([place - 0.4, place + 0.4], *ends, color=colour, alpha=0.25, lw=0)
+        ax.set_xlim(left, right)
 
 
 def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:

@@ -17,6 +17,7 @@ from amc_utils.config import (
     AnalysisParameters,
     AnatomyParameters,
     ChoicesParameters,
+    ClaimsParameters,
     ExplorationParameters,
     TrainingParameters,
 )
@@ -32,6 +33,7 @@ PARAMETERS = {
     "04_per_class_analysis": AnalysisParameters,
     "05_ceiling_anatomy": AnatomyParameters,
     "06_choices_and_channels": ChoicesParameters,
+    "07_claims": ClaimsParameters,
 }
 NAMES = list(PARAMETERS)
 SMOKE = REPOSITORY / "profiles" / "smoke"

@@ -1,0 +1,154 @@
+"""The claims ledger: rules that decide as they say, numbers that are those of the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_1samp
+
+from amc_utils import claim_measures, claims
+from amc_utils.claim_rules import ClaimTest, read_claims
+from amc_utils.paths import REPOSITORY
+
+CLAIMS = read_claims()
+RULE = {"what": "number", "measure": "joint", "study": "s", "variant": "a", "supported": [0.1, 0.2]}
+
+
+def test_ledger_covers_the_claims_of_the_log():
+    assert list(CLAIMS) == [
+        "ceiling", "swin", "larger", "order", "weights", "distance", "overfitting", "hardest",
+        "above-25", "maximum", "resume",
+    ]  # fmt: skip
+    for claim in CLAIMS.values():
+        assert all(getattr(claim, part) for part in ("statement", "source", "rule", "refuted_by"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"measure": "beauty"}, "measure must be one of joint, .* got 'beauty'"),
+        ({"runs": ["x"]}, "must name either runs, or a study and its variant"),
+        ({"study": ""}, "must name either runs, or a study and its variant"),
+        ({"measure": "changed_predictions"}, "must name a second variant"),
+        ({"supported": None}, "must say what would support or refute"),
+        ({"supportd": [0, 1]}, "Extra inputs are not permitted"),
+    ],
+)
+def test_rule_that_makes_no_sense_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ClaimTest.model_validate(RULE | change)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "supports", "verdict"),
+    [
+        (0.11, 0.19, "supported", "supported"),
+        (0.11, 0.19, "artefact", "artefact"),
+        (0.09, 0.19, "supported", "open at this scale"),
+        (0.11, 0.21, "supported", "open at this scale"),
+        (-0.5, 0.05, "supported", "not supported"),
+        (-0.5, 0.06, "supported", "open at this scale"),
+        (0.1, 0.2, "supported", "supported"),
+    ],
+)
+def test_verdict_is_that_of_the_range_that_holds_the_whole_interval(low, high, supports, verdict):
+    test = ClaimTest.model_validate(RULE | {"refuted": [-np.inf, 0.05], "supports": supports})
+    assert claims._verdict(test, low, high) == verdict
+
+
+def test_interval_is_that_of_student_s_t():
+    values = [0.1, 0.2, 0.15]
+    mean, low, high = claims.student_interval(values)
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((0.15, expected.low, expected.high))
+
+
+class FakeRun:
+    """Run with predictions: 26 levels, modulations A and B."""
+
+    def __init__(self, true, given, modulation="A", predicted="A"):
+        self.predictions = pd.DataFrame({
+            "frame": range(len(true)),
+            "modulation": pd.Categorical([modulation] * len(true), ["A", "B"]),
+            "snr_db": true,
+            "predicted_modulation": pd.Categorical([predicted] * len(true), ["A", "B"]),
+            "predicted_snr_db": given,
+        })  # fmt: skip
+        self.name = "fake"
+
+
+def test_attractor_is_the_share_of_the_most_popular_wrong_level():
+    run = FakeRun([0, 2, 4, 6, 8], [2, 2, 2, 2, 0])
+    assert claim_measures.attractor(run) == pytest.approx(3 / 5)
+    assert claim_measures.attractor(FakeRun([0, 2], [0, 2])) == 0
+
+
+def test_changed_predictions_counts_any_difference():
+    one, other = FakeRun([0, 2, 4, 6], [0, 2, 4, 6]), FakeRun([0, 2, 4, 6], [0, 2, 4, 8])
+    assert claim_measures.changed_predictions(one, one) == 0
+    assert claim_measures.changed_predictions(one, other) == 0.25
+    other.predictions["frame"] += 1
+    with pytest.raises(ValueError, match="must share their test frames"):
+        claim_measures.changed_predictions(one, other)
+
+
+def test_measures_of_one_run_are_its_own_numbers():
+    """Of a committed run: those of its record, and differences typed out."""
+    run = claims.named_run(REPOSITORY / "results", "resnet18-stack-442")
+    kept = run.facts["kept"]
+    assert claim_measures.MEASURES["joint"](run) == run.facts["test"]["joint_accuracy"]["value"]
+    found = claim_measures.MEASURES["snr_weight_beyond_losses"](run)
+    ratio = kept["train_modulation_loss"] / kept["train_snr_loss"]
+    assert found == pytest.approx(kept["weight_snr"] - ratio / (1 + ratio))
+    found = claim_measures.MEASURES["validation_above_training_same_mode"](run)
+    expected = kept["validation_joint_accuracy"] - kept["train_eval_joint_accuracy"]
+    assert found == pytest.approx(expected)
+
+
+def test_bound_agrees_with_itself_and_not_with_a_shuffled_one():
+    bound = claims.named_run(REPOSITORY / "results", "genie-bound")
+    assert claim_measures.bound_cells(bound) == pytest.approx(1)
+    assert claim_measures.bound_confusions(bound) == pytest.approx(1)
+
+
+def test_claim_without_runs_is_not_run_yet(tmp_path):
+    (tmp_path / "results").mkdir()
+    some = {"order": CLAIMS["order"]}
+    rows = claims.evaluate(some, tmp_path / "results")
+    assert list(rows["verdict"]) == ["not run yet"]
+    assert claims.table(some, rows.reindex(columns=[*rows, "mean", "scale"])).endswith(
+        "| not run yet |"
+    )
+
+
+def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
+    """Python -m amc_utils.claims was run after the last change of claims.yaml or results/."""
+    rows = claims.evaluate(CLAIMS, REPOSITORY / "results")
+    stored = pd.read_csv(REPOSITORY / "results" / "claims.csv")
+    rows.to_csv(tmp_path / "claims.csv", index=False, float_format="%.6g", lineterminator="\n")
+    again = pd.read_csv(tmp_path / "claims.csv")
+    pd.testing.assert_frame_equal(stored, again, rtol=1e-4, atol=1e-6)
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf8")
+    assert claims.with_table(readme, claims.table(CLAIMS, rows)) == readme
+    assert set(rows["verdict"]) <= {
+        "supported",
+        "not supported",
+        "artefact",
+        "open at this scale",
+        "not run yet",
+    }
+
+
+def test_readme_without_marks_is_left_alone():
+    with pytest.raises(ValueError, match=r"README.md must hold the marks .* around the claims"):
+        claims.with_table("no marks", "table")
+
+
+def test_every_verdict_has_an_interval_of_three_runs_or_more():
+    rows = pd.read_csv(Path(REPOSITORY / "results" / "claims.csv"))
+    judged = rows[rows["verdict"] != "not run yet"]
+    assert judged[["mean", "low", "high"]].notna().all(axis=None)
+    assert (judged["num_runs"] >= 3).all()
