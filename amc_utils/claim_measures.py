@@ -107,3 +107,17 @@ MEASURES = {
     "activation_megabytes": activation_megabytes,
 }
 PAIR_MEASURES = {"changed_predictions": changed_predictions}
+LABELS = {
+    "joint": "joint accuracy",
+    "modulation": "modulation accuracy",
+    "snr": "SNR accuracy",
+    "snr_mae_db": "mean absolute SNR error (dB)",
+    "attractor": "share of frames",
+    "validation_above_training": "joint accuracy",
+    "validation_above_training_same_mode": "joint accuracy",
+    "snr_weight_beyond_losses": "share of the weight",
+    "bound_cells": "rank correlation with the bound",
+    "bound_confusions": "rank correlation with the bound",
+    "activation_megabytes": "MB a picture",
+    "changed_predictions": "share of test frames",
+}

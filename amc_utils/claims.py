@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from amc_utils.claim_measures import MEASURES, PAIR_MEASURES
+from amc_utils.claim_measures import LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, named_run
@@ -25,33 +25,35 @@ from amc_utils.study_records import list_studies, named_study
 
 _BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 _OPEN = "open at this scale"
+_RANGES = ("support_low", "support_high", "refute_low", "refute_high")
 
 
 def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
     """A row a test.
 
     Returns:
-        Columns claim, what, measure, scale (classes, data, network, frames, pixels), num_runs, mean,
-        low and high (95 % interval of Student's t over runs), values, tflop and tflop_minus (forward
+        Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
+        mean, low and high (95 % interval of Student's t over runs), values, tflop and tflop_minus (forward
         and backward, of a run of either variant), verdict, and the ranges that decide it: support_low,
         support_high, refute_low, refute_high. Without two runs numbers are missing.
     """
     rows = [
-        {"claim": name, "what": test.what, "measure": test.measure} | _measured(test, results)
+        {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
+        | _measured(test, results)
         for name, claim in claims.items()
         for test in claim.tests
     ]
-    return pd.DataFrame(rows)
+    columns = ["claim", "what", "measure", "unit", "scale", "num_runs", "mean", "low", "high", "values"]
+    columns += ["tflop", "tflop_minus", "verdict"]
+    return pd.DataFrame(rows, columns=[*columns, *_RANGES])
 
 
 def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
     runs = _runs(test, test.variant, results)
     others = _runs(test, test.minus, results) if test.minus else []
-    ranges = {
-        f"{kind}_{end}": bounds[place] if bounds else None
-        for kind, bounds in (("support", test.supported), ("refute", test.refuted))
-        for place, end in enumerate(("low", "high"))
-    }
+    nothing = (None, None)
+    bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
+    ranges = dict(zip(_RANGES, bounds, strict=True))
     if len(runs) < 2 or (test.minus and len(others) != len(runs)):
         return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
     if others and test.measure in PAIR_MEASURES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -157,18 +156,21 @@ def interval_dots(ax: Axes, means: pd.DataFrame) -> Axes:
     return ax
 
 
-def claim_numbers(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
-    """Numbers that a claim is judged by, one of the axes a measure; blue supports, orange refutes it.
+def claim_figure(rows: pd.DataFrame) -> Figure:
+    """Figure of the numbers that a claim is judged by, a panel a unit; blue supports, orange refutes.
 
     Args:
-        axes: as many as there are measures, or one that stays empty.
-        rows: of amc_utils.claims.evaluate, those that have numbers.
+        rows: of amc_utils.claims.evaluate; those without numbers stay empty.
     """
-    for ax, (measure, some) in zip(axes, rows.groupby("measure", sort=False), strict=False):
-        interval_dots(ax, some.set_index("what")).set(xlabel=measure.replace("_", " "))
-        if (some[["low", "high"]] * [1, -1]).lt(0).all(axis=1).any() or some["mean"].lt(0).any():
-            ax.axvline(0, color="0.5", lw=0.6)
+    groups = [group for _, group in rows.groupby("unit", sort=False)]
+    sizes = [len(group) for group in groups]
+    options = {"squeeze": False, "height_ratios": sizes}
+    fig, axes = figure("page", 0.55 * len(sizes) + 0.2 * sum(sizes), len(sizes), 1, **options)
+    for ax, some in zip(axes[:, 0], groups, strict=True):
+        interval_dots(ax, some.set_index("what")).set(xlabel=some["unit"].iloc[0])
         left, right = ax.get_xlim()
+        if left < 0 < right:
+            ax.axvline(0, color="0.5", lw=0.6)
         for place, row in enumerate(some.itertuples()):
             for low, high, colour in (
                 (row.support_low, row.support_high, "#56B4E9"),
@@ -177,6 +179,7 @@ def claim_numbers(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
                 ends = np.clip([low, high], left, right)
                 ax.fill_betweenx([place - 0.4, place + 0.4], *ends, color=colour, alpha=0.25, lw=0)
         ax.set_xlim(left, right)
+    return fig
 
 
 def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:

@@ -143,7 +143,9 @@ def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
 
 
 def test_readme_without_marks_is_left_alone():
-    with pytest.raises(ValueError, match=r"README.md must hold the marks .* around the claims"):
+    with pytest.raises(
+        ValueError, match=r"README.md must hold the marks .* between which claims stand"
+    ):
         claims.with_table("no marks", "table")
 
 
