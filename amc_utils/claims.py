@@ -33,9 +33,9 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
 
     Returns:
         Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
-        mean, low and high (95 % interval of Student's t over runs), values, tflop and tflop_minus (forward
-        and backward, of a run of either variant), verdict, and the ranges that decide it: support_low,
-        support_high, refute_low, refute_high. Without two runs numbers are missing.
+        mean, low and high (95 % interval of Student's t over runs), values; tflop and tflop_minus, the
+        operations of a run of either variant, forward and backward; verdict; and the ranges that decide
+        it: support_low, support_high, refute_low, refute_high. Without two runs numbers are missing.
     """
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
