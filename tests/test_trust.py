@@ -1,0 +1,118 @@
+"""Files that may be trained on, and the audit from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from audited import altered, shipped
+
+from amc_utils import trust as trust_module
+from amc_utils.audit import audit, main
+from amc_utils.data import write_radioml
+from amc_utils.frames import synthesise_frames
+from amc_utils.labels import (
+    DIGITAL_MODULATIONS,
+)
+from amc_utils.trust import require_sound
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Folder of kept audits, and how many audits were made."""
+    monkeypatch.setenv("AMC_CACHE", str(tmp_path / "cache"))
+    made = []
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return audit(*arguments, **options)
+
+    monkeypatch.setattr(trust_module, "audit", counted)
+    return tmp_path / "cache" / "amc_utils" / "audits", made
+
+
+def test_training_on_a_failed_file_needs_a_word_and_a_verdict_is_kept(synthetic, tmp_path, own_cache):
+    path = altered(synthetic, tmp_path / "shipped.h5", shipped)
+    for _ in range(2):
+        require_sound(synthetic, "corrected")
+        with pytest.raises(ValueError, match=r"must pass its audit .* the shipped list.*trust_file"):
+            require_sound(path, "corrected")
+        require_sound(path, "shipped")
+    assert len(own_cache[1]) == 3, "one for each file and list, and none a second time"
+    altered(synthetic, path, lambda parts: None)
+    require_sound(path, "corrected")
+    assert len(own_cache[1]) == 4, "the file has changed"
+
+
+def test_damaged_verdict_is_found_anew(synthetic, own_cache, capsys):
+    require_sound(synthetic, "corrected")
+    (kept,) = own_cache[0].glob("*.json")
+    for damage in (
+        "",
+        "[]",
+        '{"verdicts": []}',
+        '{"verdicts": {}}',
+        '{"verdicts": [{}]}',
+        kept.read_text()[:100],
+    ):
+        kept.write_text(damage)
+        require_sound(synthetic, "corrected")
+        assert "was damaged" in capsys.readouterr().out
+    assert len(own_cache[1]) == 7
+
+
+def test_verdict_does_not_outlive_labels_that_changed_in_place(synthetic, tmp_path, own_cache):
+    path = altered(synthetic, tmp_path / "same.h5", lambda parts: None)
+    require_sound(path, "corrected")
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    with h5py.File(path, "r+") as file:
+        file["Y"][:] = np.roll(file["Y"][:], 3, 1)
+    os.utime(path, ns=times)
+    with pytest.raises(ValueError, match="must pass its audit"):
+        require_sound(path, "corrected")
+
+
+def test_what_cannot_be_told_is_said_before_training(small_frames, tmp_path, own_cache, capsys):
+    write_radioml(tmp_path / "more.h5", small_frames)
+
+    def one_class(parts):
+        for name in parts:
+            parts[name] = parts[name][:40]
+
+    altered(tmp_path / "more.h5", tmp_path / "few.h5", one_class)
+    require_sound(tmp_path / "few.h5", "corrected")
+    assert "audit of few.h5: label order cannot be told" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("modulations", "grid"),
+    [(DIGITAL_MODULATIONS, (22, 26, 30)), (DIGITAL_MODULATIONS, (-20, -18)), (("QPSK",), (30,)),
+     (("AM-SSB-WC", "AM-DSB-SC", "FM"), (0, 20, 30)), (("GMSK", "OOK"), (-20, 30))],
+)  # fmt: skip
+def test_report_on_any_choice_of_classes_and_levels_can_be_written(
+    tmp_path, modulations, grid, own_cache
+):
+    """Where nothing is there to measure, nothing is said, in JSON as well."""
+    frames = synthesise_frames(modulations=modulations, snr_grid_db=grid, num_frames_per_cell=4, seed=4)
+    write_radioml(tmp_path / "some.h5", frames)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "some.h5"), "--json", str(tmp_path / "report.json")])
+    assert ended.value.code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["passed"]
+    require_sound(tmp_path / "some.h5", "corrected")
+
+
+def test_command_line_prints_a_page_and_says_by_its_status(synthetic, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(synthetic), "--json", str(tmp_path / "report.json")])
+    assert ended.value.code == 0
+    assert "passed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["passed"]
+    path = altered(synthetic, tmp_path / "shipped.h5", shipped)
+    with pytest.raises(SystemExit) as ended:
+        main([str(path)])
+    assert ended.value.code == 2
+    assert "FAILED" in capsys.readouterr().out
