@@ -6,6 +6,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from amc_utils.metrics import cell_table, confusion
+from amc_utils.models import build_network, count_activation_bytes
 from amc_utils.records import Run, list_runs
 
 # Label of the runs that stand for physics.
@@ -78,8 +79,17 @@ def bound_confusions(run: Run) -> float:
 
 
 def activation_megabytes(run: Run) -> float:
-    """Memory that a picture needs in training beside the parameters."""
-    return run.facts["network"]["activation_bytes_per_frame"] / 1e6
+    """Memory that a picture needs in training beside the parameters, in single precision."""
+    facts = run.facts
+    network = build_network(
+        facts["network"]["name"],
+        input_shape=(len(facts["pictures"]), *2 * (facts["config"]["image_size"],)),
+        num_modulations=run.predictions["modulation"].cat.categories.size,
+        num_snrs=run.predictions["snr_db"].nunique(),
+        dropout=facts["config"]["dropout"],
+        **facts["network"]["options"],
+    )
+    return count_activation_bytes(network) / 1e6
 
 
 def changed_predictions(run: Run, other: Run) -> float:

@@ -25,6 +25,8 @@ from amc_utils.study_records import list_studies, named_study
 
 _BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 _OPEN = "open at this scale"
+# Fewer seeds give no interval worth a verdict.
+_LEAST_RUNS = 3
 _RANGES = ("support_low", "support_high", "refute_low", "refute_high")
 
 
@@ -35,7 +37,7 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
         Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
         mean, low and high (95 % interval of Student's t over runs), values; tflop and tflop_minus, the
         operations of a run of either variant, forward and backward; verdict; and the ranges that decide
-        it: support_low, support_high, refute_low, refute_high. Without two runs numbers are missing.
+        it: support_low, support_high, refute_low, refute_high. Numbers want three runs or more.
     """
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
@@ -54,7 +56,7 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
     nothing = (None, None)
     bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
     ranges = dict(zip(_RANGES, bounds, strict=True))
-    if len(runs) < 2 or (test.minus and len(others) != len(runs)):
+    if len(runs) < _LEAST_RUNS or (test.minus and len(others) != len(runs)):
         return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
     if others and test.measure in PAIR_MEASURES:
         values = [PAIR_MEASURES[test.measure](a, b) for a, b in zip(runs, others, strict=True)]

@@ -132,25 +132,30 @@ def count_flops(network: TwoHeadNetwork) -> int:
 
 
 def count_activation_bytes(network: TwoHeadNetwork) -> int:
-    """Bytes that the forward pass of one picture keeps for the backward pass, parameters left out."""
-    device = next(network.parameters()).device
+    """Bytes that the forward pass keeps for the backward pass, for each picture of a batch.
+
+    Parameters, and copies of them in another precision, are the same for any batch and do not count.
+    """
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    few, more = (_kept_bytes(network, size) for size in (2, 4))
+    # Normalisation over a batch keeps count of what it sees.
+    network.load_state_dict(state)
+    return (more - few) // 2
+
+
+def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:
     kept: dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    # Two pictures, since normalisation over a batch needs more than one.
-    pictures = torch.zeros(2, *network.input_shape, device=device)
-    state = {name: value.clone() for name, value in network.state_dict().items()}
+    pictures = torch.zeros(batch_size, *network.input_shape, device=next(network.parameters()).device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = network(pictures)
-    network.load_state_dict(state)
+    # Until here all that is kept is alive, so that no address is that of two.
     del logits
-    return sum(kept.values()) // 2
+    return sum(kept.values())
 
 
 def _picture_trunk(

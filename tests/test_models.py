@@ -6,7 +6,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from amc_utils.models import build_network, count_flops, count_parameters
+from amc_utils.models import (
+    TwoHeadNetwork,
+    build_network,
+    count_activation_bytes,
+    count_flops,
+    count_parameters,
+)
 
 # Millions of parameters of the trunks: those of the papers less the 1000-class head.
 NETWORKS = {
@@ -91,3 +97,23 @@ def test_network_on_raw_samples_trains_and_wants_samples():
     for name, shape in (("oshea_resnet", (2, 64, 64)), ("resnet18", (2, 1024))):
         with pytest.raises(ValueError, match=r"oshea_resnet and channels .* belong together"):
             build_network(name, input_shape=shape, **SHAPE)
+
+
+def test_activation_bytes_of_a_network_that_can_be_counted_by_hand():
+    """A convolution keeps its input, a ReLU its output; heads keep their features, dropout nothing."""
+
+    class Trunk(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(1, 4, 3, padding=1)
+
+        def forward(self, pictures):
+            return self.convolution(pictures).relu().mean((2, 3))
+
+    network = TwoHeadNetwork(
+        Trunk(), input_shape=(1, 8, 8), width=4, num_modulations=3, num_snrs=2, dropout=0.0
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    # Picture 64, ReLU 4 * 64, features 4, in floats of four bytes.
+    assert count_activation_bytes(network) == 4 * (64 + 4 * 64 + 4)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
