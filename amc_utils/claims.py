@@ -58,6 +58,9 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
     ranges = dict(zip(_RANGES, bounds, strict=True))
     if len(runs) < _LEAST_RUNS or (test.minus and len(others) != len(runs)):
         return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
+    seeds = [[_trained(run).facts["config"]["seed"] for run in some] for some in (runs, others)]
+    if others and seeds[0] != seeds[1]:
+        raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
     if others and test.measure in PAIR_MEASURES:
         values = [PAIR_MEASURES[test.measure](a, b) for a, b in zip(runs, others, strict=True)]
     else:
@@ -102,35 +105,34 @@ def _verdict(test: ClaimTest, low: float, high: float) -> str:
     def inside(bounds: tuple[float, float] | None) -> bool:
         return bounds is not None and bounds[0] <= low and high <= bounds[1]
 
-    if inside(test.supported):
-        return test.supports
-    return "not supported" if inside(test.refuted) else _OPEN
+    verdicts = [
+        verdict
+        for verdict, bounds in ((test.supports, test.supported), ("not supported", test.refuted))
+        if inside(bounds)
+    ]
+    # An interval of no width may lie where both ranges meet.
+    return verdicts[0] if len(verdicts) == 1 else _OPEN
 
 
-def _parameters(run: Run) -> dict[str, Any]:
-    """Those of its training; a run on other frames keeps them apart."""
-    return run.facts.get("trained", run.facts["config"])
+def _trained(run: Run) -> Run:
+    """The run that trained the network: itself, or that whose weights were tested on other frames."""
+    return named_run(run.folder.parent, run.facts["parent"]) if run.kind == "transfer" else run
 
 
 def _scale(runs: Sequence[Run]) -> str:
-    facts, config = runs[0].facts, _parameters(runs[0])
-    classes, source = facts["data"]["num_classes"], facts["data"]["source"]["label"]
+    first = _trained(runs[0])
+    classes, source = first.facts["data"]["num_classes"], first.facts["data"]["source"]["label"]
     networks = sorted({run.facts["network"]["name"] for run in runs})
     frames = {_frames_seen(run) for run in runs}
     seen = f"{min(frames):,}" if len(frames) == 1 else f"{min(frames):,} to {max(frames):,}"
-    return (
-        f"{classes} classes, {source}; {', '.join(networks)}; {seen} frames; {config['image_size']} px"
-    )
+    pixels = first.facts["config"]["image_size"]
+    return f"{classes} classes, {source}; {', '.join(networks)}; {seen} frames; {pixels} px"
 
 
 def _frames_seen(run: Run) -> int:
     """Frames that training went through, each time counted."""
-    config, data = _parameters(run), run.facts["data"]
-    counted = data["counts"].get("train")
-    if counted is None:
-        # Four fifths of its own set; the run was tested on another.
-        counted = 8 * data["num_classes"] * config["num_frames_per_cell"] // 10
-    return run.facts["epochs"] * counted
+    facts = _trained(run).facts
+    return facts["epochs"] * facts["data"]["counts"]["train"]
 
 
 def _tflop(runs: Sequence[Run]) -> float | None:

@@ -52,11 +52,17 @@ def test_rule_that_makes_no_sense_is_refused(change, sentence):
         (-0.5, 0.05, "supported", "not supported"),
         (-0.5, 0.06, "supported", "open at this scale"),
         (0.1, 0.2, "supported", "supported"),
+        (0.05, 0.05, "supported", "not supported"),
     ],
 )
 def test_verdict_is_that_of_the_range_that_holds_the_whole_interval(low, high, supports, verdict):
     test = ClaimTest.model_validate(RULE | {"refuted": [-np.inf, 0.05], "supports": supports})
     assert claims._verdict(test, low, high) == verdict
+
+
+def test_interval_where_both_ranges_meet_decides_nothing():
+    test = ClaimTest.model_validate(RULE | {"supported": [0, 1], "refuted": [-1, 0]})
+    assert claims._verdict(test, 0.0, 0.0) == "open at this scale"
 
 
 def test_interval_is_that_of_student_s_t():
@@ -140,6 +146,26 @@ def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
         "open at this scale",
         "not run yet",
     }
+
+
+def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
+    """Typed out: 442 classes, 50 frames each, of which four fifths train; operations are equal."""
+    rows = pd.read_csv(REPOSITORY / "results" / "claims.csv").set_index("what")
+    row = rows.loc["Swin-Tiny less ResNet18, stack"]
+    assert row["scale"] == "442 classes, synthetic; swin_tiny; 17,680 frames; 32 px"
+    assert row["tflop"] == pytest.approx(9.6, rel=0.05)
+    equal = rows[rows["claim"].isin(["swin", "larger"]) & rows["tflop_minus"].notna()]
+    assert len(equal) == 8
+    assert (equal["tflop"] / equal["tflop_minus"]).between(0.9, 1.1).all()
+
+
+def test_runs_of_other_seeds_are_not_paired(monkeypatch):
+    (test,), results = CLAIMS["order"].tests, REPOSITORY / "results"
+    by_variant = {name: claims._runs(test, name, results) for name in (test.variant, test.minus)}
+    by_variant[test.minus].reverse()
+    monkeypatch.setattr(claims, "_runs", lambda test, variant, results: by_variant[variant])
+    with pytest.raises(ValueError, match=r"runs by seed, and got \[1, 2, 3\] against \[3, 2, 1\]"):
+        claims._measured(test, results)
 
 
 def test_readme_without_marks_is_left_alone():
