@@ -203,7 +203,7 @@ class Experiment:
                 "options": config.network_options,
                 "parameters": count_parameters(trainer.network),
                 "flops_per_frame": count_flops(trainer.network),
-                "activation_bytes_per_frame": count_activation_bytes(trainer.network),
+                "activation_bytes_per_frame": count_activation_bytes(self.network()),
             },
             "engine": {
                 "processes": trainer.fabric.world_size,
