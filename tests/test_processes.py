@@ -72,7 +72,7 @@ def test_two_processes_equal_one(make_config, tmp_path):
 
 def test_two_processes_go_on_after_one_is_killed_and_after_sigterm(make_config, tmp_path):
     """The run that comes out equals the undisturbed one bit for bit, dropout included."""
-    options = TINY | {"fresh_frames": True, "num_epochs": 8, "run_name": "pair"}
+    options = TINY | {"fresh_frames": True, "num_epochs": 24, "run_name": "pair"}
     values = make_config(**options, engine={"checkpoint_minutes": 1e-4}).model_dump()
     roots = [tmp_path / "straight", tmp_path / "disturbed"]
     straight, disturbed = (values | {"output_root": str(root)} for root in roots)
