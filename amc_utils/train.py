@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
@@ -115,6 +117,10 @@ def train(config: TrainingParameters, notebook: str) -> Run | None:
     run = experiment.finish(trainer)
     if run:
         update_runlog(experiment.workspace)
+    if fabric.world_size > 1:
+        # All wait here for the last one, and none leaves threads of the exchange behind.
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
     return run
 
 
