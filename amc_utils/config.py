@@ -109,6 +109,8 @@ class TrainingParameters(DataParameters):
     # Runs from before these could be set had their defaults.
     snr_loss: Literal["cross_entropy", "cumulative", "earth_mover", "regression"] = "cross_entropy"
     task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
+    # Times learning_rate; log-variances have far to go in a short run.
+    log_variance_rate: Annotated[float, Positive] = 1.0
     trust_file: bool = False
     engine: Engine = Field(default_factory=Engine)
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
@@ -127,6 +129,11 @@ class TrainingParameters(DataParameters):
             raise ValueError(
                 f"task_weights must stay [1.0, 1.0] with task_weighting {self.task_weighting!r}, which "
                 f"makes no use of them, got {self.task_weights}; they weigh the terms of 'sum'"
+            )
+        if self.task_weighting != "log_variance" and self.log_variance_rate != 1.0:
+            raise ValueError(
+                f"log_variance_rate must stay 1.0 with task_weighting {self.task_weighting!r}, which "
+                f"learns no log-variances, got {self.log_variance_rate}"
             )
         return self
 

@@ -17,11 +17,16 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over the network and the weights of its tasks."""
     # Decay would pull the task weights towards one half, whatever the losses say.
+    rate = config.learning_rate
     groups = [
         {"params": list(network.parameters()), "weight_decay": config.weight_decay},
-        {"params": list(weighting.parameters()), "weight_decay": 0.0},
+        {
+            "params": list(weighting.parameters()),
+            "weight_decay": 0.0,
+            "lr": rate * config.log_variance_rate,
+        },
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.engine.fused)
+    return torch.optim.AdamW(groups, lr=rate, fused=config.engine.fused)
 
 
 def make_scheduler(
@@ -32,4 +37,5 @@ def make_scheduler(
         return lr_scheduler.ConstantLR(optimizer, factor=1.0)
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_steps)
-    return lr_scheduler.OneCycleLR(optimizer, config.learning_rate, num_steps, pct_start=_WARM_UP)
+    highest = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, highest, num_steps, pct_start=_WARM_UP)
