@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -37,9 +40,12 @@ def validation_above_training(run: Run, part: str) -> float:
 
 
 def snr_weight_beyond_losses(run: Run) -> float:
-    """Weight of the SNR task less the share that inverse losses of training would give it."""
+    """Weight of the SNR task less the share that inverse losses of training frames would give it.
+
+    Both are of the end of the kept epoch, so that losses are of the network that has these weights.
+    """
     kept = run.facts["kept"]
-    inverse = {task: 1 / kept[f"train_{task}_loss"] for task in ("modulation", "snr")}
+    inverse = {task: 1 / kept[f"train_eval_{task}_loss"] for task in ("modulation", "snr")}
     return kept["weight_snr"] - inverse["snr"] / sum(inverse.values())
 
 
@@ -60,22 +66,50 @@ def bound_of(run: Run) -> Run:
 
 def bound_cells(run: Run) -> float:
     """Spearman's rank correlation of joint accuracies by (modulation, SNR) cell with the bound's."""
-    tables = [
-        cell_table(r.predictions).set_index(["modulation", "snr_db"]) for r in (run, bound_of(run))
-    ]
-    both = pd.concat([table["value"] for table in tables], axis=1, join="inner")
-    return float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic)
+    return _rank_correlation(_cells(run.predictions), _cells(bound_of(run).predictions))
 
 
 def bound_confusions(run: Run) -> float:
     """Spearman's rank correlation of the rates at which modulations are confused with the bound's."""
-    names = list(run.predictions["modulation"].cat.categories)
-    rates = [
-        confusion(r.predictions["modulation"], r.predictions["predicted_modulation"], names).stack()
-        for r in (run, bound_of(run))
-    ]
-    others = rates[0].index.get_level_values(0) != rates[0].index.get_level_values(1)
-    return float(spearmanr(rates[0][others], rates[1][others]).statistic)
+    return _rank_correlation(_confusions(run.predictions), _confusions(bound_of(run).predictions))
+
+
+def bound_cells_beyond_noise(run: Run) -> float:
+    """`bound_cells` over the most that the noise of both runs' few frames leaves of a full agreement."""
+    return bound_cells(run) / np.sqrt(_reliability(run, _cells) * _reliability(bound_of(run), _cells))
+
+
+def bound_confusions_beyond_noise(run: Run) -> float:
+    """`bound_confusions` over the most that the noise of both runs' few frames leaves."""
+    most = _reliability(run, _confusions) * _reliability(bound_of(run), _confusions)
+    return bound_confusions(run) / np.sqrt(most)
+
+
+def _reliability(run: Run, numbers: Callable[[pd.DataFrame], pd.Series]) -> float:
+    """Rank correlation that the run's numbers would have with those of as many other frames.
+
+    That of halves, every other frame of a cell in each, brought to full length.
+    Source: Spearman, "Correlation calculated from faulty data", 1910, and Brown in the same issue.
+    """
+    frames = run.predictions
+    odd = frames.groupby(["modulation", "snr_db"], observed=True).cumcount() % 2 == 1
+    halves = _rank_correlation(numbers(frames[odd]), numbers(frames[~odd]))
+    return 2 * halves / (1 + halves)
+
+
+def _cells(predictions: pd.DataFrame) -> pd.Series:
+    return cell_table(predictions).set_index(["modulation", "snr_db"])["value"]
+
+
+def _confusions(predictions: pd.DataFrame) -> pd.Series:
+    names = list(predictions["modulation"].cat.categories)
+    rates = confusion(predictions["modulation"], predictions["predicted_modulation"], names).stack()
+    return rates[rates.index.get_level_values(0) != rates.index.get_level_values(1)]
+
+
+def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
+    both = pd.concat([one, other], axis=1, join="inner")
+    return float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic)
 
 
 def activation_megabytes(run: Run) -> float:
@@ -114,6 +148,8 @@ MEASURES = {
     "snr_weight_beyond_losses": snr_weight_beyond_losses,
     "bound_cells": bound_cells,
     "bound_confusions": bound_confusions,
+    "bound_cells_beyond_noise": bound_cells_beyond_noise,
+    "bound_confusions_beyond_noise": bound_confusions_beyond_noise,
     "activation_megabytes": activation_megabytes,
 }
 PAIR_MEASURES = {"changed_predictions": changed_predictions}
@@ -128,6 +164,8 @@ LABELS = {
     "snr_weight_beyond_losses": "share of the weight",
     "bound_cells": "rank correlation with the bound",
     "bound_confusions": "rank correlation with the bound",
+    "bound_cells_beyond_noise": "rank correlation with the bound",
+    "bound_confusions_beyond_noise": "rank correlation with the bound",
     "activation_megabytes": "MB a picture",
     "changed_predictions": "share of test frames",
 }

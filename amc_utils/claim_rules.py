@@ -20,6 +20,8 @@ class ClaimTest(BaseModel):
         study, variant, minus, tested_on: the runs of a variant of a study, one a seed; less those of
             another variant with the same seed. For a measure of pairs, both are what is compared.
         runs: instead of a study, runs of results/ by name.
+        statistic: what is judged: the mean over runs, their standard deviation ("spread"), or each run
+            for itself, so that all must lie in the range.
         supported, refuted: ranges; the verdict is that of the range that the whole interval lies in.
         supports: word for the verdict of the first range.
     """
@@ -33,6 +35,7 @@ class ClaimTest(BaseModel):
     minus: str = ""
     tested_on: str = ""
     runs: list[str] = Field(default_factory=list)
+    statistic: Literal["mean", "spread", "each"] = "mean"
     supported: tuple[float, float] | None = None
     refuted: tuple[float, float] | None = None
     supports: Literal["supported", "artefact"] = "supported"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 from scipy.stats import t as student_t
 
 from amc_utils.claim_measures import LABELS, MEASURES, PAIR_MEASURES
@@ -35,18 +36,19 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
 
     Returns:
         Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
-        mean, low and high (95 % interval of Student's t over runs), values; tflop and tflop_minus, the
-        operations of a run of either variant, forward and backward; verdict; and the ranges that decide
-        it: support_low, support_high, refute_low, refute_high. Numbers want three runs or more.
+        statistic, number, low and high (see `interval`), values (of the runs); tflop and tflop_minus,
+        the operations of a run of either variant, forward and backward; verdict; and the ranges that
+        decide it: support_low, support_high, refute_low, refute_high. Numbers want three runs or more.
     """
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
+        | {"statistic": test.statistic}
         | _measured(test, results)
         for name, claim in claims.items()
         for test in claim.tests
     ]
-    columns = ["claim", "what", "measure", "unit", "scale", "num_runs", "mean", "low", "high", "values"]
-    columns += ["tflop", "tflop_minus", "verdict"]
+    columns = ["claim", "what", "measure", "unit", "scale", "num_runs", "statistic", "number", "low"]
+    columns += ["high", "values", "tflop", "tflop_minus", "verdict"]
     return pd.DataFrame(rows, columns=[*columns, *_RANGES])
 
 
@@ -68,11 +70,11 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
         values = [measure(run) for run in runs]
         if others:
             values = [v - measure(other) for v, other in zip(values, others, strict=True)]
-    mean, low, high = student_interval(values)
+    number, low, high = interval(values, test.statistic)
     return {
         "scale": _scale(runs),
         "num_runs": len(runs),
-        "mean": mean,
+        "number": number,
         "low": low,
         "high": high,
         "values": " ".join(f"{value:.4g}" for value in values),
@@ -94,10 +96,19 @@ def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
     return [study.runs[place] for place in chosen.sort_values("seed").index]
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95 % interval of Student's t."""
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    half = error * float(student_t.ppf(0.975, len(values) - 1))
+def interval(values: Sequence[float], statistic: str = "mean") -> tuple[float, float, float]:
+    """A number of several runs, and the ends of its interval.
+
+    The 95 % interval of a mean is Student's, that of a standard deviation ("spread") is by chi-square;
+    for "each" it is the mean and the extremes.
+    """
+    mean, deviation, free = float(np.mean(values)), float(np.std(values, ddof=1)), len(values) - 1
+    if statistic == "each":
+        return mean, float(min(values)), float(max(values))
+    if statistic == "spread":
+        low, high = deviation * np.sqrt(free / chi2.ppf([0.975, 0.025], free))
+        return deviation, float(low), float(high)
+    half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
     return mean, mean - half, mean + half
 
 
@@ -151,8 +162,8 @@ def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
         for place, row in enumerate(of_claim.itertuples()):
             first = f"**{name}**: {claim.statement}" if place == 0 else ""
             number, scale = "", ""
-            if pd.notna(row.mean):
-                number = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+            if pd.notna(row.number):
+                number = f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
                 scale = f"{row.scale}; {row.num_runs} runs"
             lines.append(f"| {first} | {row.what} | {number} | {scale} | {row.verdict} |")
     return "\n".join(lines)
@@ -192,7 +203,7 @@ def main() -> None:
         rows = update(Workspace(REPOSITORY), REPOSITORY / "README.md")
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    print(rows[["claim", "what", "mean", "low", "high", "verdict"]].round(4).to_string(index=False))
+    print(rows[["claim", "what", "number", "low", "high", "verdict"]].round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

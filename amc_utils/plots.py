@@ -167,7 +167,8 @@ def claim_figure(rows: pd.DataFrame) -> Figure:
     options = {"squeeze": False, "height_ratios": sizes}
     fig, axes = figure("page", 0.55 * len(sizes) + 0.2 * sum(sizes), len(sizes), 1, **options)
     for ax, some in zip(axes[:, 0], groups, strict=True):
-        interval_dots(ax, some.set_index("what")).set(xlabel=some["unit"].iloc[0])
+        dots = some.set_index("what").rename(columns={"number": "mean"})
+        interval_dots(ax, dots).set(xlabel=some["unit"].iloc[0])
         left, right = ax.get_xlim()
         if left < 0 < right:
             ax.axvline(0, color="0.5", lw=0.6)
