@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from amc_utils.metrics import cell_table, confusion
+from amc_utils.metrics import confusion, outcomes
 from amc_utils.models import build_network, count_activation_bytes
 from amc_utils.records import Run, list_runs
 
@@ -75,7 +75,7 @@ def bound_confusions(run: Run) -> float:
 
 
 def bound_cells_beyond_noise(run: Run) -> float:
-    """`bound_cells` over the most that the noise of both runs' few frames leaves of a full agreement."""
+    """`bound_cells` over the most that the noise of both runs' few frames leaves."""
     return bound_cells(run) / np.sqrt(_reliability(run, _cells) * _reliability(bound_of(run), _cells))
 
 
@@ -98,7 +98,8 @@ def _reliability(run: Run, numbers: Callable[[pd.DataFrame], pd.Series]) -> floa
 
 
 def _cells(predictions: pd.DataFrame) -> pd.Series:
-    return cell_table(predictions).set_index(["modulation", "snr_db"])["value"]
+    keys = [predictions["modulation"], predictions["snr_db"]]
+    return outcomes(predictions)["joint"].groupby(keys, observed=True).mean()
 
 
 def _confusions(predictions: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from amc_utils.claim_measures import MEASURES, PAIR_MEASURES
 from amc_utils.paths import REPOSITORY
@@ -24,6 +24,7 @@ class ClaimTest(BaseModel):
             for itself, so that all must lie in the range.
         supported, refuted: ranges; the verdict is that of the range that the whole interval lies in.
         supports: word for the verdict of the first range.
+        decides: whether it is the one number that stands for the claim.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -39,6 +40,7 @@ class ClaimTest(BaseModel):
     supported: tuple[float, float] | None = None
     refuted: tuple[float, float] | None = None
     supports: Literal["supported", "artefact"] = "supported"
+    decides: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -80,6 +82,13 @@ class Claim(BaseModel):
     rule: str
     refuted_by: str
     tests: list[ClaimTest] = Field(min_length=1)
+
+    @field_validator("tests")
+    @classmethod
+    def _one_decides(cls, value: list[ClaimTest]) -> list[ClaimTest]:
+        if (count := sum(test.decides for test in value)) != 1:
+            raise ValueError(f"one test of a claim must have decides: true, got {count}")
+        return value
 
 
 def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:

@@ -37,18 +37,18 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
     Returns:
         Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
         statistic, number, low and high (see `interval`), values (of the runs); tflop and tflop_minus,
-        the operations of a run of either variant, forward and backward; verdict; and the ranges that
-        decide it: support_low, support_high, refute_low, refute_high. Numbers want three runs or more.
+        the operations of a run of either variant, forward and backward; verdict; decides; and the
+        ranges of the rule, support_low to refute_high. Numbers want three runs or more.
     """
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
-        | {"statistic": test.statistic}
+        | {"statistic": test.statistic, "decides": test.decides}
         | _measured(test, results)
         for name, claim in claims.items()
         for test in claim.tests
     ]
     columns = ["claim", "what", "measure", "unit", "scale", "num_runs", "statistic", "number", "low"]
-    columns += ["high", "values", "tflop", "tflop_minus", "verdict"]
+    columns += ["high", "values", "tflop", "tflop_minus", "verdict", "decides"]
     return pd.DataFrame(rows, columns=[*columns, *_RANGES])
 
 
@@ -155,18 +155,24 @@ def _tflop(runs: Sequence[Run]) -> float | None:
 
 
 def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """The claims as a table in Markdown, a row a test."""
-    lines = ["| claim | number | mean [95 % interval] | scale | verdict |", "|---|---|---|---|---|"]
+    """The claims in Markdown: a table of the rows that decide, and one of all rows, folded away."""
+    short = ["| claim | what decides | mean [95 % interval] | scale | verdict | its other rows |"]
+    short += ["|---|---|---|---|---|---|"]
+    full = ["| claim | number | mean [95 % interval] | scale | verdict |", "|---|---|---|---|---|"]
     for name, claim in claims.items():
         of_claim = rows[rows["claim"] == name]
-        for place, row in enumerate(of_claim.itertuples()):
-            first = f"**{name}**: {claim.statement}" if place == 0 else ""
-            number, scale = "", ""
-            if pd.notna(row.number):
-                number = f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-                scale = f"{row.scale}; {row.num_runs} runs"
-            lines.append(f"| {first} | {row.what} | {number} | {scale} | {row.verdict} |")
-    return "\n".join(lines)
+        others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
+        tally = ", ".join(f"{count} {verdict}" for verdict, count in others.items())
+        for row in of_claim.itertuples():
+            has_number = pd.notna(row.number)
+            number = f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if has_number else ""
+            scale = f"{row.scale}; {row.num_runs} runs" if has_number else ""
+            cells = f"{row.what} | {number} | {scale} | {row.verdict} |"
+            full.append(f"| {name} | {cells}")
+            if row.decides:
+                short.append(f"| **{name}**: {claim.statement} | {cells} {tally} |")
+    summary = f"<summary>All {len(rows)} rows</summary>"
+    return "\n".join([*short, "", "<details>", summary, "", *full, "", "</details>"])
 
 
 def with_table(readme: str, text: str) -> str:
