@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import ttest_1samp
 
 from amc_utils import claim_measures, claims
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
+from amc_utils.losses import snr_loss
 from amc_utils.paths import REPOSITORY
+from amc_utils.study_plan import read_study
+from amc_utils.study_records import named_study
 
 CLAIMS = read_claims()
 RULE = {"what": "number", "measure": "joint", "study": "s", "variant": "a", "supported": [0.1, 0.2]}
@@ -231,3 +236,28 @@ def test_every_verdict_has_an_interval_of_three_runs_or_more():
     judged = rows[rows["verdict"] != "not run yet"]
     assert judged[["number", "low", "high"]].notna().all(axis=None)
     assert (judged["num_runs"] >= 3).all()
+
+
+def test_snr_losses_are_compared_at_equal_size():
+    """All are as large as cross-entropy where every level is equally likely, ln 26."""
+    study = read_study(REPOSITORY / "profiles/studies/snr_losses.yaml")
+    logits, target = torch.zeros(26, 26), torch.arange(26)
+    for name, own in study.variants.items():
+        weight, kind = own.get("task_weights", [1.0, 1.0])[1], own.get("snr_loss", "cross_entropy")
+        loss = snr_loss(logits, target, weights=own["snr_loss_weights"], kind=kind)
+        assert weight * loss.item() == pytest.approx(math.log(26), rel=2e-3), name
+
+
+def test_networks_are_compared_at_their_best_rates():
+    """By joint accuracy in validation; the best rate is no end of those tried. ResNets share one."""
+    tried: dict[str, dict[float, float]] = {}
+    for run in named_study(REPOSITORY / "results", "network_rates").runs:
+        picture_and_network = run.name.rsplit("-", 3)[0]
+        joint = run.facts["kept"]["validation_joint_accuracy"]
+        tried.setdefault(picture_and_network, {})[run.facts["config"]["learning_rate"]] = joint
+    networks = read_study(REPOSITORY / "profiles/studies/networks.yaml").variants
+    for name, own in networks.items():
+        of_kind = tried[name.replace("resnet34", "resnet18").removesuffix("-equal-frames")]
+        best = max(of_kind, key=of_kind.get)
+        assert own["learning_rate"] == best, name
+        assert min(of_kind) < best < max(of_kind), name
