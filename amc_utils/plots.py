@@ -215,9 +215,12 @@ def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False)
     return ax
 
 
-def cell_heat_map(ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy") -> Axes:
-    """Accuracy of every cell, rows modulations or variants, columns SNR in dB."""
-    _heat_map(ax, accuracy, cbar_kws={"label": label}).set(xlabel="SNR per sample (dB)", ylabel="")
+def cell_heat_map(
+    ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy", *, every: int = 1
+) -> Axes:
+    """Accuracy of every cell, rows modulations or variants, columns SNR in dB, one in `every` named."""
+    options = {"cbar_kws": {"label": label}, "xticklabels": every}
+    _heat_map(ax, accuracy, **options).set(xlabel="SNR per sample (dB)", ylabel="")
     return ax
 
 
@@ -229,9 +232,10 @@ def percent_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
 
 
 def _heat_map(ax: Axes, table: pd.DataFrame, **options) -> Axes:
-    """Table from 0 to 1, or to `vmax`, with every row and column named."""
+    """Table from 0 to 1, or to `vmax`, with every row and, but for other options, column named."""
     common = {"vmin": 0, "vmax": 1, "cmap": "cividis", "annot_kws": {"size": 6}}
-    sns.heatmap(table, ax=ax, xticklabels=True, yticklabels=True, **common | options)
+    common |= {"xticklabels": True, "yticklabels": True}
+    sns.heatmap(table, ax=ax, **common | options)
     ax.tick_params(length=0)
     return ax
 
