@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -115,15 +116,20 @@ def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
 
 def activation_megabytes(run: Run) -> float:
     """Memory that a picture needs in training beside the parameters, in single precision."""
-    facts = run.facts
-    network = build_network(
-        facts["network"]["name"],
-        input_shape=(len(facts["pictures"]), *2 * (facts["config"]["image_size"],)),
-        num_modulations=run.predictions["modulation"].cat.categories.size,
-        num_snrs=run.predictions["snr_db"].nunique(),
-        dropout=facts["config"]["dropout"],
-        **facts["network"]["options"],
-    )
+    network, config = run.facts["network"], run.facts["config"]
+    options = tuple(sorted(network["options"].items()))
+    return _megabytes(network["name"], len(run.facts["pictures"]), config["image_size"], options)
+
+
+def activation_megabytes_at_224(run: Run) -> float:
+    """The same for the log's pictures, one channel of 224 pixels, and the network's usual patches."""
+    return _megabytes(run.facts["network"]["name"], 1, 224, ())
+
+
+@cache
+def _megabytes(name: str, num_channels: int, image_size: int, options: tuple) -> float:
+    shape, heads = (num_channels, image_size, image_size), {"num_modulations": 17, "num_snrs": 26}
+    network = build_network(name, input_shape=shape, dropout=0.1, **heads, **dict(options))
     return count_activation_bytes(network) / 1e6
 
 
@@ -152,6 +158,7 @@ MEASURES = {
     "bound_cells_beyond_noise": bound_cells_beyond_noise,
     "bound_confusions_beyond_noise": bound_confusions_beyond_noise,
     "activation_megabytes": activation_megabytes,
+    "activation_megabytes_at_224": activation_megabytes_at_224,
 }
 PAIR_MEASURES = {"changed_predictions": changed_predictions}
 LABELS = {
@@ -168,5 +175,6 @@ LABELS = {
     "bound_cells_beyond_noise": "rank correlation with the bound",
     "bound_confusions_beyond_noise": "rank correlation with the bound",
     "activation_megabytes": "MB a picture",
+    "activation_megabytes_at_224": "MB a picture",
     "changed_predictions": "share of test frames",
 }
