@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -34,6 +34,9 @@ reproduce: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pytest -s tests/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

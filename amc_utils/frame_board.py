@@ -7,7 +7,6 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 from torch import Tensor
 
 from amc_utils import signal_plots
@@ -70,7 +69,7 @@ class FrameBoard:
         for artist in changing:
             artist.axes.draw_artist(artist)
         buffer = BytesIO()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", compress_level=1)
+        plt.imsave(buffer, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
         return buffer.getvalue()
 
 
