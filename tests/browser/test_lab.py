@@ -23,7 +23,6 @@ _RUN_ALL = """async () => {
 _SHOW_ALL = """() => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
     window.jupyterapp.shell.collapseLeft();
-    notebook.activeCellIndex = 0;
     const bottom = cell => cell.node.offsetTop + cell.node.offsetHeight;
     return Math.max(...notebook.widgets.map(bottom));
 }"""
@@ -63,6 +62,7 @@ def test_run_all_leaves_no_error(page, lab, name):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     height = page.evaluate(_SHOW_ALL)
     page.set_viewport_size({"width": 1280, "height": height + 200})
+    page.evaluate("document.querySelectorAll('.jp-WindowedPanel-outer').forEach(n => n.scrollTo(0, 0))")
     page.wait_for_timeout(1000)
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
