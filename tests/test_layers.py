@@ -42,7 +42,7 @@ ROWS = (
     {"views", "recognition"},
     {"constellation", "audit_measures"},
     {"evaluation", "signal_plots", "audit_signal"},
-    {"audit_verdicts", "frame_board"},
+    {"audit_verdicts", "frame_board", "live"},
     {"audit", "explorer"},
     {"learning", "trust"},
     {"training"},
@@ -55,7 +55,7 @@ ROWS = (
 HOMES = {
     "h5py": {"data", "radioml", "hdf5_checks", "synthetic_file"},
     "timm": {"models"},
-    "matplotlib": {"plots", "signal_plots", "frame_board", "explorer"},
+    "matplotlib": {"plots", "signal_plots", "frame_board", "explorer", "live"},
     "ipywidgets": {"explorer"},
     "seaborn": {"plots"},
     "lightning": {"evaluation", "learning", "training", "checkpoints", "experiment"},
