@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce figures test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -31,6 +31,13 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/06_choices_and_channels.ipynb outputs/06_choices_and_channels.ipynb
 	$(EXECUTE) notebooks/07_claims.ipynb outputs/07_claims.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
+
+# From results/ and the generator, without training.
+figures: $(INSTALLED)
+	mkdir -p outputs
+	for name in 01_data_exploration 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims; do \
+		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb || exit 1; \
+	done
 
 test: lint
 	$(BIN)/python -m pytest
