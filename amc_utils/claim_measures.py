@@ -13,13 +13,9 @@ from amc_utils.metrics import confusion, outcomes
 from amc_utils.models import build_network, count_activation_bytes
 from amc_utils.records import Run, list_runs
 
+Numbers = Callable[[pd.DataFrame], pd.Series]
 # Label of the runs that stand for physics.
 _BOUND = "genie-aided bound"
-
-
-def test_value(run: Run, name: str) -> float:
-    """A number of the run's test."""
-    return float(run.facts["test"][name]["value"])
 
 
 def attractor(run: Run) -> float:
@@ -35,19 +31,28 @@ def attractor(run: Run) -> float:
 
 
 def validation_above_training(run: Run, part: str) -> float:
-    """Joint accuracy in validation less that in training, of the kept epoch."""
-    kept = run.facts["kept"]
-    return kept["validation_joint_accuracy"] - kept[f"{part}_joint_accuracy"]
+    """Joint accuracy in validation less that in training, of the last epoch.
+
+    The kept epoch is the best in validation, which would lift validation alone.
+    """
+    last = run.history.iloc[-1]
+    return float(last["validation_joint_accuracy"] - last[f"{part}_joint_accuracy"])
 
 
-def snr_weight_beyond_losses(run: Run) -> float:
-    """Weight of the SNR task less the share that inverse losses of training frames would give it.
+def dropout_in_training(run: Run) -> float:
+    """Joint accuracy on training frames after the last epoch, less that counted while it went on."""
+    last = run.history.iloc[-1]
+    return float(last["train_eval_joint_accuracy"] - last["train_joint_accuracy"])
 
-    Both are of the end of the kept epoch, so that losses are of the network that has these weights.
+
+def variance_beyond_loss(run: Run) -> float:
+    """|ln(learned variance / loss)| of the task where it is larger; zero where both have settled.
+
+    Losses are of training frames in evaluation mode, at the end of the kept epoch as the variances.
     """
     kept = run.facts["kept"]
-    inverse = {task: 1 / kept[f"train_eval_{task}_loss"] for task in ("modulation", "snr")}
-    return kept["weight_snr"] - inverse["snr"] / sum(inverse.values())
+    tasks = ("modulation", "snr")
+    return max(abs(np.log(kept[f"variance_{t}"] / kept[f"train_eval_{t}_loss"])) for t in tasks)
 
 
 def bound_of(run: Run) -> Run:
@@ -67,26 +72,38 @@ def bound_of(run: Run) -> Run:
 
 def bound_cells(run: Run) -> float:
     """Spearman's rank correlation of joint accuracies by (modulation, SNR) cell with the bound's."""
-    return _rank_correlation(_cells(run.predictions), _cells(bound_of(run).predictions))
+    return _agreement(run, _cells)
+
+
+def bound_cells_at_equal_snr(run: Run) -> float:
+    """The same among the modulations of each SNR, beyond noise; see `_beyond_noise`.
+
+    Any receiver is better at a higher SNR, which alone gives a high correlation over all cells.
+    """
+    return _beyond_noise(run, _ranks_at_equal_snr)
 
 
 def bound_confusions(run: Run) -> float:
     """Spearman's rank correlation of the rates at which modulations are confused with the bound's."""
-    return _rank_correlation(_confusions(run.predictions), _confusions(bound_of(run).predictions))
-
-
-def bound_cells_beyond_noise(run: Run) -> float:
-    """`bound_cells` over the most that the noise of both runs' few frames leaves."""
-    return bound_cells(run) / np.sqrt(_reliability(run, _cells) * _reliability(bound_of(run), _cells))
+    return _agreement(run, _confusions)
 
 
 def bound_confusions_beyond_noise(run: Run) -> float:
-    """`bound_confusions` over the most that the noise of both runs' few frames leaves."""
-    most = _reliability(run, _confusions) * _reliability(bound_of(run), _confusions)
-    return bound_confusions(run) / np.sqrt(most)
+    """`bound_confusions` beyond noise; see `_beyond_noise`."""
+    return _beyond_noise(run, _confusions)
 
 
-def _reliability(run: Run, numbers: Callable[[pd.DataFrame], pd.Series]) -> float:
+def _agreement(run: Run, numbers: Numbers) -> float:
+    return _rank_correlation(numbers(run.predictions), numbers(bound_of(run).predictions))
+
+
+def _beyond_noise(run: Run, numbers: Numbers) -> float:
+    """Agreement with the bound over the most that the noise of both runs' few frames leaves of it."""
+    most = _reliability(run, numbers) * _reliability(bound_of(run), numbers)
+    return float(_agreement(run, numbers) / np.sqrt(most))
+
+
+def _reliability(run: Run, numbers: Numbers) -> float:
     """Rank correlation that the run's numbers would have with those of as many other frames.
 
     That of halves, every other frame of a cell in each, brought to full length.
@@ -103,6 +120,12 @@ def _cells(predictions: pd.DataFrame) -> pd.Series:
     return outcomes(predictions)["joint"].groupby(keys, observed=True).mean()
 
 
+def _ranks_at_equal_snr(predictions: pd.DataFrame) -> pd.Series:
+    """Ranks about their mean, so that levels at which all modulations are alike weigh nothing."""
+    ranks = _cells(predictions).groupby("snr_db").rank()
+    return ranks - ranks.groupby("snr_db").transform("mean")
+
+
 def _confusions(predictions: pd.DataFrame) -> pd.Series:
     names = list(predictions["modulation"].cat.categories)
     rates = confusion(predictions["modulation"], predictions["predicted_modulation"], names).stack()
@@ -114,23 +137,18 @@ def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
     return float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic)
 
 
-def activation_megabytes(run: Run) -> float:
-    """Memory that a picture needs in training beside the parameters, in single precision."""
-    network, config = run.facts["network"], run.facts["config"]
-    options = tuple(sorted(network["options"].items()))
-    return _megabytes(network["name"], len(run.facts["pictures"]), config["image_size"], options)
-
-
 def activation_megabytes_at_224(run: Run) -> float:
-    """The same for the log's pictures, one channel of 224 pixels, and the network's usual patches."""
-    return _megabytes(run.facts["network"]["name"], 1, 224, ())
+    """Memory that one of the log's pictures needs in training beside the parameters, float32.
+
+    Pictures have one channel of 224 pixels, and the network its usual patches.
+    """
+    return _megabytes_at_224(run.facts["network"]["name"])
 
 
 @cache
-def _megabytes(name: str, num_channels: int, image_size: int, options: tuple) -> float:
-    shape, heads = (num_channels, image_size, image_size), {"num_modulations": 17, "num_snrs": 26}
-    network = build_network(name, input_shape=shape, dropout=0.1, **heads, **dict(options))
-    return count_activation_bytes(network) / 1e6
+def _megabytes_at_224(network: str) -> float:
+    heads = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
+    return count_activation_bytes(build_network(network, input_shape=(1, 224, 224), **heads)) / 1e6
 
 
 def changed_predictions(run: Run, other: Run) -> float:
@@ -144,37 +162,38 @@ def changed_predictions(run: Run, other: Run) -> float:
     return float((run.predictions != other.predictions).any(axis=1).mean())
 
 
-MEASURES = {
-    "joint": lambda run: test_value(run, "joint_accuracy"),
-    "modulation": lambda run: test_value(run, "modulation_accuracy"),
-    "snr": lambda run: test_value(run, "snr_accuracy"),
-    "snr_mae_db": lambda run: test_value(run, "snr_mae_db"),
+# What is measured frame by frame; the run's number is the mean.
+FRAME_MEASURES: dict[str, Numbers] = {
+    "joint": lambda predictions: outcomes(predictions)["joint"],
+    "snr": lambda predictions: outcomes(predictions)["snr"],
+    "snr_mae_db": lambda predictions: (predictions["snr_db"] - predictions["predicted_snr_db"]).abs(),
+}
+MEASURES: dict[str, Callable[[Run], float]] = {
     "attractor": attractor,
     "validation_above_training": lambda run: validation_above_training(run, "train"),
     "validation_above_training_same_mode": lambda run: validation_above_training(run, "train_eval"),
-    "snr_weight_beyond_losses": snr_weight_beyond_losses,
+    "dropout_in_training": dropout_in_training,
+    "variance_beyond_loss": variance_beyond_loss,
     "bound_cells": bound_cells,
+    "bound_cells_at_equal_snr": bound_cells_at_equal_snr,
     "bound_confusions": bound_confusions,
-    "bound_cells_beyond_noise": bound_cells_beyond_noise,
     "bound_confusions_beyond_noise": bound_confusions_beyond_noise,
-    "activation_megabytes": activation_megabytes,
     "activation_megabytes_at_224": activation_megabytes_at_224,
 }
-PAIR_MEASURES = {"changed_predictions": changed_predictions}
+PAIR_MEASURES: dict[str, Callable[[Run, Run], float]] = {"changed_predictions": changed_predictions}
 LABELS = {
     "joint": "joint accuracy",
-    "modulation": "modulation accuracy",
     "snr": "SNR accuracy",
     "snr_mae_db": "mean absolute SNR error (dB)",
     "attractor": "share of frames",
     "validation_above_training": "joint accuracy",
     "validation_above_training_same_mode": "joint accuracy",
-    "snr_weight_beyond_losses": "share of the weight",
+    "dropout_in_training": "joint accuracy",
+    "variance_beyond_loss": "|ln(variance / loss)|",
     "bound_cells": "rank correlation with the bound",
+    "bound_cells_at_equal_snr": "rank correlation with the bound",
     "bound_confusions": "rank correlation with the bound",
-    "bound_cells_beyond_noise": "rank correlation with the bound",
     "bound_confusions_beyond_noise": "rank correlation with the bound",
-    "activation_megabytes": "MB a picture",
     "activation_megabytes_at_224": "MB a picture",
     "changed_predictions": "share of test frames",
 }

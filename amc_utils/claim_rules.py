@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from amc_utils.claim_measures import MEASURES, PAIR_MEASURES
+from amc_utils.claim_measures import FRAME_MEASURES, MEASURES, PAIR_MEASURES
 from amc_utils.paths import REPOSITORY
 from amc_utils.yaml_text import read_yaml
 
@@ -24,7 +24,7 @@ class ClaimTest(BaseModel):
             for itself, so that all must lie in the range.
         supported, refuted: ranges; the verdict is that of the range that the whole interval lies in.
         supports: word for the verdict of the first range.
-        decides: whether it is the one number that stands for the claim.
+        decides: whether it is the one number that stands for the claim where there is room for one.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -50,7 +50,7 @@ class ClaimTest(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> ClaimTest:
-        known = PAIR_MEASURES if self.measure in PAIR_MEASURES else MEASURES
+        known = [*FRAME_MEASURES, *MEASURES, *PAIR_MEASURES]
         if self.measure not in known:
             raise ValueError(f"measure must be one of {', '.join(known)}, got {self.measure!r}")
         if bool(self.runs) == bool(self.study and self.variant):

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 from scipy.stats import t as student_t
 
-from amc_utils.claim_measures import LABELS, MEASURES, PAIR_MEASURES
+from amc_utils.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
+from amc_utils.claim_table import table, with_table
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, named_run
 from amc_utils.study_records import list_studies, named_study
 
-_BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 _OPEN = "open at this scale"
 # Fewer seeds give no interval worth a verdict.
 _LEAST_RUNS = 3
@@ -58,21 +58,12 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
     nothing = (None, None)
     bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
     ranges = dict(zip(_RANGES, bounds, strict=True))
-    if len(runs) < _LEAST_RUNS or (test.minus and len(others) != len(runs)):
+    if len(runs) < _LEAST_RUNS or (test.minus and not others):
         return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
-    seeds = [[_trained(run).facts["config"]["seed"] for run in some] for some in (runs, others)]
-    if others and seeds[0] != seeds[1]:
-        raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
-    if others and test.measure in PAIR_MEASURES:
-        values = [PAIR_MEASURES[test.measure](a, b) for a, b in zip(runs, others, strict=True)]
-    else:
-        measure = MEASURES[test.measure]
-        values = [measure(run) for run in runs]
-        if others:
-            values = [v - measure(other) for v, other in zip(values, others, strict=True)]
-    number, low, high = interval(values, test.statistic)
+    values, frame_error = _values(test, runs, others)
+    number, low, high = interval(values, test.statistic, frame_error)
     return {
-        "scale": _scale(runs),
+        "scale": _scale(runs, others),
         "num_runs": len(runs),
         "number": number,
         "low": low,
@@ -84,8 +75,33 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
     } | ranges
 
 
+def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[float], float]:
+    """Numbers of the runs, and the standard error that they have in common, of shared test frames."""
+    seeds = [[_trained(run).facts["config"]["seed"] for run in some] for some in (runs, others)]
+    if others and seeds[0] != seeds[1]:
+        raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
+    if test.measure in PAIR_MEASURES:
+        pairs = zip(runs, others, strict=True)
+        return [PAIR_MEASURES[test.measure](run, other) for run, other in pairs], 0.0
+    if test.measure in MEASURES:
+        values, minus = ([MEASURES[test.measure](run) for run in some] for some in (runs, others))
+        return list(np.subtract(values, minus) if others else values), 0.0
+    by_frame = [
+        [FRAME_MEASURES[test.measure](run.predictions).to_numpy(float) for run in some]
+        for some in (runs, others)
+    ]
+    if others:
+        by_frame[0] = [one - other for one, other in zip(*by_frame, strict=True)]
+    values = [float(frames.mean()) for frames in by_frame[0]]
+    first = runs[0].facts["data"]
+    if any(run.facts["data"] != first for run in runs):
+        return values, 0.0
+    means = np.mean(by_frame[0], axis=0)
+    return values, float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
 def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
-    """Runs of the test that are there, by seed."""
+    """Runs of the test by seed; none as long as a seed of the study is missing."""
     if test.runs:
         return [named_run(results, name) for name in test.runs]
     if test.study not in {study.name for study in list_studies(results)}:
@@ -93,14 +109,22 @@ def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
     study = named_study(results, test.study)
     table = study.table
     chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
-    return [study.runs[place] for place in chosen.sort_values("seed").index]
+    missing = set(study.plan["seeds"]) - set(chosen["seed"])
+    return [] if missing else [study.runs[place] for place in chosen.sort_values("seed").index]
 
 
-def interval(values: Sequence[float], statistic: str = "mean") -> tuple[float, float, float]:
+def interval(
+    values: Sequence[float], statistic: str = "mean", frame_error: float = 0.0
+) -> tuple[float, float, float]:
     """A number of several runs, and the ends of its interval.
 
     The 95 % interval of a mean is Student's, that of a standard deviation ("spread") is by chi-square;
     for "each" it is the mean and the extremes.
+
+    Args:
+        values: of the runs.
+        statistic: see amc_utils.claim_rules.ClaimTest.
+        frame_error: standard error of a mean that all values share, since the frames are the same.
     """
     mean, deviation, free = float(np.mean(values)), float(np.std(values, ddof=1)), len(values) - 1
     if statistic == "each":
@@ -108,7 +132,8 @@ def interval(values: Sequence[float], statistic: str = "mean") -> tuple[float, f
     if statistic == "spread":
         low, high = deviation * np.sqrt(free / chi2.ppf([0.975, 0.025], free))
         return deviation, float(low), float(high)
-    half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
+    seed_half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
+    half = float(np.hypot(seed_half, frame_error * norm.ppf(0.975)))
     return mean, mean - half, mean + half
 
 
@@ -130,14 +155,21 @@ def _trained(run: Run) -> Run:
     return named_run(run.folder.parent, run.facts["parent"]) if run.kind == "transfer" else run
 
 
-def _scale(runs: Sequence[Run]) -> str:
-    first = _trained(runs[0])
-    classes, source = first.facts["data"]["num_classes"], first.facts["data"]["source"]["label"]
-    networks = sorted({run.facts["network"]["name"] for run in runs})
-    frames = {_frames_seen(run) for run in runs}
-    seen = f"{min(frames):,}" if len(frames) == 1 else f"{min(frames):,} to {max(frames):,}"
-    pixels = first.facts["config"]["image_size"]
-    return f"{classes} classes, {source}; {', '.join(networks)}; {seen} frames; {pixels} px"
+def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
+    first = _trained(runs[0]).facts
+    parts = []
+    for some in (runs, others):
+        networks = sorted({run.facts["network"]["name"] for run in some})
+        frames = sorted({_frames_seen(run) for run in some})
+        seen = (
+            " to ".join(f"{count:,}" for count in dict.fromkeys([frames[0], frames[-1]]))
+            if some
+            else ""
+        )
+        parts.append(f"{', '.join(networks)}, {seen} frames")
+    against = f" less {parts[1]}" if others and parts[1] != parts[0] else ""
+    about = f"{first['data']['num_classes']} classes, {first['data']['source']['label']}"
+    return f"{about}; {parts[0]}{against}; {first['config']['image_size']} px"
 
 
 def _frames_seen(run: Run) -> int:
@@ -152,42 +184,6 @@ def _tflop(runs: Sequence[Run]) -> float | None:
         return None
     costs = [3 * run.facts["network"]["flops_per_frame"] * _frames_seen(run) for run in runs]
     return float(f"{np.mean(costs) / 1e12:.4g}")
-
-
-def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """The claims in Markdown: a table of the rows that decide, and one of all rows, folded away."""
-    short = ["| claim | what decides | mean [95 % interval] | scale | verdict | its other rows |"]
-    short += ["|---|---|---|---|---|---|"]
-    full = ["| claim | number | mean [95 % interval] | scale | verdict |", "|---|---|---|---|---|"]
-    for name, claim in claims.items():
-        of_claim = rows[rows["claim"] == name]
-        others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
-        tally = ", ".join(f"{count} {verdict}" for verdict, count in others.items())
-        for row in of_claim.itertuples():
-            has_number = pd.notna(row.number)
-            number = f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if has_number else ""
-            scale = f"{row.scale}; {row.num_runs} runs" if has_number else ""
-            cells = f"{row.what} | {number} | {scale} | {row.verdict} |"
-            full.append(f"| {name} | {cells}")
-            if row.decides:
-                short.append(f"| **{name}**: {claim.statement} | {cells} {tally} |")
-    summary = f"<summary>All {len(rows)} rows</summary>"
-    return "\n".join([*short, "", "<details>", summary, "", *full, "", "</details>"])
-
-
-def with_table(readme: str, text: str) -> str:
-    """README with the table between its marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, mark, rest = readme.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (mark and end):
-        raise ValueError(
-            f"README.md must hold the marks {_BEGIN} and {_END}, between which claims stand"
-        )
-    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
 
 
 def update(workspace: Workspace, readme: Path) -> pd.DataFrame:

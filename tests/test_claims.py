@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
-from amc_utils import claim_measures, claims
+from amc_utils import claim_measures, claim_table, claims
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.losses import snr_loss
 from amc_utils.paths import REPOSITORY
@@ -127,43 +127,85 @@ def test_changed_predictions_counts_any_difference():
 
 
 def test_measures_of_one_run_are_its_own_numbers():
-    """Of a committed run: those of its record, and differences typed out."""
+    """Of a committed run: those of its record, and typed out from its history."""
     run = claims.named_run(REPOSITORY / "results", "resnet18-stack-442")
-    kept = run.facts["kept"]
-    assert claim_measures.MEASURES["joint"](run) == run.facts["test"]["joint_accuracy"]["value"]
-    found = claim_measures.MEASURES["snr_weight_beyond_losses"](run)
-    ratio = kept["train_eval_modulation_loss"] / kept["train_eval_snr_loss"]
-    assert found == pytest.approx(kept["weight_snr"] - ratio / (1 + ratio))
-    found = claim_measures.MEASURES["validation_above_training_same_mode"](run)
-    expected = kept["validation_joint_accuracy"] - kept["train_eval_joint_accuracy"]
-    assert found == pytest.approx(expected)
+    for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
+        found = claim_measures.FRAME_MEASURES[measure](run.predictions).mean()
+        assert found == pytest.approx(run.facts["test"][name]["value"])
+    found = claim_measures.FRAME_MEASURES["snr_mae_db"](run.predictions).mean()
+    assert found == pytest.approx(run.facts["test"]["snr_mae_db"]["value"])
+    kept, last = run.facts["kept"], run.history.iloc[-1]
+    logs = [
+        math.log(kept[f"variance_{task}"]) - math.log(kept[f"train_eval_{task}_loss"])
+        for task in ("modulation", "snr")
+    ]
+    assert claim_measures.MEASURES["variance_beyond_loss"](run) == pytest.approx(max(map(abs, logs)))
+    same, counted = (last[f"{part}_joint_accuracy"] for part in ("train_eval", "train"))
+    validation = last["validation_joint_accuracy"]
+    measures = claim_measures.MEASURES
+    assert measures["validation_above_training_same_mode"](run) == pytest.approx(validation - same)
+    assert measures["validation_above_training"](run) == pytest.approx(validation - counted)
+    assert measures["dropout_in_training"](run) == pytest.approx(same - counted)
 
 
 def test_bound_agrees_with_itself_and_not_with_a_shuffled_one():
     bound = claims.named_run(REPOSITORY / "results", "genie-bound")
     assert claim_measures.bound_cells(bound) == pytest.approx(1)
     assert claim_measures.bound_confusions(bound) == pytest.approx(1)
+    assert claim_measures._agreement(bound, claim_measures._ranks_at_equal_snr) == pytest.approx(1)
+
+
+def drawn_run(truth, num_frames, rng):
+    """Run whose frames are right by chance, with the probabilities truth [modulations, levels]."""
+    modulation, level = (np.repeat(n, num_frames) for n in np.indices(truth.shape).reshape(2, -1))
+    right = rng.uniform(size=len(level)) < truth[modulation, level]
+    names = pd.Categorical.from_codes(modulation, [f"M{n}" for n in range(len(truth))])
+    predictions = pd.DataFrame({"modulation": names, "predicted_modulation": names, "snr_db": level})
+    predictions["predicted_snr_db"] = np.where(right, level, level + 1)
+    return SimpleNamespace(predictions=predictions)
 
 
 def test_rank_correlation_beyond_noise_is_that_of_many_frames(monkeypatch):
     """Two runs of few frames, classes equally hard in truth: little agrees, all of it beyond noise."""
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 1, (40, 26))
-
-    def run(num_frames):
-        modulation, level = (np.repeat(n, num_frames) for n in np.indices(truth.shape).reshape(2, -1))
-        right = rng.uniform(size=len(level)) < truth[modulation, level]
-        names = pd.Categorical.from_codes(modulation, [f"M{n}" for n in range(40)])
-        predictions = pd.DataFrame(
-            {"modulation": names, "predicted_modulation": names, "snr_db": level}
-        )
-        predictions["predicted_snr_db"] = np.where(right, level, level + 1)
-        return SimpleNamespace(predictions=predictions)
-
-    few, others = run(6), run(6)
+    few, others = drawn_run(truth, 6, rng), drawn_run(truth, 6, rng)
     monkeypatch.setattr(claim_measures, "bound_of", lambda run: others)
     assert claim_measures.bound_cells(few) < 0.75
-    assert claim_measures.bound_cells_beyond_noise(few) == pytest.approx(1, abs=0.06)
+    assert claim_measures.bound_cells_at_equal_snr(few) == pytest.approx(1, abs=0.06)
+
+
+def test_rank_correlation_at_equal_snr_is_blind_to_what_snr_does_to_all(monkeypatch):
+    """Both get better with SNR, and within a level nothing is common."""
+    rng = np.random.default_rng(1)
+    one, other = (np.linspace(0, 0.8, 26) + rng.uniform(0, 0.2, (40, 26)) for _ in range(2))
+    run, bound = drawn_run(one, 60, rng), drawn_run(other, 60, rng)
+    monkeypatch.setattr(claim_measures, "bound_of", lambda run: bound)
+    assert claim_measures.bound_cells(run) > 0.8
+    assert abs(claim_measures.bound_cells_at_equal_snr(run)) < 0.15
+
+
+def test_interval_holds_the_error_of_frames_that_all_runs_share():
+    """Seeds agree to the digit, and a few frames would have decided otherwise."""
+    assert claims.interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3, 0.3))
+    found = claims.interval([0.3, 0.3, 0.3], frame_error=0.01)
+    assert found == pytest.approx((0.3, 0.3 - 0.0196, 0.3 + 0.0196), abs=1e-5)
+    (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
+    runs = claims._runs(test, test.variant, REPOSITORY / "results")
+    values, error = claims._values(test, runs, [])
+    assert values == pytest.approx([run.facts["test"]["joint_accuracy"]["value"] for run in runs])
+    assert 0.5 < error / math.sqrt(np.mean(values) / len(runs[0].predictions)) < 1
+    own = claims._runs(test.model_copy(update={"tested_on": ""}), test.variant, REPOSITORY / "results")
+    assert claims._values(test, own, [])[1] == 0
+
+
+def test_study_with_a_seed_missing_is_not_run_yet(monkeypatch):
+    (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
+    assert len(claims._runs(test, test.variant, REPOSITORY / "results")) == 3
+    study = named_study(REPOSITORY / "results", test.study)
+    study.plan["seeds"].append(4)
+    monkeypatch.setattr(claims, "named_study", lambda results, name: study)
+    assert claims._runs(test, test.variant, REPOSITORY / "results") == []
 
 
 def test_claim_without_runs_is_not_run_yet(tmp_path):
@@ -171,14 +213,14 @@ def test_claim_without_runs_is_not_run_yet(tmp_path):
     some = {"order": CLAIMS["order"]}
     rows = claims.evaluate(some, tmp_path / "results")
     assert list(rows["verdict"]) == ["not run yet"]
-    short, full = claims.table(some, rows).split("<details>")
-    assert "| new order less fixed order |  |  | not run yet |  |" in short
-    assert "| order | new order less fixed order |  |  | not run yet |" in full
+    short, full = claim_table.table(some, rows).split("<details>")
+    assert "| new order less fixed order (joint accuracy) |  |  | not run yet |  |" in short
+    assert "| joint accuracy |  | supported 0.005 to ∞; not -∞ to 0.005 |  | not run yet |" in full
 
 
 def test_short_table_counts_the_verdicts_that_it_leaves_out():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv")
-    short, full = claims.table(CLAIMS, rows).split("<details>")
+    short, full = claim_table.table(CLAIMS, rows).split("<details>")
     tallies = [line.split("|")[-2] for line in short.splitlines() if line.startswith("| **")]
     assert len(tallies) == len(CLAIMS)
     left_out = sum(int(number) for tally in tallies for number in re.findall(r"\d+", tally))
@@ -193,7 +235,7 @@ def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
     again = pd.read_csv(tmp_path / "claims.csv")
     pd.testing.assert_frame_equal(stored, again, rtol=1e-4, atol=1e-6)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf8")
-    assert claims.with_table(readme, claims.table(CLAIMS, rows)) == readme
+    assert claim_table.with_table(readme, claim_table.table(CLAIMS, rows)) == readme
     assert set(rows["verdict"]) <= {
         "supported",
         "not supported",
@@ -207,11 +249,13 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
     """Typed out: 442 classes, 50 frames each, of which four fifths train; operations are equal."""
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv").set_index("what")
     row = rows.loc["Swin-Tiny less ResNet18, stack"]
-    assert row["scale"] == "442 classes, synthetic; swin_tiny; 17,680 frames; 32 px"
+    assert row["scale"] == (
+        "442 classes, synthetic; swin_tiny, 17,680 frames less resnet18, 43,140 frames; 32 px"
+    )
     assert row["tflop"] == pytest.approx(9.6, rel=0.05)
     equal = rows[rows["claim"].isin(["swin", "larger"]) & rows["tflop_minus"].notna()]
     equal = equal.drop(index="ViT-Small less Swin-Tiny, equal frames")
-    assert len(equal) == 9
+    assert len(equal) == 8
     assert (equal["tflop"] / equal["tflop_minus"]).between(0.9, 1.1).all()
 
 
@@ -228,7 +272,7 @@ def test_readme_without_marks_is_left_alone():
     with pytest.raises(
         ValueError, match=r"README.md must hold the marks .* between which claims stand"
     ):
-        claims.with_table("no marks", "table")
+        claim_table.with_table("no marks", "table")
 
 
 def test_every_verdict_has_an_interval_of_three_runs_or_more():
