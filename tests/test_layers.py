@@ -21,7 +21,7 @@ ROWS = (
         "locking",
         "yaml_text",
     },
-    {"parameters", "symbol_maps", "one_dimensional", "analogue"},
+    {"parameters", "symbol_maps", "one_dimensional", "analogue", "site"},
     {"config"},
     {"signals", "optimisation", "metrics", "losses", "models", "records", "checkpoints"},
     {
@@ -66,6 +66,7 @@ HOMES = {
     "tqdm": {"progress"},
     "filelock": {"checkpoints", "locking"},
     "psutil": {"storage"},
+    "nbconvert": {"site"},
     "papermill": set(),
     "IPython": set(),
 }
