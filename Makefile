@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce test lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce figures site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -32,8 +32,21 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/07_claims.ipynb outputs/07_claims.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
 
+# From results/ and the generator, without training.
+figures: $(INSTALLED)
+	mkdir -p outputs
+	for name in 01_data_exploration 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims; do \
+		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb || exit 1; \
+	done
+
+site: $(INSTALLED)
+	$(BIN)/python -m amc_utils.site
+
 test: lint
 	$(BIN)/python -m pytest
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pytest -s tests/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -40,9 +40,14 @@ class Workspace:
         return self.root / "figures"
 
     @property
+    def outputs(self) -> Path:
+        """Folder of what can be made again: executed notebooks, checkpoints."""
+        return self.root / "outputs"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of checkpoint folders, one a run."""
-        return self.root / "outputs" / "checkpoints" / self.study
+        return self.outputs / "checkpoints" / self.study
 
     @property
     def runlog(self) -> Path:

@@ -21,7 +21,7 @@ ROWS = (
         "locking",
         "yaml_text",
     },
-    {"parameters", "symbol_maps", "one_dimensional", "analogue"},
+    {"parameters", "symbol_maps", "one_dimensional", "analogue", "site"},
     {"config"},
     {"signals", "optimisation", "metrics", "losses", "models", "records", "checkpoints"},
     {
@@ -42,8 +42,8 @@ ROWS = (
     {"views", "recognition"},
     {"constellation", "audit_measures"},
     {"evaluation", "signal_plots", "audit_signal"},
-    {"audit_verdicts"},
-    {"audit"},
+    {"audit_verdicts", "frame_board", "live"},
+    {"audit", "explorer"},
     {"learning", "trust"},
     {"training"},
     {"experiment"},
@@ -55,7 +55,8 @@ ROWS = (
 HOMES = {
     "h5py": {"data", "radioml", "hdf5_checks", "synthetic_file"},
     "timm": {"models"},
-    "matplotlib": {"plots", "signal_plots"},
+    "matplotlib": {"plots", "signal_plots", "frame_board", "explorer", "live"},
+    "ipywidgets": {"explorer"},
     "seaborn": {"plots"},
     "lightning": {"evaluation", "learning", "training", "checkpoints", "experiment"},
     "pydantic": {"parameters", "config", "engine", "study_plan", "claim_rules"},
@@ -65,6 +66,7 @@ HOMES = {
     "tqdm": {"progress"},
     "filelock": {"checkpoints", "locking"},
     "psutil": {"storage"},
+    "nbconvert": {"site"},
     "papermill": set(),
     "IPython": set(),
 }

@@ -1,0 +1,79 @@
+"""Each notebook as people run it: JupyterLab in a real browser, Run All, sliders moved."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import SCREENSHOTS
+
+from amc_utils.paths import REPOSITORY
+
+NAMES = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
+_MINUTES = 10
+_RUN_ALL = """async () => {
+    const app = window.jupyterapp;
+    await app.commands.execute('notebook:run-all-cells');
+    const cells = app.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code');
+    return cells.map(cell => ({
+        count: cell.model.executionCount,
+        outputs: cell.model.outputs.toJSON().map(output => [
+            output.output_type, output.ename || '', output.evalue || '', Object.keys(output.data || {})
+        ]),
+    }));
+}"""
+_SHOW_ALL = """() => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    window.jupyterapp.shell.collapseLeft();
+    const bottom = cell => cell.node.offsetTop + cell.node.offsetHeight;
+    return Math.max(...notebook.widgets.map(bottom));
+}"""
+# Time from the key to the new picture on the page, in milliseconds.
+_PRESS = """([handle, key]) => new Promise(resolve => {
+    const picture = document.querySelector('.jp-OutputArea-output img.widget-image');
+    const before = performance.now();
+    picture.addEventListener('load', () => resolve(performance.now() - before), {once: true});
+    document.querySelectorAll('.noUi-handle')[handle].dispatchEvent(
+        new KeyboardEvent('keydown', {key: key, bubbles: true}));
+})"""
+
+
+@pytest.fixture
+def page(browser, lab):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(_MINUTES * 60_000)
+    yield page
+    page.close()
+
+
+def open_notebook(page, lab, name):
+    page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb?reset")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel"
+        "?.status === 'idle'"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all_leaves_no_error(page, lab, name):
+    open_notebook(page, lab, name)
+    cells = page.evaluate(_RUN_ALL)
+    errors = [output for cell in cells for output in cell["outputs"] if output[0] == "error"]
+    assert not errors
+    assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    height = page.evaluate(_SHOW_ALL)
+    page.set_viewport_size({"width": 1280, "height": height + 200})
+    page.evaluate("document.querySelectorAll('.jp-WindowedPanel-outer').forEach(n => n.scrollTo(0, 0))")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_slider_moves_the_picture(page, lab):
+    open_notebook(page, lab, "01_data_exploration")
+    page.evaluate(_RUN_ALL)
+    picture = page.locator(".jp-OutputArea-output img.widget-image")
+    picture.scroll_into_view_if_needed()
+    first = picture.get_attribute("src")
+    milliseconds = [page.evaluate(_PRESS, [0, key]) for key in ["ArrowLeft"] * 12]
+    assert picture.get_attribute("src") != first
+    picture.screenshot(path=SCREENSHOTS / "explorer.png")
+    print(f"key to picture: {[round(value) for value in milliseconds]} ms")

@@ -1,0 +1,68 @@
+"""The explorer of notebook 01: what is drawn is what the controls ask for."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from amc_utils import explorer, features
+from amc_utils.explorer import SignalExplorer
+
+
+@pytest.fixture
+def knobs():
+    yield SignalExplorer("QPSK", 20, seed=1)
+    plt.close("all")
+
+
+def picture(knobs):
+    return np.asarray(Image.open(BytesIO(knobs.widget.children[-1].value)))
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("modulation", "64QAM"),
+        ("snr_db", -4),
+        ("rolloff", 0.5),
+        ("cfo", 12.0),
+        ("delay_spread", 2.0),
+        ("frame", 3),
+    ],
+)
+def test_every_control_changes_the_picture_and_back_again(knobs, monkeypatch, control, value):
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    knobs.show()
+    first, before = picture(knobs), knobs.controls[control].value
+    knobs.controls[control].value = value
+    assert (picture(knobs) != first).any()
+    knobs.controls[control].value = before
+    np.testing.assert_array_equal(picture(knobs), first)
+
+
+def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
+    """A carrier of 20e-4 cycles per sample, found by the line of the fourth power of QPSK."""
+    still = knobs.frame()
+    knobs.controls["cfo"].value = 20.0
+    turn = torch.angle((knobs.frame() * still.conj())[1:] / (knobs.frame() * still.conj())[:-1])
+    assert float(turn.median()) / (2 * np.pi) == pytest.approx(20e-4, rel=1e-3)
+    knobs.controls["snr_db"].value = 6
+    assert 10 * np.log10(float(features.snr_ratio(knobs.frame()[None]))) == pytest.approx(6, abs=1)
+
+
+def test_without_a_jupyter_server_a_picture_stands_in_its_place(knobs, monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert knobs.show() is None
+    assert plt.fignum_exists(knobs.board.figure.number)
+
+
+def test_in_jupyterlab_there_is_the_widget_and_no_second_picture(knobs, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    assert knobs.show() is knobs.widget
+    assert not plt.fignum_exists(knobs.board.figure.number)
+    assert explorer.is_live()
