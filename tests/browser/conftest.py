@@ -18,7 +18,6 @@ import yaml
 from amc_utils.paths import REPOSITORY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SCREENSHOTS = REPOSITORY / "outputs" / "screenshots"
 # Nothing on the page but the notebook, and all of it.
 _SETTINGS = {
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SCREENSHOTS
-
 from amc_utils.paths import REPOSITORY
 
+SCREENSHOTS = REPOSITORY / "outputs" / "screenshots"
 NAMES = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
 _MINUTES = 10
 _RUN_ALL = """async () => {
