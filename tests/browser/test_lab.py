@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from amc_utils.paths import REPOSITORY
 
 SCREENSHOTS = REPOSITORY / "outputs" / "screenshots"
