@@ -34,7 +34,7 @@ class SignalExplorer:
 
     def __init__(self, modulation: str = "QPSK", snr_db: int = 20, *, seed: int = 2018) -> None:
         self._seed = seed
-        wide = {"layout": {"width": "330px"}, "style": {"description_width": "110px"}}
+        wide = {"layout": {"width": "370px"}, "style": {"description_width": "140px"}}
         slider = {"continuous_update": True, **wide}
         self.controls: dict[str, ipywidgets.ValueWidget] = {
             "modulation": ipywidgets.Dropdown(
@@ -57,7 +57,7 @@ class SignalExplorer:
         for control in self.controls.values():
             control.observe(self._redraw, "value")
         box = ipywidgets.GridBox(
-            list(self.controls.values()), layout={"grid_template_columns": "repeat(2, 350px)"}
+            list(self.controls.values()), layout={"grid_template_columns": "repeat(2, 390px)"}
         )
         self.widget = ipywidgets.VBox([box, self._picture])
 

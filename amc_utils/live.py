@@ -36,6 +36,7 @@ class LiveCurve:
         fig, ax = plots.figure("column", 1.9)
         if history is not None:
             plots.learning_curves(ax, history, "joint").legend()
+            ax.set_ylim(0, 1.1 * max(ax.dataLim.y1, 1e-3))
         ax.set(xlabel="epoch", ylabel="joint accuracy", xlim=(0.5, self._num_epochs + 0.5))
         # What stays open is shown once more at the end of the cell.
         plt.close(fig)
