@@ -189,7 +189,7 @@ LABELS = {
     "validation_above_training": "joint accuracy",
     "validation_above_training_same_mode": "joint accuracy",
     "dropout_in_training": "joint accuracy",
-    "variance_beyond_loss": "|ln(variance / loss)|",
+    "variance_beyond_loss": "absolute ln(variance / loss)",
     "bound_cells": "rank correlation with the bound",
     "bound_cells_at_equal_snr": "rank correlation with the bound",
     "bound_confusions": "rank correlation with the bound",
