@@ -1,4 +1,4 @@
-"""The claims as README shows them: a row that decides for each, and all rows folded away below."""
+"""The claims as README shows them, a row each, and all their rows for docs/claims.md."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ from amc_utils.claim_rules import Claim
 _BEGIN, _END = "<!-- claims: begin -->", "<!-- claims: end -->"
 
 
-def table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """Two tables in Markdown, from the rows of amc_utils.claims.evaluate."""
-    number = "number [95 % interval]"
-    short = [f"| claim | what decides | {number} | scale | verdict | its other rows |"]
-    full = [
-        f"| claim | what | unit | {number} | rule | scale | verdict |",
-        "|---|---|---|---|---|---|---|",
+def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
+    """README's table in Markdown, a row a claim, from the rows of amc_utils.claims.evaluate."""
+    lines = [
+        "| claim of the log | number that decides [95 % interval] | verdict | its other rows |",
+        "|---|---|---|---|",
     ]
-    short += ["|---|---|---|---|---|---|"]
     for name, claim in claims.items():
         of_claim = rows[rows["claim"] == name]
         others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
         tally = ", ".join(f"{count} {verdict}" for verdict, count in others.items())
-        for row in of_claim.itertuples():
-            has_number = pd.notna(row.number)
-            value = f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if has_number else ""
-            scale = f"{row.scale}; {row.num_runs} runs" if has_number else ""
-            cells = [name, row.what, row.unit, value, _rule(row), scale, row.verdict]
-            full.append(f"| {' | '.join(cells)} |")
-            if row.decides:
-                about = f"**{name}**: {claim.statement}"
-                cells = [about, f"{row.what} ({row.unit})", value, scale, row.verdict, tally]
-                short.append(f"| {' | '.join(cells)} |")
-    summary = f"<summary>All {len(rows)} rows, with the ranges of their rules</summary>"
-    return "\n".join([*short, "", "<details>", summary, "", *full, "", "</details>"])
+        (row,) = of_claim[of_claim["decides"]].itertuples()
+        number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
+        cells = [f"**{name}**: {claim.statement}", number, row.verdict, tally]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def full_table(rows: pd.DataFrame) -> str:
+    """All rows in Markdown, with the ranges of their rules and their scale."""
+    lines = [
+        "| claim | what | unit | number [95 % interval] | rule | scale | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows.itertuples():
+        scale = f"{row.scale}; {row.num_runs} runs" if _value(row) else ""
+        cells = [row.claim, row.what, row.unit, _value(row), _rule(row), scale, row.verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _value(row: Any) -> str:
+    """Number with its interval; nothing where there is none yet."""
+    return f"{row.number:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if pd.notna(row.number) else ""
 
 
 def _rule(row: Any) -> str:
@@ -48,16 +56,16 @@ def _rule(row: Any) -> str:
     return "; ".join(texts).replace("inf", "∞")
 
 
-def with_table(readme: str, text: str) -> str:
-    """README with the table between its marks.
+def with_table(page: str, text: str) -> str:
+    """A page with the table between its marks.
 
     Raises:
         ValueError: the marks are not there.
     """
-    before, mark, rest = readme.partition(_BEGIN)
+    before, mark, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (mark and end):
         raise ValueError(
-            f"README.md must hold the marks {_BEGIN} and {_END}, between which claims stand"
+            f"README.md and docs/claims.md must hold the marks {_BEGIN} and {_END} for their tables"
         )
     return f"{before}{_BEGIN}\n{text}\n{_END}{after}"

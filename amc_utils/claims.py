@@ -2,7 +2,8 @@
 
     python -m amc_utils.claims
 
-Reads claims.yaml and the runs in results/; writes results/claims.csv and the table in README.md.
+Reads claims.yaml and the runs in results/; writes results/claims.csv and the tables in
+README.md and docs/claims.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scipy.stats import t as student_t
 
 from amc_utils.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.claim_rules import Claim, ClaimTest, read_claims
-from amc_utils.claim_table import table, with_table
+from amc_utils.claim_table import full_table, short_table, with_table
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, named_run
 from amc_utils.study_records import list_studies, named_study
@@ -186,15 +187,18 @@ def _tflop(runs: Sequence[Run]) -> float | None:
     return float(f"{np.mean(costs) / 1e12:.4g}")
 
 
-def update(workspace: Workspace, readme: Path) -> pd.DataFrame:
-    """Write results/claims.csv and README's table; returns the rows."""
+def update(workspace: Workspace) -> pd.DataFrame:
+    """Write results/claims.csv and the tables of README and docs/claims.md; returns the rows."""
     claims = read_claims()
     rows = evaluate(claims, workspace.results)
-    text = with_table(readme.read_text(encoding="utf8"), table(claims, rows))
+    tables = {"README.md": short_table(claims, rows), "docs/claims.md": full_table(rows)}
+    pages = {workspace.root / name: text for name, text in tables.items()}
+    written = {page: with_table(page.read_text(encoding="utf8"), text) for page, text in pages.items()}
     with replacing(workspace.results / "claims.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    with replacing(readme) as temporary:
-        temporary.write_text(text, encoding="utf8")
+    for page, text in written.items():
+        with replacing(page) as temporary:
+            temporary.write_text(text, encoding="utf8")
     return rows
 
 
@@ -202,7 +206,7 @@ def main() -> None:
     """Evaluate all claims, from the command line."""
     argparse.ArgumentParser(prog="python -m amc_utils.claims", description=main.__doc__).parse_args()
     try:
-        rows = update(Workspace(REPOSITORY), REPOSITORY / "README.md")
+        rows = update(Workspace(REPOSITORY))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(rows[["claim", "what", "number", "low", "high", "verdict"]].round(4).to_string(index=False))

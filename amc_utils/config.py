@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from amc_utils.channel import Channel, channel_from
 from amc_utils.engine import Engine
 from amc_utils.labels import expand_modulations, snr_grid
+from amc_utils.losses import SNR_LOSSES
 from amc_utils.parameters import Parameters
 
 Fraction = Field(ge=0, lt=1)
@@ -107,7 +108,7 @@ class TrainingParameters(DataParameters):
     fresh_frames: bool
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     # Runs from before these could be set had their defaults.
-    snr_loss: Literal["cross_entropy", "cumulative", "earth_mover", "regression"] = "cross_entropy"
+    snr_loss: str = "cross_entropy"
     task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
     # Times learning_rate; log-variances have far to go in a short run.
     log_variance_rate: Annotated[float, Positive] = 1.0
@@ -115,6 +116,13 @@ class TrainingParameters(DataParameters):
     engine: Engine = Field(default_factory=Engine)
     run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
     resume_from: str
+
+    @field_validator("snr_loss")
+    @classmethod
+    def _snr_loss_known(cls, value: str) -> str:
+        if value not in SNR_LOSSES:
+            raise ValueError(f"snr_loss must be one of {', '.join(SNR_LOSSES)}, got {value!r}")
+        return value
 
     @field_validator("snr_loss_weights")
     @classmethod
@@ -157,6 +165,19 @@ class AnalysisParameters(Parameters):
 
     runs: list[str]
     num_hardest: int = Count
+    model: str
+    recording: str
+    symbol_rate: float = NotNegative
+
+    @field_validator("model")
+    @classmethod
+    def _model_exists(cls, value: str) -> str:
+        return _existing_file(value, "model", "python -m amc_utils.export RUN makes one")
+
+    @field_validator("recording")
+    @classmethod
+    def _recording_exists(cls, value: str) -> str:
+        return _existing_file(value, "recording", "leave it empty for the one that is shipped")
 
 
 class ChoicesParameters(Parameters):

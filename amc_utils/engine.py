@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
-_HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps"}
+_HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _ABOUT = {"run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
 
@@ -26,6 +26,7 @@ class Engine(BaseModel):
         cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
         samples_in: where samples are kept: "device", "host" memory, "disk", or "auto" for the first
             that has room.
+        tracker: where each epoch's numbers go as well, see amc_utils.tracking.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -38,6 +39,7 @@ class Engine(BaseModel):
     sample_bits: Literal[16, 32] = 32
     cache: bool = True
     samples_in: Literal["auto", "device", "host", "disk"] = "auto"
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
 
 
 def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
+from amc_utils import tracking
 from amc_utils.cache import cached_radioml
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
@@ -141,6 +142,9 @@ class Experiment:
         try:
             if not trainer.resume_if_begun() and self.config.resume_from:
                 trainer.resume(self.config.resume_from)
+            tracked = self.workspace.outputs / "tracking" / self.name
+            told = self.config.model_dump(exclude={"output_root", "data_path"})
+            tracking.track(fabric, self.config.engine.tracker, tracked, told)
         except (ValueError, FileNotFoundError):
             trainer.checkpoints.abandon()
             raise
@@ -151,6 +155,7 @@ class Experiment:
         trainer.load_best()
         predictions = trainer.evaluator.predict(trainer.split.test)
         test_loss = trainer.evaluator.measure(trainer.split.test, "test")["test_loss"]
+        tracking.finish(trainer.fabric)
         if not trainer.fabric.is_global_zero:
             return None
         metrics = metrics_table(predictions)

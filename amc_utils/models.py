@@ -62,7 +62,10 @@ class TwoHeadNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Logits:
         """Logits of pictures, float [B, C, H, W], or raw samples, float [B, 2, num_samples]."""
-        features = self.dropout(self.trunk(inputs))
+        return self.heads(self.dropout(self.trunk(inputs)))
+
+    def heads(self, features: Tensor) -> Logits:
+        """Logits of the trunk's features, float [B, width]."""
         return Logits(self.modulation_head(features), self.snr_head(features))
 
 
@@ -163,7 +166,9 @@ def _picture_trunk(
     if not timm.is_model(timm_name):
         close = ", ".join([*ALIASES, *timm.list_models(f"*{name}*")[:4]])
         raise ValueError(f"network must be a timm model or an alias of one, got {name!r}; try {close}")
-    if timm.models.get_pretrained_cfg(timm_name).fixed_input_size:
+    # A network that a user registered has no such description.
+    described = timm.models.get_pretrained_cfg(timm_name)
+    if described and described.fixed_input_size:
         options = options | {"img_size": input_shape[1]}
     trunk = _create_trunk(timm_name, input_shape[0], pretrained, options)
     _check_image_size(name, trunk, input_shape[1])

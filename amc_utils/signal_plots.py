@@ -116,3 +116,27 @@ def gallery(pictures: np.ndarray, names: Sequence[str], channels: Sequence[str] 
     for ax, name in zip(axes[:, 0], channels, strict=False):
         ax.set_ylabel(name)
     return fig
+
+
+def glance(
+    pictures: np.ndarray, names: Sequence[str], levels: Sequence[int], channels: Sequence[str]
+) -> Figure:
+    """Page-wide figure of pictures, float [N, L, C, H, W]: N classes down, L levels across a channel.
+
+    Every tile is as bright as its brightest pixel allows, since channels differ in scale.
+    """
+    peak = pictures.max(axis=(3, 4), keepdims=True)
+    tiles = pictures / np.where(peak > 0, peak, 1)
+    # A blank pixel between tiles; quadrature upwards in each.
+    tiles = np.pad(tiles[..., ::-1, :], [(0, 0)] * 3 + [(1, 1)] * 2, constant_values=np.nan)
+    side = tiles.shape[-1]
+    fig, axes = figure("page", 0.4 + 7.0 * len(names) / (4 * len(levels)), 1, len(channels))
+    for number, (ax, channel) in enumerate(zip(np.atleast_1d(axes), channels, strict=True)):
+        block = tiles[:, :, number].transpose(0, 2, 1, 3).reshape(len(names) * side, -1)
+        ax.imshow(block, cmap="cividis", interpolation="none")
+        ax.set_xticks((np.arange(len(levels)) + 0.5) * side, levels)
+        ax.set_yticks((np.arange(len(names)) + 0.5) * side, names if number == 0 else [])
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set(title=channel, xlabel="SNR (dB)")
+    return fig

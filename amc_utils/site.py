@@ -2,7 +2,7 @@
 
     python -m amc_utils.site
 
-Reads outputs/*.ipynb and README.md; writes outputs/site/index.html and a page a notebook.
+Reads outputs/*.ipynb, README.md and docs/; writes outputs/site/index.html and a page for each.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def build(workspace: Workspace, readme: Path) -> list[Path]:
         )
     target = workspace.outputs / "site"
     target.mkdir(parents=True, exist_ok=True)
-    navigation = _navigation([path.stem for path in notebooks])
-    pages = {"index.html": _index(readme, navigation)}
+    texts = {"index": readme, **{path.stem: path for path in sorted(readme.parent.glob("docs/*.md"))}}
+    navigation = _navigation([*texts, *(path.stem for path in notebooks)])
+    pages = {f"{name}.html": _text_page(path, texts, navigation) for name, path in texts.items()}
     pages |= {f"{path.stem}.html": _page(path, navigation) for path in notebooks}
     for name, content in pages.items():
         with replacing(target / name) as temporary:
@@ -94,8 +95,9 @@ class _Links(HTMLParser):
 
 
 def _navigation(names: list[str]) -> str:
-    links = [("index", "start"), *((name, name.replace("_", " ")) for name in names)]
-    items = " · ".join(f'<a href="{name}.html">{html.escape(text)}</a>' for name, text in links)
+    items = " · ".join(
+        f'<a href="{name}.html">{html.escape(name.replace("_", " "))}</a>' for name in names
+    )
     return f"<nav>{items}</nav>"
 
 
@@ -108,17 +110,24 @@ def _page(path: Path, navigation: str) -> str:
     return re.sub(r"(<body[^>]*>)", lambda found: found[1] + navigation, content, count=1)
 
 
-def _index(readme: Path, navigation: str) -> str:
-    """README as a page with its pictures in it; links into the repository become plain text."""
-    content = markdown2html_mistune(readme.read_text(encoding="utf8"))
+def _text_page(path: Path, texts: dict[str, Path], navigation: str) -> str:
+    """README or a page of docs/ with its pictures in it; links into the repository become plain text.
+
+    Source files have no place among the pages, so that only links to other pages stay links.
+    """
+    content = markdown2html_mistune(path.read_text(encoding="utf8"))
 
     def embed(found: re.Match) -> str:
-        picture = (readme.parent / found[1]).read_bytes()
+        picture = (path.parent / found[1]).read_bytes()
         return f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"'
 
+    def lead(found: re.Match) -> str:
+        page = Path(found[1]).stem
+        return f'<a href="{page}.html">{found[2]}</a>' if page in texts else found[2]
+
     content = re.sub(r'src="((?!https?:|data:)[^"]+\.png)"', embed, content)
-    content = re.sub(r'<a href="(?!https?:|#)[^"]*">(.*?)</a>', r"\1", content)
-    head = f'<meta charset="utf-8"><title>{readme.parent.name}</title><style>{_STYLE}</style>'
+    content = re.sub(r'<a href="(?!https?:|#)([^"]*)">(.*?)</a>', lead, content)
+    head = f'<meta charset="utf-8"><title>{path.stem}</title><style>{_STYLE}</style>'
     return f"<!DOCTYPE html><html lang=en><head>{head}</head><body>{navigation}{content}</body></html>"
 
 

@@ -22,6 +22,7 @@ from amc_utils.learning import Learner
 from amc_utils.models import TwoHeadNetwork
 from amc_utils.progress import progress
 from amc_utils.sharding import BatchPlan
+from amc_utils.tracking import report
 
 # Steps between two looks at clock, signals and losses, where a look makes devices wait for each other.
 _STEPS_BETWEEN_LOOKS = 20
@@ -90,6 +91,7 @@ class Trainer:
                 row |= means("train", sums, self.weighting) | self._assess()
                 self.history.append(row)
                 self.epoch_seconds.append(self._seconds())
+                report(self.fabric, row)
                 self._begin_epoch()
                 if self.best_row is row:
                     self._kept = self.learner.weights()
@@ -104,8 +106,8 @@ class Trainer:
         row, seconds = self.history[-1], self.epoch_seconds
         left = (self.config.num_epochs - len(seconds)) * float(np.mean(seconds))
         return (
-            f"epoch {row['epoch']}/{self.config.num_epochs}  "
-            f"train loss {row['train_loss']:.3f}  validation loss {row['validation_loss']:.3f}  "
+            f"epoch {row['epoch']}/{self.config.num_epochs}  train loss {row['train_loss']:.3f}  "
+            f"validation loss {row['validation_loss']:.3f}  "
             f"joint {row['validation_joint_accuracy']:.3f}  "
             f"modulation {row['validation_modulation_accuracy']:.3f}  "
             f"SNR {row['validation_snr_accuracy']:.3f}  "
@@ -197,8 +199,7 @@ class Trainer:
         self.checkpoints.write(path, self.learner.state() | facts | self._identity(), self.fabric)
 
     def _save_best(self) -> None:
-        identity = self._identity()
-        identity["history"] = self.history[: self.best_row["epoch"]]
+        identity = self._identity() | {"history": self.history[: self.best_row["epoch"]]}
         self.checkpoints.write(self.checkpoints.best, self._kept | identity, self.fabric)
 
     def _identity(self) -> dict[str, Any]:
@@ -222,8 +223,7 @@ class Trainer:
         Raises:
             ValueError: see resume.
         """
-        found = self.checkpoints.newest()
-        if found:
+        if found := self.checkpoints.newest():
             self._restore(*found)
             self.fabric.print(f"goes on after {len(self.history)} epochs and {self._step} steps")
         return bool(found)
@@ -237,8 +237,8 @@ class Trainer:
         self.history, self.epoch_seconds = content["history"], content["epoch_seconds"]
         self._begin_epoch()
         epoch = content["epoch"]
-        self._step, self._seconds_before = epoch["step"], epoch["seconds"]
-        self._learning_rate = epoch["learning_rate"]
+        self._step, self._learning_rate = epoch["step"], epoch["learning_rate"]
+        self._seconds_before = epoch["seconds"]
         if self.fabric.is_global_zero:
             self._sums += epoch["sums"].to(self._sums.device)
         if self.history:

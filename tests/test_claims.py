@@ -213,18 +213,18 @@ def test_claim_without_runs_is_not_run_yet(tmp_path):
     some = {"order": CLAIMS["order"]}
     rows = claims.evaluate(some, tmp_path / "results")
     assert list(rows["verdict"]) == ["not run yet"]
-    short, full = claim_table.table(some, rows).split("<details>")
-    assert "| new order less fixed order (joint accuracy) |  |  | not run yet |  |" in short
+    short, full = claim_table.short_table(some, rows), claim_table.full_table(rows)
+    assert "| new order less fixed order | not run yet |  |" in short
     assert "| joint accuracy |  | supported 0.005 to ∞; not -∞ to 0.005 |  | not run yet |" in full
 
 
 def test_short_table_counts_the_verdicts_that_it_leaves_out():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv")
-    short, full = claim_table.table(CLAIMS, rows).split("<details>")
+    short, full = claim_table.short_table(CLAIMS, rows), claim_table.full_table(rows)
     tallies = [line.split("|")[-2] for line in short.splitlines() if line.startswith("| **")]
     assert len(tallies) == len(CLAIMS)
     left_out = sum(int(number) for tally in tallies for number in re.findall(r"\d+", tally))
-    assert len(tallies) + left_out == len(rows) == full.count("\n| ") - 1
+    assert len(tallies) + left_out == len(rows) == full.count("\n| ")
 
 
 def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
@@ -234,8 +234,10 @@ def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
     rows.to_csv(tmp_path / "claims.csv", index=False, float_format="%.6g", lineterminator="\n")
     again = pd.read_csv(tmp_path / "claims.csv")
     pd.testing.assert_frame_equal(stored, again, rtol=1e-4, atol=1e-6)
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf8")
-    assert claim_table.with_table(readme, claim_table.table(CLAIMS, rows)) == readme
+    tables = claim_table.short_table(CLAIMS, rows), claim_table.full_table(rows)
+    for name, table in zip(("README.md", "docs/claims.md"), tables, strict=True):
+        page = (REPOSITORY / name).read_text(encoding="utf8")
+        assert claim_table.with_table(page, table) == page
     assert set(rows["verdict"]) <= {
         "supported",
         "not supported",
@@ -269,9 +271,7 @@ def test_runs_of_other_seeds_are_not_paired(monkeypatch):
 
 
 def test_readme_without_marks_is_left_alone():
-    with pytest.raises(
-        ValueError, match=r"README.md must hold the marks .* between which claims stand"
-    ):
+    with pytest.raises(ValueError, match=r"README.md and docs/claims.md must hold the marks"):
         claim_table.with_table("no marks", "table")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pandas as pd
 import papermill
@@ -13,13 +15,17 @@ import test_bad_input
 import yaml
 from bad_files import BAD_FILES
 
-from amc_utils import assess, train
+from amc_utils import assess, classify, train
+from amc_utils.classifier import SHIPPED
 from amc_utils.paths import REPOSITORY
-from amc_utils.records import Run
+from amc_utils.records import Run, list_runs
 from amc_utils.study_plan import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+PAGES = {p.name: p.read_text(encoding="utf8") for p in [*REPOSITORY.glob("docs/*.md")]}
+EVERYTHING = "\n".join([README, *PAGES.values()])
+BLOCKS = re.findall(r"^```\n(.*?)^```", EVERYTHING, re.M | re.S)
+SCRIPTS = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", README, re.M | re.S)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf8")
 
@@ -32,7 +38,9 @@ def options(command, flags):
 
 def test_numbers_are_those_of_the_runs_named():
     rows = re.findall(
-        r"^\| (\S+) \| ([^|]+) \| (\d+ classes.*?) \| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", README, re.M
+        r"^\| (\S+) \| ([^|]+) \| (\d+ classes.*?) \| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$",
+        EVERYTHING,
+        re.M,
     )
     tracked = subprocess.run(
         ["git", "ls-files", "results/*/run.json"], cwd=REPOSITORY, capture_output=True, text=True
@@ -54,8 +62,8 @@ def test_ratios_of_speed_are_those_measured():
     raw = pd.read_csv(REPOSITORY / "benchmarks" / "cpu.csv")
     raw["rate"] = raw["amount"] / raw["seconds"]
     rates = raw.groupby(["benchmark", "task"])["rate"].median()
-    table = README.split("## Speed")[1].split("## Your")[0]
-    ratios = [float(cell) for cell in re.findall(r"\| ([\d.]+) \| [^|]+ \|$", table, re.M)]
+    ratios = re.findall(r"\| ([\d.]+) \| [^|]+ \|$", PAGES["speed.md"], re.M)
+    ratios = [float(ratio) for ratio in ratios]
     px64, px224 = (f"pictures, {size} px, 1 core" for size in (64, 224))
     train = [name for name in raw["benchmark"].unique() if name.startswith("training")]
     reading = next(name for name in raw["benchmark"].unique() if name.startswith("reading"))
@@ -97,7 +105,7 @@ def test_papermill_commands_name_what_exists(command):
 
 
 def test_figures_and_files_exist():
-    for target in re.findall(r"!\[.*?\]\((.*?)\)", README):
+    for target in re.findall(r"\]\((?!http)(.*?)\)", README):
         assert (REPOSITORY / target).is_file()
     for name in re.findall(r"`fig_(\w+?)`", README):
         assert (REPOSITORY / "figures" / f"fig_{name}.pdf").is_file()
@@ -118,6 +126,11 @@ def test_module_commands_are_understood(command):
     elif module == "amc_utils.train":
         here = [str(REPOSITORY / word) if "/" in word else word for word in arguments]
         assert train.from_command_line(here)[0].run_name
+    elif module == "amc_utils.classify":
+        assert (REPOSITORY / arguments[0]).is_file()
+        assert classify.parser().parse_args(arguments).symbol_rate
+    elif module in ("amc_utils.export", "amc_utils.audit"):
+        assert arguments
     else:
         assert module == "amc_utils.study"
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))
@@ -126,9 +139,55 @@ def test_module_commands_are_understood(command):
 def test_counts_of_bad_input_are_those_of_the_tests():
     numbers = re.search(
         r"(\d+) kinds of broken files, (\d+) of broken profiles, (\d+) of\s+checkpoints, (\d+) of run",
-        README,
+        PAGES["radioml_file.md"],
     ).groups()
     files, profiles = len(BAD_FILES), len(test_bad_input.BAD_PROFILES)
     checkpoints = len(test_bad_input.OTHER_RUNS) + len(test_bad_input.BAD_CHECKPOINTS)
     folders = len(test_bad_input.DAMAGE) + 2
     assert [int(number) for number in numbers] == [files, profiles, checkpoints, folders]
+
+
+def test_shipped_network_says_what_readme_quotes():
+    done = subprocess.run(
+        [sys.executable, *shlex.split(next(c for c in COMMANDS if "amc_utils.classify" in c))[1:]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (quoted,) = re.findall(r"^```text\n(.*?)^```", README, re.M | re.S)
+    assert done.stdout == quoted
+    record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+    told = re.sub(r"\s+", " ", README)
+    assert f"{record['parameters']:,} parameters" in told
+    before, after = (
+        record["test"][f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
+    )
+    assert f"error of {after:.3f}, {before:.3f} before" in told
+    at_20_db = {r["signal"]: r["called_foreign"] for r in record["foreign"] if r["snr_db"] == 20}
+    for signal, share in at_20_db.items():
+        assert f"{signal} {100 * share:.0f} %" in told
+
+
+@pytest.mark.parametrize(("name", "text"), SCRIPTS)
+def test_scripts_that_extend_train_a_network(name, text, tmp_path):
+    """In fewer than 20 lines each, run as README says but at smoke size."""
+    assert text.count("\n") < 20
+    (tmp_path / name).write_text(text, encoding="utf8")
+    (command,) = [c for c in COMMANDS if c.startswith(f"python {name} ")]
+    smoke = ["-f", "profiles/smoke/02_resnet_ceiling.yaml", "-p", "output_root", str(tmp_path)]
+    words = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / name), words[2], *smoke, *words[3:]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = list_runs(tmp_path / "results")
+    parameter, value = words[-2:] if "-p" in words else ("channels", ["envelope", "noise"])
+    assert run.facts["config"][parameter] == value
+
+
+def test_three_scripts_extend():
+    assert [name for name, _ in SCRIPTS] == ["my_network.py", "my_picture.py", "my_loss.py"]

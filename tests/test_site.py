@@ -26,30 +26,36 @@ def workspace(tmp_path):
     second.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     for name, notebook in {"01_first": first, "02_second": second}.items():
         nbformat.write(notebook, outputs / f"{name}.ipynb")
-    (tmp_path / "README.md").write_text("# Title\n\n[claims](claims.yaml), `code`\n\n![x](x.png)\n")
+    (tmp_path / "README.md").write_text(
+        "# Title\n\n[claims](claims.yaml), [more](docs/more.md), `code`\n\n![x](x.png)\n"
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "more.md").write_text("# More\n\n[back](../README.md), ![x](../x.png)\n")
     (tmp_path / "x.png").write_bytes(b"png")
     return Workspace(tmp_path)
 
 
 def test_pages_lead_to_each_other_and_need_no_connection(workspace):
     pages = site.build(workspace, workspace.root / "README.md")
-    assert [page.name for page in pages] == ["index.html", "01_first.html", "02_second.html"]
+    names = ["index.html", "more.html", "01_first.html", "02_second.html"]
+    assert [page.name for page in pages] == names
     for page in pages:
         text = page.read_text(encoding="utf8")
         assert all(f'href="{other.name}"' in text for other in pages)
         assert not any(link.startswith("http") for link in site._Links.of(page).links)
         assert "https://unpkg" not in text
-    assert PNG in pages[2].read_text(encoding="utf8")
+    assert PNG in pages[3].read_text(encoding="utf8")
     assert "claims.yaml" not in pages[0].read_text(encoding="utf8")
+    assert '<a href="more.html">more</a>' in pages[0].read_text(encoding="utf8")
 
 
 @pytest.mark.parametrize("link", ["nowhere.html", "#nowhere", "01_first.html#nowhere"])
 def test_link_that_leads_nowhere_is_named(workspace, link):
     pages = site.build(workspace, workspace.root / "README.md")
-    assert [site.broken_links(page) for page in pages] == [[], [], []]
-    with pages[2].open("a") as page:
+    assert [site.broken_links(page) for page in pages] == [[], [], [], []]
+    with pages[3].open("a") as page:
         page.write(f'<a href="{link}">x</a>')
-    assert site.broken_links(pages[2]) == [f"02_second.html: {link}"]
+    assert site.broken_links(pages[3]) == [f"02_second.html: {link}"]
 
 
 def test_notebook_with_a_broken_link_makes_no_quiet_site(workspace):

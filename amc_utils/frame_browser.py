@@ -1,0 +1,121 @@
+"""Test frames of a trained network, one by one: truth, opinion, and what it was read from."""
+
+from __future__ import annotations
+
+import ipywidgets
+import numpy as np
+
+from amc_utils.attribution import METHODS, attribution
+from amc_utils.classifier import Classifier
+from amc_utils.constellation import expand_channels, network_input
+from amc_utils.data import load_frames
+from amc_utils.explorer import is_live
+from amc_utils.frames import stratified_split
+from amc_utils.models import Logits
+from amc_utils.opinion_board import Figure, as_png, opinion_board
+
+_WRONG, _ALL = "wrong ones", "all"
+
+
+class FrameBrowser:
+    """The frames of one class and SNR that the network was tested on, with controls to leaf through.
+
+    Attributes:
+        controls: widgets by name: modulation, snr_db, show, frame, head, method.
+        widget: controls and picture, to be shown by JupyterLab.
+    """
+
+    def __init__(self, classifier: Classifier, modulation: str, snr_db: int) -> None:
+        """Draw the network's test frames again, and begin with those of one class and level.
+
+        Raises:
+            ValueError: a network that reads samples instead of pictures.
+        """
+        config = classifier.config
+        self._classifier, self._channels = classifier, expand_channels(config.channels)
+        if len(classifier.network.input_shape) != 3:
+            raise ValueError("the browser shows pictures, and this network reads samples")
+        self._frames = load_frames(
+            config, hold=lambda labelled: stratified_split(labelled, seed=config.seed).test
+        )
+        option = {"layout": {"width": "300px"}, "style": {"description_width": "90px"}}
+        names, grid = config.modulation_names, config.snr_grid_db
+
+        def choice(name: str, options: tuple, value: object) -> ipywidgets.Dropdown:
+            return ipywidgets.Dropdown(options=options, value=value, description=name, **option)
+
+        self.controls: dict[str, ipywidgets.ValueWidget] = {
+            "modulation": choice("modulation", names, modulation),
+            "snr_db": ipywidgets.SelectionSlider(
+                options=grid, value=snr_db, description="SNR (dB)", **option
+            ),
+            "show": choice("show", (_ALL, _WRONG), _ALL),
+            "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **option),
+            "head": choice("looks for", Logits._fields, "modulation"),
+            "method": choice("map by", METHODS, METHODS[0]),
+        }
+        self._picture, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self._select()
+        for name, control in self.controls.items():
+            choosing = name in ("modulation", "snr_db", "show")
+            control.observe(self._select if choosing else self._redraw, "value")
+        box = ipywidgets.GridBox(
+            list(self.controls.values()), layout={"grid_template_columns": "repeat(3, 310px)"}
+        )
+        self.widget = ipywidgets.VBox([box, self._words, self._picture])
+
+    def show(self) -> ipywidgets.VBox | None:
+        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a picture."""
+        return self.widget if is_live() else None
+
+    def figure(self) -> Figure:
+        """The board of the frame that the controls ask for."""
+        value = {name: control.value for name, control in self.controls.items()}
+        config, row = self._classifier.config, self._shown[value["frame"]]
+        index = self._index[row : row + 1]
+        pictures = network_input(self._frames.iq(index), config.channels, config.image_size)[0]
+        thought = getattr(self._opinion, value["head"])[row]
+        maps = attribution(
+            self._classifier.network,
+            pictures,
+            head=value["head"],
+            target=int(thought.argmax()),
+            method=value["method"],
+        )
+        truth = self._frames.modulation[index].item(), self._frames.snr_index[index].item()
+        return opinion_board(
+            pictures,
+            maps,
+            channels=self._channels,
+            modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
+            snr=(self._opinion.snr[row].numpy(), config.snr_grid_db, truth[1]),
+        )
+
+    def words(self) -> str:
+        """Truth and opinion of the frame that is shown, in one line."""
+        row, count = self._shown[self.controls["frame"].value], len(self._shown)
+        said = self._classifier.table(self._opinion).iloc[row]
+        return (
+            f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
+            f"{self.controls['modulation'].value} at {self.controls['snr_db'].value} dB, read as "
+            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at {said['snr_db']} dB "
+            f"({said['snr_confidence']:.2f}); {said['usual']:.0%} of its like are as unusual"
+        )
+
+    def _select(self, _: object = None) -> None:
+        """Take the frames of the class and level that the controls name."""
+        name, snr_db = self.controls["modulation"].value, self.controls["snr_db"].value
+        self._index = self._frames.here(self._frames.select(name, snr_db))
+        self._opinion = self._classifier(self._frames.iq(self._index))
+        said = self._classifier.table(self._opinion)
+        wrong = ((said["modulation"] != name) | (said["snr_db"] != snr_db)).to_numpy()
+        only_wrong = self.controls["show"].value == _WRONG and wrong.any()
+        self._shown = np.flatnonzero(wrong if only_wrong else np.ones_like(wrong)).tolist()
+        self._count = f"{wrong.sum()} of {len(wrong)} wrong"
+        self.controls["frame"].max = len(self._shown) - 1
+        self.controls["frame"].value = 0
+        self._redraw()
+
+    def _redraw(self, _: object = None) -> None:
+        if is_live():
+            self._words.value, self._picture.value = self.words(), as_png(self.figure())

@@ -1,0 +1,86 @@
+"""How unlike its training frames a frame looks to a network: a distance between features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+# A frame is called foreign if fewer than this share of frames like those of training are as unusual.
+FALSE_ALARMS = 0.01
+# Of the calibrating frames of an SNR level, this many evenly spaced order statistics are kept.
+_NUM_QUANTILES = 501
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Distance of features to the nearest class, and how usual it is among frames of that SNR.
+
+    The distance is Mahalanobis': classes have means of their own and share a covariance.
+
+    Attributes:
+        whitener: float32 [W, W], under which features of a class have unit covariance.
+        centres: float32 [num_classes, W], whitened means of the joint classes.
+        quantiles: float32 [num_snrs, Q], ascending distances of frames that were not trained on, by
+            the SNR level decided for.
+
+    Source: Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples
+    and Adversarial Attacks", 2018, equations 1 and 2, on the last features.
+    """
+
+    whitener: Tensor
+    centres: Tensor
+    quantiles: Tensor
+
+    @classmethod
+    def fit(cls, features: Tensor, cell: Tensor, *, unseen: Tensor, level: Tensor) -> Novelty:
+        """Statistics of training frames, and distances of others.
+
+        Args:
+            features: float [N, W] of training frames.
+            cell: int64 [N], their joint classes, all of which occur.
+            unseen: float [M, W], features of frames that were not trained on.
+            level: int64 [M], SNR level decided for each of those.
+
+        Raises:
+            ValueError: a class without training frames.
+        """
+        num_classes = int(cell.max()) + 1
+        counts = torch.bincount(cell, minlength=num_classes)
+        if not counts.all():
+            raise ValueError("every class needs training frames for its mean; train on more frames")
+        sums = torch.zeros(num_classes, features.shape[1]).index_add_(0, cell, features.float())
+        means = sums / counts[:, None]
+        within = (features - means[cell]).double()
+        precision = LedoitWolf(assume_centered=True).fit(within.numpy()).get_precision()
+        whitener = torch.linalg.cholesky(torch.from_numpy(precision)).float()
+        fitted = cls(whitener, means @ whitener, torch.empty(0))
+        distance = fitted.distance(unseen)
+        points = torch.linspace(0, 1, _NUM_QUANTILES)
+        # A level that is never decided for takes the distances of all.
+        by_level = [distance[level == number] for number in range(int(level.max()) + 1)]
+        usual = [torch.quantile(some if len(some) else distance, points) for some in by_level]
+        return cls(fitted.whitener, fitted.centres, torch.stack(usual))
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Distance of each frame to the nearest class, in standard deviations, float32 [B]."""
+        return torch.cdist(features.float() @ self.whitener, self.centres).amin(1)
+
+    def usual(self, features: Tensor, level: Tensor) -> Tensor:
+        """Share of unseen training-like frames at that SNR level that lie as far away, float32 [B]."""
+        known = self.quantiles[level].contiguous()
+        below = torch.searchsorted(known, self.distance(features)[:, None])[:, 0]
+        return 1 - below / known.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file must hold of it."""
+        return {f"novelty.{name}": value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Novelty:
+        """From what a file holds, see `tensors`."""
+        names = ("whitener", "centres", "quantiles")
+        return cls(*(tensors[f"novelty.{name}"].float() for name in names))

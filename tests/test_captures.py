@@ -1,0 +1,179 @@
+"""Recordings become frames: every format alike, the rate exact, bad ones refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from amc_utils.captures import Capture, open_capture
+from amc_utils.signals import NUM_SAMPLES
+
+LENGTH = 5000
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(3)
+    return (rng.normal(size=LENGTH) + 1j * rng.normal(size=LENGTH)).astype(np.complex64)
+
+
+def write_sigmf(folder, data, datatype, rate=1e6, **told):
+    (folder / "r.sigmf-data").write_bytes(data)
+    header = {"core:datatype": datatype, "core:version": "1.2.0", "core:sample_rate": rate} | told
+    meta = {"global": header, "captures": [{"core:sample_start": 0}], "annotations": []}
+    (folder / "r.sigmf-meta").write_text(json.dumps(meta), encoding="utf8")
+    return folder / "r.sigmf-meta"
+
+
+def as_file(kind, samples, folder):
+    if kind == "raw":
+        samples.tofile(folder / "r.cf32")
+        return folder / "r.cf32"
+    if kind == "sigmf":
+        return write_sigmf(folder, samples.tobytes(), "cf32_le")
+    if kind == "sigmf, 16 bits":
+        pairs = np.round(samples.view(np.float32) * 4096)
+        return write_sigmf(folder, pairs.astype("<i2").tobytes(), "ci16_le")
+    pairs = samples.view(np.float32).reshape(-1, 2)
+    arrays = {"complex": samples, "pairs": pairs, "integers": np.round(pairs * 4096).astype(np.int16)}
+    np.save(folder / "r.npy", arrays[kind])
+    return folder / "r.npy"
+
+
+@pytest.mark.parametrize("kind", ["raw", "sigmf", "sigmf, 16 bits", "complex", "pairs", "integers"])
+def test_every_format_gives_the_same_frames(kind, samples, tmp_path):
+    cut = open_capture(as_file(kind, samples, tmp_path)).frames()
+    expected = samples[: LENGTH // NUM_SAMPLES * NUM_SAMPLES].reshape(-1, NUM_SAMPLES)
+    expected = expected / np.sqrt(np.mean(np.abs(expected) ** 2, axis=1, keepdims=True))
+    np.testing.assert_allclose(cut.iq, expected, atol=2e-4)
+    assert cut.start.tolist() == [0, 1024, 2048, 3072]
+    assert cut.num_silent == 0
+
+
+def test_rate_of_a_sigmf_file_is_its_own_unless_another_is_given(samples, tmp_path):
+    path = as_file("sigmf", samples, tmp_path)
+    assert open_capture(path).sample_rate == 1e6
+    assert open_capture(path, 2e6).sample_rate == 2e6
+
+
+@pytest.mark.parametrize("given", [2.5, 6.4, 8.0, 10.0, 12.5, 37.0])
+def test_resampling_puts_every_sample_where_a_sum_of_tones_has_it(given):
+    """Three tones inside the band, evaluated at the new instants by their formula."""
+    rate, symbol_rate = given * 1e5, 1e5
+    frequencies_hz = np.array([-0.35, 0.02, 0.41]) * symbol_rate
+
+    def tones(seconds):
+        return np.exp(2j * np.pi * np.multiply.outer(seconds, frequencies_hz)).sum(-1)
+
+    length = int(3000 * given)
+    signal = tones(np.arange(length) / rate)
+    capture = Capture("tones", length, rate, lambda first, last: signal[first:last])
+    cut = capture.frames(symbol_rate=symbol_rate, num_frames=5)
+    assert len(cut.iq) == 5
+    for iq, start in zip(cut.iq.numpy(), cut.start, strict=True):
+        # The start is rounded down to a sample of the recording.
+        late = np.linspace(0, 1 / rate, 101)
+        seconds = start / rate + np.arange(NUM_SAMPLES) / (8 * symbol_rate)
+        wanted = tones(seconds[None] + late[:, None])
+        wanted /= np.sqrt(np.mean(np.abs(wanted) ** 2, axis=1, keepdims=True))
+        assert np.abs(wanted - iq).max(1).min() < 0.03
+
+
+def test_carrier_is_taken_out():
+    rate, offset_hz = 1e6, 12_345.0
+    tone = np.exp(2j * np.pi * offset_hz / rate * np.arange(4096)).astype(np.complex64)
+    capture = Capture("tone", 4096, rate, lambda first, last: tone[first:last])
+    iq = capture.frames(offset_hz=offset_hz).iq.numpy()
+    np.testing.assert_allclose(iq, np.ones_like(iq), atol=1e-3)
+
+
+def test_of_a_long_recording_only_frames_are_read():
+    read = []
+
+    def reading(first, last):
+        read.append(last - first)
+        return np.ones(last - first, np.complex64)
+
+    cut = Capture("long", 10**12, 1e6, reading).frames(symbol_rate=1e5, num_frames=7)
+    assert cut.start[-1] > 0.99e12
+    assert sum(read) < 7 * 2 * NUM_SAMPLES
+
+
+def test_silent_frames_are_left_out_and_counted():
+    signal = np.concatenate([np.zeros(2048), np.ones(1024)]).astype(np.complex64)
+    cut = Capture("r", len(signal), None, lambda first, last: signal[first:last]).frames()
+    assert (cut.num_silent, cut.start.tolist()) == (2, [2048])
+
+
+BAD = {
+    "no file": (lambda folder: folder / "none.cf32", FileNotFoundError, "recording not found"),
+    "another suffix": (lambda f: write(f / "r.wav", b"x" * 64), ValueError, "must end in one of"),
+    "a cut raw file": (lambda f: write(f / "r.cf32", b"x" * 65), ValueError, "it has 65 bytes"),
+    "an empty raw file": (lambda f: write(f / "r.cf32", b""), ValueError, "it has 0 bytes"),
+    "no NumPy file": (lambda f: write(f / "r.npy", b"x" * 64), ValueError, "whole NumPy file"),
+    "real numbers": (lambda f: saved(f, np.ones(4096)), ValueError, "must hold complex samples"),
+    "text": (lambda f: saved(f, np.array([["a", "b"]])), ValueError, "must hold complex samples"),
+    "no data beside": (lambda f: write(f / "r.sigmf-meta", b"{}"), ValueError, "whole SigMF"),
+    "real SigMF": (
+        lambda f: write_sigmf(f, np.ones(4096, np.float32).tobytes(), "rf32_le"),
+        ValueError,
+        "its datatype is real",
+    ),
+    "two channels": (
+        lambda f: write_sigmf(
+            f, np.ones(8192, np.complex64).tobytes(), "cf32_le", **{"core:num_channels": 2}
+        ),
+        ValueError,
+        "of one channel",
+    ),
+    "wrong check sum": (
+        lambda f: write_sigmf(
+            f, np.ones(4096, np.complex64).tobytes(), "cf32_le", **{"core:sha512": "0" * 128}
+        ),
+        ValueError,
+        "whole SigMF recording",
+    ),
+}
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def saved(folder, array):
+    np.save(folder / "r.npy", array)
+    return folder / "r.npy"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_recording_is_refused_in_one_sentence(name, tmp_path):
+    make, kind, sentence = BAD[name]
+    with pytest.raises(kind, match=sentence) as caught:
+        open_capture(make(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rate", "options", "sentence"),
+    [
+        (None, {"symbol_rate": 1e5}, "sample_rate must be given with symbol_rate"),
+        (None, {"offset_hz": 10.0}, "sample_rate must be given for an offset"),
+        (1e5, {"symbol_rate": 1e5}, "must have 2 to 4096 samples, .* make it 1$"),
+        (1e6, {"symbol_rate": 1.0}, "must have 2 to 4096 samples"),
+        (4e6, {"symbol_rate": 1e5}, "must hold the 5,.* samples of a frame, it has 5,000"),
+    ],
+)
+def test_rates_that_do_not_fit_are_refused(rate, options, sentence, samples):
+    capture = Capture("r", LENGTH, rate, lambda first, last: samples[first:last])
+    with pytest.raises(ValueError, match=sentence):
+        capture.frames(**options)
+
+
+@pytest.mark.parametrize(("value", "sentence"), [(0, "all its samples are zero"), (np.nan, "finite")])
+def test_what_is_no_signal_is_refused(value, sentence):
+    signal = np.full(2048, value, np.complex64)
+    with pytest.raises(ValueError, match=sentence):
+        Capture("r", 2048, None, lambda first, last: signal[first:last]).frames()
