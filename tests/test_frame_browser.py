@@ -60,7 +60,8 @@ def test_controls_choose_frames_and_redraw(classifier, monkeypatch):
     browser = FrameBrowser(classifier, "64QAM", 10)
 
     def drawn():
-        return np.asarray(Image.open(BytesIO(browser.widget.children[-1].value))).tobytes()
+        words, picture = browser.widget.children[1:]
+        return words.value, np.asarray(Image.open(BytesIO(picture.value))).tobytes()
 
     seen = {drawn()}
     for control, value in [

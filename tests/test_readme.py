@@ -24,8 +24,10 @@ from amc_utils.study_plan import read_study
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 PAGES = {p.name: p.read_text(encoding="utf8") for p in [*REPOSITORY.glob("docs/*.md")]}
 EVERYTHING = "\n".join([README, *PAGES.values()])
-BLOCKS = re.findall(r"^```\n(.*?)^```", EVERYTHING, re.M | re.S)
-SCRIPTS = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", README, re.M | re.S)
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", EVERYTHING, re.M | re.S)
+BLOCKS = [text for language, text in FENCED if not language]
+SCRIPTS = [text.split("\n", 1) for language, text in FENCED if language == "python"]
+SCRIPTS = [(first.removeprefix("# "), text) for first, text in SCRIPTS]
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf8")
 
@@ -155,7 +157,7 @@ def test_shipped_network_says_what_readme_quotes():
         text=True,
         check=True,
     )
-    (quoted,) = re.findall(r"^```text\n(.*?)^```", README, re.M | re.S)
+    (quoted,) = [text for language, text in FENCED if language == "text"]
     assert done.stdout == quoted
     record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
     told = re.sub(r"\s+", " ", README)
