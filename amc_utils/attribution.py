@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amc_utils.models import Logits, TwoHeadNetwork
 
-METHODS = ("integrated gradients", "occlusion")
+METHODS = ("occlusion", "integrated gradients")
 # Points between the empty picture and the frame's; the sum of attributions is then within a few
 # percent of the difference of the logits.
 _NUM_STEPS = 24
@@ -29,10 +29,10 @@ def attribution(
         pictures: float [C, H, W], of one frame.
         head: "modulation" or "snr".
         target: index of the class.
-        method: one of METHODS: gradients along the way from a picture without points (Sundararajan,
-            Taly, Yan, "Axiomatic Attribution for Deep Networks", 2017), or what is lost when a patch
-            of one channel is emptied (Zeiler, Fergus, "Visualizing and Understanding Convolutional
-            Networks", 2014).
+        method: one of METHODS: what is lost when a patch of one channel is emptied (Zeiler, Fergus,
+            "Visualizing and Understanding Convolutional Networks", 2014), or gradients along the way
+            from a picture without points (Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep
+            Networks", 2017).
 
     Raises:
         ValueError: another method, or inputs that are no pictures.

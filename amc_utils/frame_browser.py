@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipywidgets
 import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
 from amc_utils.attribution import METHODS, attribution
 from amc_utils.classifier import Classifier
@@ -70,19 +73,11 @@ class FrameBrowser:
 
     def figure(self) -> Figure:
         """The board of the frame that the controls ask for."""
-        value = {name: control.value for name, control in self.controls.items()}
-        config, row = self._classifier.config, self._shown[value["frame"]]
-        index = self._index[row : row + 1]
-        pictures = network_input(self._frames.iq(index), config.channels, config.image_size)[0]
-        thought = getattr(self._opinion, value["head"])[row]
-        maps = attribution(
-            self._classifier.network,
-            pictures,
-            head=value["head"],
-            target=int(thought.argmax()),
-            method=value["method"],
-        )
-        truth = self._frames.modulation[index].item(), self._frames.snr_index[index].item()
+        config, row = self._classifier.config, self._shown[self.controls["frame"].value]
+        head, method = (self.controls[name].value for name in ("head", "method"))
+        pictures, maps = self._explained(row, head, method)
+        index = self._index[row]
+        truth = int(self._frames.modulation[index]), int(self._frames.snr_index[index])
         return opinion_board(
             pictures,
             maps,
@@ -90,6 +85,29 @@ class FrameBrowser:
             modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
             snr=(self._opinion.snr[row].numpy(), config.snr_grid_db, truth[1]),
         )
+
+    def shares(self, modulation: str, snr_db: int, *, num_frames: int = 4) -> pd.DataFrame:
+        """Of all that speaks for a head's decision, the share of each channel; one row a head.
+
+        Occlusion of the first frames of a class and level, positive attributions added up.
+        """
+        self.controls["modulation"].value, self.controls["snr_db"].value = modulation, snr_db
+        totals = {}
+        for head in Logits._fields:
+            rows = range(min(num_frames, len(self._index)))
+            maps = [self._explained(row, head, "occlusion")[1] for row in rows]
+            totals[head] = torch.stack(maps).clamp_min(0).sum((0, 2, 3)).numpy()
+        table = pd.DataFrame.from_dict(totals, orient="index", columns=list(self._channels))
+        return table.div(table.sum(axis=1), axis=0)
+
+    def _explained(self, row: int, head: str, method: str) -> tuple[Tensor, Tensor]:
+        """Pictures of a frame, float [C, H, W], and what speaks for the class decided for."""
+        config = self._classifier.config
+        iq = self._frames.iq(self._index[row : row + 1])
+        pictures = network_input(iq, config.channels, config.image_size)[0]
+        target = int(getattr(self._opinion, head)[row].argmax())
+        network = self._classifier.network
+        return pictures, attribution(network, pictures, head=head, target=target, method=method)
 
     def words(self) -> str:
         """Truth and opinion of the frame that is shown, in one line."""

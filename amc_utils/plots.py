@@ -135,7 +135,8 @@ def waterfall(ax: Axes, steps: pd.Series) -> Axes:
 def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
     """Shares of frames against SNR, one area a column, that fill the axes from the bottom up."""
     colours = ["0.35", *_STEP_COLOURS[: shares.shape[1] - 1][::-1]]
-    ax.stackplot(shares.index, shares.to_numpy().T, labels=shares.columns, colors=colours, lw=0)
+    edges = {"lw": 0.8, "edgecolor": "white"}
+    ax.stackplot(shares.index, shares.to_numpy().T, labels=shares.columns, colors=colours, **edges)
     ax.set(xlabel="SNR per sample (dB)", ylabel="share of frames", ylim=(0, 1))
     ax.set_xlim(shares.index.min(), shares.index.max())
     return ax

@@ -34,7 +34,7 @@ def test_integrated_gradients_add_up_to_what_the_picture_changes(classifier, pic
         logits = classifier.network(torch.stack([pictures, torch.zeros_like(pictures)])).modulation
     target = int(logits[0].argmax())
     found = attribution(
-        classifier.network, pictures, head="modulation", target=target, method=METHODS[0]
+        classifier.network, pictures, head="modulation", target=target, method="integrated gradients"
     )
     difference = float(logits[0, target] - logits[1, target])
     assert float(found.sum()) == pytest.approx(difference, rel=0.1)
@@ -67,7 +67,7 @@ def test_controls_choose_frames_and_redraw(classifier, monkeypatch):
     for control, value in [
         ("frame", 1),
         ("head", "snr"),
-        ("method", "occlusion"),
+        ("method", "integrated gradients"),
         ("show", "wrong ones"),
         ("snr_db", 20),
         ("modulation", "QPSK"),

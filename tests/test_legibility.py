@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_colours_differ_for_every_eye(eye):
 def test_without_colour_runs_differ_by_marker_and_line():
     styles = [plots.run_style(number) for number in range(len(plots._RUN_COLOURS))]
     assert len({style["marker"] for style in styles}) == len(styles)
-    assert all(a["linestyle"] != b["linestyle"] for a, b in zip(styles, styles[1:], strict=False))
+    assert all(a["linestyle"] != b["linestyle"] for a, b in pairwise(styles))
 
 
 def test_neighbours_of_a_waterfall_differ_in_grey():

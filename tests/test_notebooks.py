@@ -87,9 +87,7 @@ def test_notebook_defines_nothing_and_does_no_magic(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_are_saved_where_they_are_drawn(name):
     for cell in code_cells(name):
-        drawn = len(
-            re.findall(r"plots\.figure\(|signal_plots\.gallery\(|plots\.claim_figure\(", cell.source)
-        )
+        drawn = len(re.findall(r"(plots|browser)\.(figure|gallery|glance|claim_figure)\(", cell.source))
         assert drawn == cell.source.count("plots.save(")
 
 

@@ -114,7 +114,7 @@ def test_figures_and_files_exist():
 
 
 def test_every_module_stands_in_the_architecture():
-    block = next(block for block in BLOCKS if "paths     labels " in block)
+    block = next(block for block in BLOCKS if "paths   labels " in block)
     names = {path.stem for path in (REPOSITORY / "amc_utils").glob("*.py")} - {"__init__"}
     assert names <= set(re.findall(r"\w+", block))
 

@@ -77,3 +77,21 @@ def test_slider_moves_the_picture(page, lab):
     assert picture.get_attribute("src") != first
     picture.screenshot(path=SCREENSHOTS / "explorer.png")
     print(f"key to picture: {[round(value) for value in milliseconds]} ms")
+
+
+def test_frame_browser_follows_its_controls(page, lab):
+    open_notebook(page, lab, "04_per_class_analysis")
+    page.evaluate(_RUN_ALL)
+    picture = page.locator(".jp-OutputArea-output img.widget-image")
+    picture.scroll_into_view_if_needed()
+    for control, wanted in (("modulation", "QPSK"), ("looks for", "snr"), ("show", "wrong ones")):
+        before = picture.get_attribute("src")
+        box = page.locator(".widget-dropdown", has_text=control).locator("select")
+        box.select_option(wanted)
+        page.wait_for_function(
+            "src => document.querySelector('.jp-OutputArea-output img.widget-image').src !== src",
+            arg=before,
+        )
+    page.locator(".jp-OutputArea-output .widget-gridbox").locator("..").screenshot(
+        path=SCREENSHOTS / "frame_browser.png"
+    )
