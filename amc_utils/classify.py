@@ -28,6 +28,8 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
 # A recording is foreign when chance would make so many foreign frames this rarely.
 _SURPRISE = 1e-3
+# More than this share of unusual frames, though it may be chance, is not called usual.
+_MANY = 0.05
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -47,15 +49,13 @@ def summary(table: pd.DataFrame) -> str:
     )
     foreign = int((table["usual"] < FALSE_ALARMS).sum())
     chance = binomtest(foreign, count, FALSE_ALARMS, alternative="greater").pvalue
+    seen = f"{foreign} of {count} frames are unusual, {FALSE_ALARMS:.0%} are expected"
     if chance < _SURPRISE:
-        lines.append(
-            f"  UNLIKE THE TRAINING DATA: {foreign} of {count} frames, where 1 % are expected; "
-            f"trust neither name nor SNR"
-        )
+        lines.append(f"  UNLIKE THE TRAINING DATA: {seen}; do not trust names and SNRs of such frames")
+    elif foreign > _MANY * count:
+        lines.append(f"  too few frames to tell whether this is like the training data: {seen}")
     else:
-        lines.append(
-            f"  like the training data: {foreign} of {count} frames are unusual, 1 % are expected"
-        )
+        lines.append(f"  like the training data: {seen}")
     return "\n".join(lines)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ipywidgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from amc_utils.attribution import METHODS, attribution
-from amc_utils.classifier import Classifier
+from amc_utils.classifier import Classifier, Opinion
 from amc_utils.constellation import expand_channels, network_input
 from amc_utils.data import load_frames
 from amc_utils.explorer import is_live
 from amc_utils.frames import stratified_split
 from amc_utils.models import Logits
-from amc_utils.opinion_board import Figure, as_png, opinion_board
+from amc_utils.opinion_board import as_png, opinion_board
 
 _WRONG, _ALL = "wrong ones", "all"
 
@@ -69,43 +71,53 @@ class FrameBrowser:
 
     def show(self) -> ipywidgets.VBox | None:
         """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a picture."""
-        return self.widget if is_live() else None
+        if not is_live():
+            return None
+        plt.close(self._board)
+        return self.widget
 
     def figure(self) -> Figure:
         """The board of the frame that the controls ask for."""
         config, row = self._classifier.config, self._shown[self.controls["frame"].value]
         head, method = (self.controls[name].value for name in ("head", "method"))
-        pictures, maps = self._explained(row, head, method)
+        pictures, maps = self._explained(self._index, self._opinion, row, head, method)
         index = self._index[row]
         truth = int(self._frames.modulation[index]), int(self._frames.snr_index[index])
-        return opinion_board(
+        self._board = opinion_board(
             pictures,
             maps,
             channels=self._channels,
             modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
             snr=(self._opinion.snr[row].numpy(), config.snr_grid_db, truth[1]),
         )
+        return self._board
 
     def shares(self, modulation: str, snr_db: int, *, num_frames: int = 4) -> pd.DataFrame:
         """Of all that speaks for a head's decision, the share of each channel; one row a head.
 
         Occlusion of the first frames of a class and level, positive attributions added up.
         """
-        self.controls["modulation"].value, self.controls["snr_db"].value = modulation, snr_db
-        totals = {}
+        index, opinion = self._cell(modulation, snr_db)
+        rows, totals = range(min(num_frames, len(index))), {}
         for head in Logits._fields:
-            rows = range(min(num_frames, len(self._index)))
-            maps = [self._explained(row, head, "occlusion")[1] for row in rows]
+            maps = [self._explained(index, opinion, row, head, "occlusion")[1] for row in rows]
             totals[head] = torch.stack(maps).clamp_min(0).sum((0, 2, 3)).numpy()
         table = pd.DataFrame.from_dict(totals, orient="index", columns=list(self._channels))
         return table.div(table.sum(axis=1), axis=0)
 
-    def _explained(self, row: int, head: str, method: str) -> tuple[Tensor, Tensor]:
+    def _cell(self, modulation: str, snr_db: int) -> tuple[Tensor, Opinion]:
+        """Test frames of a class and level, int64 [B], and the opinion on them."""
+        index = self._frames.here(self._frames.select(modulation, snr_db))
+        return index, self._classifier(self._frames.iq(index))
+
+    def _explained(
+        self, index: Tensor, opinion: Opinion, row: int, head: str, method: str
+    ) -> tuple[Tensor, Tensor]:
         """Pictures of a frame, float [C, H, W], and what speaks for the class decided for."""
         config = self._classifier.config
-        iq = self._frames.iq(self._index[row : row + 1])
+        iq = self._frames.iq(index[row : row + 1])
         pictures = network_input(iq, config.channels, config.image_size)[0]
-        target = int(getattr(self._opinion, head)[row].argmax())
+        target = int(getattr(opinion, head)[row].argmax())
         network = self._classifier.network
         return pictures, attribution(network, pictures, head=head, target=target, method=method)
 
@@ -123,8 +135,7 @@ class FrameBrowser:
     def _select(self, _: object = None) -> None:
         """Take the frames of the class and level that the controls name."""
         name, snr_db = self.controls["modulation"].value, self.controls["snr_db"].value
-        self._index = self._frames.here(self._frames.select(name, snr_db))
-        self._opinion = self._classifier(self._frames.iq(self._index))
+        self._index, self._opinion = self._cell(name, snr_db)
         said = self._classifier.table(self._opinion)
         wrong = ((said["modulation"] != name) | (said["snr_db"] != snr_db)).to_numpy()
         only_wrong = self.controls["show"].value == _WRONG and wrong.any()

@@ -8,6 +8,7 @@ import sys
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -93,6 +94,23 @@ def test_recording_of_gnuradio_is_named(shipped):
 def test_the_same_recording_at_its_own_rate_is_foreign(shipped):
     table = classify.classify(classify.EXAMPLE, shipped)
     assert "UNLIKE THE TRAINING DATA" in classify.summary(table)
+
+
+@pytest.mark.parametrize(
+    ("unusual", "count", "verdict"),
+    [
+        (0, 1, "  like"),
+        (1, 1, "  too few"),
+        (3, 100, "  like"),
+        (6, 100, "  UNLIKE"),
+        (2, 20, "  too few"),
+    ],
+)
+def test_verdict_on_a_recording_is_what_chance_allows(unusual, count, verdict):
+    columns = {"modulation": "QPSK", "modulation_confidence": 1.0, "snr_db": 10, "snr_confidence": 1.0}
+    usual = np.where(np.arange(count) < unusual, 0.001, 0.5)
+    table = pd.DataFrame(columns | {"usual": usual})
+    assert classify.summary(table).splitlines()[-1].startswith(verdict)
 
 
 def test_numbers_of_the_record_can_be_had_again(shipped):

@@ -86,8 +86,8 @@ def test_frame_browser_follows_its_controls(page, lab):
     picture.scroll_into_view_if_needed()
     for control, wanted in (("modulation", "QPSK"), ("looks for", "snr"), ("show", "wrong ones")):
         before = picture.get_attribute("src")
-        box = page.locator(".widget-dropdown", has_text=control).locator("select")
-        box.select_option(wanted)
+        label = page.locator(".widget-label", has_text=control)
+        page.locator(".widget-dropdown", has=label).locator("select").select_option(wanted)
         page.wait_for_function(
             "src => document.querySelector('.jp-OutputArea-output img.widget-image').src !== src",
             arg=before,
