@@ -76,11 +76,22 @@ class Classifier:
         return features, Logits(modulation, snr)
 
     def opinion(self, features: Tensor, logits: Logits) -> Opinion:
-        """Opinion on frames from what `look` saw of them."""
+        """Opinion on frames from what `look` saw of them.
+
+        Raises:
+            ValueError: novelty is not fitted.
+        """
+        if self.novelty is None:
+            raise ValueError("a classifier needs its novelty for an opinion; amc_utils.export fits it")
         both = zip(logits, self.temperatures, strict=True)
         modulation, snr = ((part / temperature).softmax(1) for part, temperature in both)
+        usual = self.novelty.usual(features, self.decided(logits))
+        return Opinion(modulation, snr, decide_level(logits.snr, self.config.snr_loss), usual)
+
+    def decided(self, logits: Logits) -> Tensor:
+        """Joint class that the network decides for, int64 [B], as in Frames.cell."""
         level = decide_level(logits.snr, self.config.snr_loss)
-        return Opinion(modulation, snr, level, self.novelty.usual(features, level))
+        return logits.modulation.argmax(1) * logits.snr.shape[1] + level
 
     def __call__(self, iq: Tensor) -> Opinion:
         """Opinion on frames, complex64 [B, num_samples], unit mean power each, 8 samples a symbol."""
@@ -138,11 +149,12 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         network = untrained_network(config)
         own = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
         network.load_state_dict(own)
-        novelty = Novelty.from_tensors(tensors)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        network = network.eval().to(memory_format=torch.channels_last)
+        facts = {name: described[name] for name in ("run", "trained_on")}
+        facts["temperatures"] = tuple(described["temperatures"])
+        return Classifier(network, config, novelty=Novelty.from_tensors(tensors), **facts)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} must be a model that python -m amc_utils.export wrote: {error}"
+            f"{path} must be a model that python -m amc_utils.export wrote: {problem}"
         ) from error
-    network = network.eval().to(memory_format=torch.channels_last)
-    told = {name: described[name] for name in ("run", "trained_on")}
-    return Classifier(network, config, tuple(described["temperatures"]), novelty, **told)

@@ -16,18 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from amc_utils.captures import open_capture
 from amc_utils.classifier import SHIPPED, Classifier, load_classifier
-from amc_utils.novelty import FALSE_ALARMS
+from amc_utils.novelty import FALSE_ALARMS, is_foreign
 from amc_utils.paths import REPOSITORY, replacing
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 
 # 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
+EXAMPLE_SYMBOL_RATE = 100e3
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
-# A recording is foreign when chance would make so many foreign frames this rarely.
-_SURPRISE = 1e-3
 # More than this share of unusual frames, though it may be chance, is not called usual.
 _MANY = 0.05
 
@@ -48,9 +46,8 @@ def summary(table: pd.DataFrame) -> str:
         f"Es/N0 {middle + es_n0:.0f} dB"
     )
     foreign = int((table["usual"] < FALSE_ALARMS).sum())
-    chance = binomtest(foreign, count, FALSE_ALARMS, alternative="greater").pvalue
     seen = f"{foreign} of {count} frames are unusual, {FALSE_ALARMS:.0%} are expected"
-    if chance < _SURPRISE:
+    if is_foreign(foreign, count):
         lines.append(f"  UNLIKE THE TRAINING DATA: {seen}; do not trust names and SNRs of such frames")
     elif foreign > _MANY * count:
         lines.append(f"  too few frames to tell whether this is like the training data: {seen}")
@@ -80,6 +77,7 @@ def classify(
     cut = capture.frames(symbol_rate=symbol_rate, offset_hz=offset_hz, num_frames=num_frames)
     table = classifier.table(classifier(cut.iq))
     table.insert(0, "start", cut.start)
+    table.attrs["num_silent"] = cut.num_silent
     return table
 
 
@@ -93,7 +91,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("recording", help="SigMF, .npy, or complex64")
     options.add_argument("--sample-rate", type=float, help="samples per second, if the file has none")
     options.add_argument("--symbol-rate", type=float, help="symbols per second")
-    options.add_argument("--offset-hz", type=float, default=0.0, help="carrier to be taken out first")
+    options.add_argument(
+        "--offset-hz",
+        type=float,
+        default=0.0,
+        help="carrier to take out, as --offset-hz=-12e3",
+    )
     options.add_argument("--num-frames", type=int, default=256, help="frames at most, evenly spread")
     options.add_argument("--model", default=SHIPPED, help="of amc_utils.export; the shipped one")
     options.add_argument("--csv", type=Path, help="write a row a frame to this file")
@@ -107,7 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         classifier = load_classifier(model)
         table = classify(path, classifier, **given)
-        print(f"{Path(path).name}: {len(table)} frames of 1,024 samples, read by {classifier.run}")
+        silent = (
+            f", {table.attrs['num_silent']} silent ones left out" if table.attrs["num_silent"] else ""
+        )
+        print(
+            f"{Path(path).name}: {len(table)} frames of 1,024 samples{silent}, read by {classifier.run}"
+        )
         print(summary(table))
         if file:
             with replacing(file) as temporary:

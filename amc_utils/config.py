@@ -168,6 +168,7 @@ class AnalysisParameters(Parameters):
     model: str
     recording: str
     symbol_rate: float = NotNegative
+    sample_rate: float = NotNegative
 
     @field_validator("model")
     @classmethod

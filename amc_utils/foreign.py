@@ -93,8 +93,8 @@ _MAKERS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "4 samples a symbol": _at_other_rate(1, 2),
     "10 samples a symbol": _at_other_rate(5, 4),
     "16 samples a symbol": _at_other_rate(2, 1),
-    "carrier offset of 1e-3": _channel(Channel(cfo_std=1e-3)),
-    "multipath over 2 samples": _channel(Channel(delay_spread=2.0)),
+    "carrier offsets spread by 1e-3": _channel(Channel(cfo_std=1e-3)),
+    "multipath decaying over 2 samples": _channel(Channel(delay_spread=2.0)),
     "roll-off 0.8": _channel(Channel(rolloff_range=(0.8, 0.8))),
     "noise alone": _noise,
 }

@@ -33,6 +33,8 @@ class FrameBrowser:
     def __init__(self, classifier: Classifier, modulation: str, snr_db: int) -> None:
         """Draw the network's test frames again, and begin with those of one class and level.
 
+        Of a network that was trained on a file, synthetic frames of the same classes take their place.
+
         Raises:
             ValueError: a network that reads samples instead of pictures.
         """
@@ -60,6 +62,7 @@ class FrameBrowser:
             "method": choice("map by", METHODS, METHODS[0]),
         }
         self._picture, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self._still = False
         self._select()
         for name, control in self.controls.items():
             choosing = name in ("modulation", "snr_db", "show")
@@ -68,6 +71,11 @@ class FrameBrowser:
             list(self.controls.values()), layout={"grid_template_columns": "repeat(3, 310px)"}
         )
         self.widget = ipywidgets.VBox([box, self._words, self._picture])
+
+    @property
+    def description(self) -> str:
+        """Classes, SNR range and source of the frames that are shown."""
+        return self._frames.description
 
     def show(self) -> ipywidgets.VBox | None:
         """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a picture."""
@@ -92,7 +100,7 @@ class FrameBrowser:
         )
         return self._board
 
-    def shares(self, modulation: str, snr_db: int, *, num_frames: int = 4) -> pd.DataFrame:
+    def shares(self, modulation: str, snr_db: int, *, num_frames: int = 8) -> pd.DataFrame:
         """Of all that speaks for a head's decision, the share of each channel; one row a head.
 
         Occlusion of the first frames of a class and level, positive attributions added up.
@@ -117,7 +125,7 @@ class FrameBrowser:
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
         pictures = network_input(iq, config.channels, config.image_size)[0]
-        target = int(getattr(opinion, head)[row].argmax())
+        target = int(opinion.level[row] if head == "snr" else opinion.modulation[row].argmax())
         network = self._classifier.network
         return pictures, attribution(network, pictures, head=head, target=target, method=method)
 
@@ -141,10 +149,13 @@ class FrameBrowser:
         only_wrong = self.controls["show"].value == _WRONG and wrong.any()
         self._shown = np.flatnonzero(wrong if only_wrong else np.ones_like(wrong)).tolist()
         self._count = f"{wrong.sum()} of {len(wrong)} wrong"
+        # Once, whether the slider moves or stays.
+        self._still = True
         self.controls["frame"].max = len(self._shown) - 1
         self.controls["frame"].value = 0
+        self._still = False
         self._redraw()
 
     def _redraw(self, _: object = None) -> None:
-        if is_live():
+        if is_live() and not self._still:
             self._words.value, self._picture.value = self.words(), as_png(self.figure())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from amc_utils.captures import Capture, open_capture
+from amc_utils.features import power_spectrum
 from amc_utils.signals import NUM_SAMPLES
 
 LENGTH = 5000
@@ -58,7 +59,7 @@ def test_rate_of_a_sigmf_file_is_its_own_unless_another_is_given(samples, tmp_pa
     assert open_capture(path, 2e6).sample_rate == 2e6
 
 
-@pytest.mark.parametrize("given", [2.5, 6.4, 8.0, 10.0, 12.5, 37.0])
+@pytest.mark.parametrize("given", [2.5, 6.4, 8.0, 8.0032, 10.0, 12.5, 37.0])
 def test_resampling_puts_every_sample_where_a_sum_of_tones_has_it(given):
     """Three tones inside the band, evaluated at the new instants by their formula."""
     rate, symbol_rate = given * 1e5, 1e5
@@ -79,6 +80,37 @@ def test_resampling_puts_every_sample_where_a_sum_of_tones_has_it(given):
         wanted = tones(seconds[None] + late[:, None])
         wanted /= np.sqrt(np.mean(np.abs(wanted) ** 2, axis=1, keepdims=True))
         assert np.abs(wanted - iq).max(1).min() < 0.03
+
+
+@pytest.mark.parametrize("given", [2.5, 3.0, 4.0, 5.0, 6.4, 8.0, 10.0, 20.0])
+def test_noise_stays_as_dense_beside_and_beyond_the_recorded_band(given):
+    """White noise of known density and a carrier: the SNR in the band of eight samples a symbol."""
+    rate, snr_db = given * 1e5, 10.0
+    rng = np.random.default_rng(4)
+    length = int(40_000 * given / 8)
+    noise = rng.normal(size=(length, 2)).view(np.complex128)[:, 0] / np.sqrt(2)
+    # Of noise of unit power over the recorded band, 8 / given as much lies in the band of eight.
+    signal = np.sqrt(10 ** (snr_db / 10) * 8 / given) + noise
+    capture = Capture("r", length, rate, lambda first, last: signal[first:last])
+    iq = capture.frames(symbol_rate=1e5).iq
+    frequency, power = power_spectrum(iq)
+    density = power.mean(0).numpy()
+    beyond = (np.abs(frequency.numpy()) > 0.02) & (np.abs(frequency.numpy()) < 0.48)
+    noise_power = 1 / (1 + 10 ** (snr_db / 10))
+    assert density[beyond].mean() == pytest.approx(noise_power, rel=0.06)
+    for low in (0.15, 0.3, 0.4):
+        part = (np.abs(frequency.numpy()) > low) & (np.abs(frequency.numpy()) < low + 0.08)
+        assert density[part].mean() == pytest.approx(noise_power, rel=0.12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale_of_a_recording_does_not_matter(scale, samples):
+    scaled = (samples * np.float32(scale)).astype(np.complex64)
+    cuts = [
+        Capture("r", LENGTH, None, lambda first, last, s=some: s[first:last]).frames().iq
+        for some in (samples, scaled)
+    ]
+    np.testing.assert_allclose(cuts[0], cuts[1], rtol=1e-4, atol=1e-5)
 
 
 def test_carrier_is_taken_out():
@@ -115,7 +147,12 @@ BAD = {
     "no NumPy file": (lambda f: write(f / "r.npy", b"x" * 64), ValueError, "whole NumPy file"),
     "real numbers": (lambda f: saved(f, np.ones(4096)), ValueError, "must hold complex samples"),
     "text": (lambda f: saved(f, np.array([["a", "b"]])), ValueError, "must hold complex samples"),
-    "no data beside": (lambda f: write(f / "r.sigmf-meta", b"{}"), ValueError, "whole SigMF"),
+    "no SigMF": (lambda f: write(f / "r.sigmf-meta", b"{}"), ValueError, "whole SigMF"),
+    "no data beside": (
+        lambda f: without_data(write_sigmf(f, b"", "cf32_le")),
+        FileNotFoundError,
+        "samples of r.sigmf-meta not found",
+    ),
     "real SigMF": (
         lambda f: write_sigmf(f, np.ones(4096, np.float32).tobytes(), "rf32_le"),
         ValueError,
@@ -143,6 +180,11 @@ def write(path, content):
     return path
 
 
+def without_data(meta):
+    meta.with_suffix(".sigmf-data").unlink()
+    return meta
+
+
 def saved(folder, array):
     np.save(folder / "r.npy", array)
     return folder / "r.npy"
@@ -160,9 +202,15 @@ def test_bad_recording_is_refused_in_one_sentence(name, tmp_path):
     ("rate", "options", "sentence"),
     [
         (None, {"symbol_rate": 1e5}, "sample_rate must be given with symbol_rate"),
-        (None, {"offset_hz": 10.0}, "sample_rate must be given for an offset"),
-        (1e5, {"symbol_rate": 1e5}, "must have 2 to 4096 samples, .* make it 1$"),
-        (1e6, {"symbol_rate": 1.0}, "must have 2 to 4096 samples"),
+        (None, {"offset_hz": 10.0}, "offset_hz must lie within half a sample_rate, got 10.0 of none"),
+        (1e5, {"symbol_rate": 1e5}, "must have 2.5 to 4096 samples, .* make it 1$"),
+        (1e6, {"symbol_rate": 1.0}, "must have 2.5 to 4096 samples"),
+        (1e6, {"symbol_rate": 0.0}, "symbol_rate must be above 0 and finite, got 0.0"),
+        (1e6, {"symbol_rate": np.nan}, "symbol_rate must be above 0 and finite"),
+        (-1e6, {"symbol_rate": 1e5}, "sample_rate must be above 0 and finite"),
+        (1e6, {"offset_hz": np.nan}, "offset_hz must lie within half a sample_rate, got nan"),
+        (1e6, {"offset_hz": 6e5}, "offset_hz must lie within half a sample_rate"),
+        (1e6, {"num_frames": 0}, "num_frames must be at least 1, got 0"),
         (4e6, {"symbol_rate": 1e5}, "must hold the 5,.* samples of a frame, it has 5,000"),
     ],
 )

@@ -36,12 +36,11 @@ ROWS = (
         "claim_measures",
         "synthetic_file",
         "hdf5_checks",
-        "captures",
         "novelty",
         "foreign",
         "attribution",
     },
-    {"radioml", "claim_rules"},
+    {"radioml", "claim_rules", "captures"},
     {"data", "sharding", "runlog", "audit_report", "claim_table", "kept_frames"},
     {"carrier", "receiver", "cache", "claims"},
     {"views", "recognition"},
@@ -53,8 +52,8 @@ ROWS = (
     {"training"},
     {"experiment"},
     {"decisions", "train", "classifier"},
-    {"assess", "study_plan", "classify", "export", "frame_browser"},
-    {"study"},
+    {"assess", "study_plan", "classify", "model_report", "frame_browser"},
+    {"study", "export"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
@@ -74,7 +73,7 @@ HOMES = {
     "seaborn": {"plots"},
     "lightning": {"evaluation", "learning", "training", "checkpoints", "experiment", "tracking"},
     "pydantic": {"parameters", "config", "engine", "study_plan", "claim_rules"},
-    "sklearn": {"metrics", "novelty", "export"},
+    "sklearn": {"metrics", "novelty", "model_report"},
     "sigmf": {"captures"},
     "safetensors": {"classifier"},
     "coolname": {"records"},
