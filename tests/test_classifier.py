@@ -109,7 +109,7 @@ def test_the_same_recording_at_its_own_rate_is_foreign(shipped):
         (0, 1, "  like"),
         (1, 1, "  too few"),
         (3, 100, "  like"),
-        (6, 100, "  UNLIKE"),
+        (6, 100, "  too few"),
         (2, 20, "  too few"),
     ],
 )

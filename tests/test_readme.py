@@ -15,7 +15,7 @@ import test_bad_input
 import yaml
 from bad_files import BAD_FILES
 
-from amc_utils import assess, classify, train
+from amc_utils import assess, classify, export, train
 from amc_utils.classifier import SHIPPED
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run, list_runs
@@ -133,8 +133,8 @@ def test_module_commands_are_understood(command):
     elif module == "amc_utils.classify":
         assert (REPOSITORY / arguments[0]).is_file()
         assert classify.parser().parse_args(arguments).symbol_rate
-    elif module in ("amc_utils.export", "amc_utils.audit"):
-        assert arguments
+    elif module == "amc_utils.export":
+        assert export.parser().parse_args(arguments).run
     else:
         assert module == "amc_utils.study"
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))
@@ -167,10 +167,15 @@ def test_shipped_network_says_what_readme_quotes():
     before, after = (
         record["test"][f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
     )
-    assert f"error of {after:.3f}, {before:.3f} before" in told
-    at_20_db = {r["signal"]: r["called_foreign"] for r in record["foreign"] if r["snr_db"] == 20}
-    for signal, share in at_20_db.items():
-        assert f"{signal} {100 * share:.0f} %" in told
+    assert f"error of {after:.4f} (without temperatures {before:.4f})" in told
+    own, *others = record["foreign"]
+    assert f"{100 * own['called_foreign']:.1f} % of test frames are called unusual" in told
+    recordings = record["recordings"]
+    assert f"{recordings['called_foreign']} of {recordings['num_recordings']} recordings" in told
+    assert f"{recordings['frames_each']} frames of a single class" in told
+    for row in others:
+        if row["snr_db"] == 20:
+            assert f"{row['signal']} {100 * row['called_foreign']:.0f} %" in told
 
 
 @pytest.mark.parametrize(("name", "text"), SCRIPTS)
