@@ -84,7 +84,11 @@ def test_frame_browser_follows_its_controls(page, lab):
     page.evaluate(_RUN_ALL)
     picture = page.locator(".jp-OutputArea-output img.widget-image")
     picture.scroll_into_view_if_needed()
-    for control, wanted in (("modulation", "QPSK"), ("looks for", "snr"), ("show", "wrong ones")):
+    for control, wanted in (
+        ("modulation", "QPSK"),
+        ("looks for", "snr"),
+        ("map by", "integrated gradients"),
+    ):
         before = picture.get_attribute("src")
         label = page.locator(".widget-label", has_text=control)
         page.locator(".widget-dropdown", has=label).locator("select").select_option(wanted)
