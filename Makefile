@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce figures site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce figures paper site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -38,6 +38,10 @@ figures: $(INSTALLED)
 	for name in 01_data_exploration 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims; do \
 		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb || exit 1; \
 	done
+
+# Which runs of record are done, and what comes next; with MINUTES=30 it is carried out for so long.
+paper: $(INSTALLED)
+	$(BIN)/python -m amc_utils.paper $(if $(MINUTES),--minutes $(MINUTES))
 
 site: $(INSTALLED)
 	$(BIN)/python -m amc_utils.site

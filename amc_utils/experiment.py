@@ -17,6 +17,7 @@ from amc_utils.cache import cached_radioml
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
 from amc_utils.data import file_selection, load_frames
+from amc_utils.engine import deciding
 from amc_utils.frames import Frames, Split, split_fingerprint, stratified_split
 from amc_utils.metrics import metrics_table
 from amc_utils.models import (
@@ -62,6 +63,20 @@ def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
             dropout=config.dropout,
             **config.network_options,
         )
+
+
+def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
+    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
+    wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
+    # What a group of channels holds may have changed though its name has not.
+    stored = deciding(TrainingParameters.with_defaults(run.facts["config"]))
+    # Runs from before pictures were recorded say nothing of them.
+    done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
+    return {
+        name: (wanted[name], done.get(name))
+        for name in sorted(wanted)
+        if done.get(name) != wanted[name]
+    }
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -53,16 +54,17 @@ def figure(
     return plt.subplots(rows, columns, figsize=(WIDTH_INCHES[width], height), **options)
 
 
-def save(fig: Figure, name: str, folder: Path, note: str) -> Figure:
-    """Write fig_<name>.pdf and .png, `note` below the axes in small print: what data, what scale."""
+def save(fig: Figure, name: str, folder: Path, note: str, sources: Iterable[Path] = ()) -> Figure:
+    """Write fig_<name>.pdf and .png: `note` in small print, and inside whose results they show."""
     # At this size about 26 letters of the note fit into an inch.
     lines = textwrap.wrap(note, int(26 * fig.get_figwidth()), break_on_hyphens=False)
     fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
-    for suffix in (".pdf", ".png"):
-        # Without a date or version of its maker in it, the same figure is the same file.
-        blank = {"CreationDate": None, "Producer": None} if suffix == ".pdf" else {"Software": None}
+    places = ", ".join(path.relative_to(folder.parent).as_posix() for path in sources) or None
+    # Without a date or version of its maker in it, the same figure is the same file.
+    pdf = {"CreationDate": None, "Producer": None, "Subject": places}
+    for suffix, told in {".pdf": pdf, ".png": {"Software": None, "Source": places}}.items():
         with replacing(folder / f"fig_{name}{suffix}") as temporary:
-            fig.savefig(temporary, metadata=blank)
+            fig.savefig(temporary, metadata=told)
     return fig
 
 
@@ -101,12 +103,10 @@ def learning_curves(ax: Axes, history: pd.DataFrame, task: str) -> Axes:
 
 def task_weights(ax: Axes, history: pd.DataFrame) -> Axes:
     """Share of each task against epoch, and the share that inverse losses would give."""
-    losses = history[["train_modulation_loss", "train_snr_loss"]]
-    inverse = 1 / losses.to_numpy()
+    inverse = 1 / history[["train_modulation_loss", "train_snr_loss"]].to_numpy()
     predicted = inverse / inverse.sum(1, keepdims=True)
     for number, task in enumerate(("modulation", "snr")):
-        style = {"color": COLOUR_OF_TASK[task]}
-        label = LABEL_OF_TASK[task]
+        style, label = {"color": COLOUR_OF_TASK[task]}, LABEL_OF_TASK[task]
         ax.plot(history["epoch"], history[f"weight_{task}"], "o-", label=f"{label}, used", **style)
         ax.plot(history["epoch"], predicted[:, number], "x:", label=f"{label}, inverse loss", **style)
     ax.set(xlabel="epoch", ylabel="task weight", ylim=(0, 1))

@@ -25,10 +25,8 @@ from joblib import Parallel, delayed
 
 from amc_utils.assess import run as assess
 from amc_utils.config import TrainingParameters
-from amc_utils.constellation import expand_channels
 from amc_utils.decisions import Assessment
-from amc_utils.engine import deciding
-from amc_utils.experiment import Experiment
+from amc_utils.experiment import Experiment, differing_from_record
 from amc_utils.frames import stratified_split
 from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.paths import Workspace, replacing
@@ -72,18 +70,12 @@ def run_study(
 
 
 def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
-    if is_run(folder):
-        facts, wanted = Run(folder).facts, deciding(config.model_dump())
-        # What a group of channels holds may have changed though its name has not.
-        stored = TrainingParameters.with_defaults(facts["config"])
-        done = deciding(stored) | {"pictures": facts.get("pictures")}
-        wanted["pictures"] = list(expand_channels(config.channels))
-        changed = sorted(name for name in wanted if done.get(name) != wanted[name])
-        if changed:
-            raise ValueError(
-                f"{folder} must have been run with {changed[0]}={wanted[changed[0]]!r}, it has "
-                f"{done.get(changed[0])!r}; give the variant another name, or remove the folder"
-            )
+    changed = differing_from_record(Run(folder), config) if is_run(folder) else {}
+    for name, (wanted, recorded) in changed.items():
+        raise ValueError(
+            f"{folder} must have been run with {name}={wanted!r}, it has {recorded!r}; "
+            f"give the variant another name, or remove the folder"
+        )
 
 
 def _check_transfers_unchanged(record: Path, transfers: Mapping[str, Mapping]) -> None:

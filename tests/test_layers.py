@@ -41,7 +41,7 @@ ROWS = (
         "attribution",
     },
     {"radioml", "claim_rules", "captures"},
-    {"data", "sharding", "runlog", "audit_report", "claim_table", "kept_frames"},
+    {"data", "sharding", "runlog", "audit_report", "claim_table", "kept_frames", "trace"},
     {"carrier", "receiver", "cache", "claims"},
     {"views", "recognition"},
     {"constellation", "audit_measures"},
@@ -53,7 +53,8 @@ ROWS = (
     {"experiment"},
     {"decisions", "train", "classifier"},
     {"assess", "study_plan", "classify", "model_report", "frame_browser"},
-    {"study", "export"},
+    {"study", "export", "paper_plan"},
+    {"paper"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {
@@ -72,7 +73,7 @@ HOMES = {
     "captum": {"attribution"},
     "seaborn": {"plots"},
     "lightning": {"evaluation", "learning", "training", "checkpoints", "experiment", "tracking"},
-    "pydantic": {"parameters", "config", "engine", "study_plan", "claim_rules"},
+    "pydantic": {"parameters", "config", "engine", "study_plan", "claim_rules", "paper_plan"},
     "sklearn": {"metrics", "novelty", "model_report"},
     "sigmf": {"captures"},
     "safetensors": {"classifier"},

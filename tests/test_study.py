@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from amc_utils import study
+from amc_utils import experiment, study
 from amc_utils.paths import REPOSITORY, Workspace
 from amc_utils.records import Run
 from amc_utils.study import run_study
@@ -139,7 +139,7 @@ def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change
 
 
 def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "expand_channels", lambda channels: ("polar",))
+    monkeypatch.setattr(experiment, "expand_channels", lambda channels: ("polar",))
     with pytest.raises(ValueError, match="must have been run with pictures="):
         run_study(finished[0], str(tmp_path))
 
