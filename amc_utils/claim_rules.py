@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -89,6 +90,11 @@ class Claim(BaseModel):
         if (count := sum(test.decides for test in value)) != 1:
             raise ValueError(f"one test of a claim must have decides: true, got {count}")
         return value
+
+    def folders(self, results: Path) -> list[Path]:
+        """Folders of the studies and runs that the numbers come from."""
+        names = [name for t in self.tests for name in (t.runs or [f"studies/{t.study}"])]
+        return [results / name for name in dict.fromkeys(names)]
 
 
 def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:

@@ -194,9 +194,10 @@ class AnatomyParameters(Parameters):
     """Which stored runs and studies the anatomy of the ceiling is read from."""
 
     plain: str
-    plain_again: str
+    plain_large: str
     samples: str
     stack: str
+    stack_large: str
     swin: str
     bound: str
     told: str
