@@ -136,7 +136,8 @@ def carry_out(
             status = process.wait(timeout=end - time.monotonic())
         except subprocess.TimeoutExpired:
             _stop(process)
-            status = EXIT_RESUMABLE
+            # It may have been about to leave.
+            status = 0 if is_done(step) else EXIT_RESUMABLE
         if status == EXIT_RESUMABLE:
             return f"stopped in {step.result}; the same command goes on there"
         if status or not is_done(step):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from amc_utils.paper_plan import benchmark_name
 from amc_utils.paths import REPOSITORY
 
 
@@ -39,6 +40,23 @@ def test_every_task_has_its_turn(load, monkeypatch, name):
     against_itself = summary[summary["task"] == summary["to"]]
     assert set(against_itself["benchmark"]) == set(raw["benchmark"])
     assert (against_itself["ratio"] == 1).all()
+
+
+def test_planned_runs_are_measured_as_they_will_be_run(load, monkeypatch, tmp_path):
+    """Pictures, network and batch of the plan, and a name by which `make paper` finds the speed."""
+    module = load("training")
+    monkeypatch.chdir(REPOSITORY)
+    steps = [step for step in module.read_plan(REPOSITORY) if step.needs == "gpu" and step.config]
+    assert len({step.config.run_name for step in steps}) == len(steps) == 9
+    small = {"network": "test_resnet", "image_size": 32, "batch_size": 8, "precision": "32-true"}
+    config = steps[1].config.model_copy(update=small)
+    step = steps[1].model_copy()
+    vars(step)["config"] = config
+    monkeypatch.setattr(module, "read_plan", lambda root: [step])
+    (raw,) = module.overhead_as_planned(str(tmp_path))
+    assert raw["benchmark"].str.startswith(benchmark_name(config.run_name)).all()
+    assert set(raw["task"]) == {"network on one batch", "network on frames"}
+    assert (raw["amount"] == 20 * 8).all()
 
 
 def test_summary_is_the_median_of_rates_and_of_ratios_within_a_turn(load):

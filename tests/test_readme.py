@@ -135,6 +135,8 @@ def test_module_commands_are_understood(command):
         assert classify.parser().parse_args(arguments).symbol_rate
     elif module == "amc_utils.export":
         assert export.parser().parse_args(arguments).run
+    elif module == "amc_utils.trace":
+        assert re.fullmatch(r"0\.\d+", arguments[0]) or (REPOSITORY / arguments[0]).is_file()
     else:
         assert module == "amc_utils.study"
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))

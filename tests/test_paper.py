@@ -1,0 +1,176 @@
+"""The runs of record: a plan that matches the results, their standing, and work that stops in time."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from amc_utils import paper, train
+from amc_utils.experiment import Experiment
+from amc_utils.frames import stratified_split
+from amc_utils.paper_plan import Step, benchmark_name, read_plan
+from amc_utils.paths import REPOSITORY, Workspace
+from amc_utils.records import Run, list_runs
+from amc_utils.study_plan import read_study
+
+PLAN = read_plan(REPOSITORY)
+HERE = Workspace.at("")
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.parametrize("step", PLAN, ids=lambda step: step.result)
+def test_each_command_leaves_the_result_that_the_plan_says(step):
+    if step.config or step.assessment:
+        assert step.result == f"results/{(step.config or step.assessment).run_name}"
+    elif " amc_utils.study " in step.command:
+        (file,) = [word for word in step.words if word.endswith(".yaml")]
+        assert step.result == f"results/studies/{file.split('/')[-1].removesuffix('.yaml')}"
+        assert read_study(REPOSITORY / file).question
+    else:
+        assert step.command == "python benchmarks/run.py"
+    if " amc_utils.study " not in step.command:
+        assert step.shows
+
+
+@pytest.mark.parametrize("step", PLAN, ids=lambda step: step.result)
+def test_each_committed_result_is_what_its_command_makes(step):
+    now = paper.standing(step, HERE)
+    assert "another" not in now.state
+    assert now.done or step.needs == "gpu"
+
+
+def test_plan_holds_every_committed_run_but_those_of_make_reproduce():
+    planned = [step.result for step in PLAN]
+    assert len(set(planned)) == len(planned)
+    words = ["git", "ls-files", "results/*/run.json"]
+    tracked = subprocess.run(words, capture_output=True, text=True).stdout.split()
+    folders = [path.removesuffix("/run.json") for path in tracked]
+    runs = [Run(REPOSITORY / folder) for folder in folders if folder.count("/") == 1]
+    own = {f"results/{run.name}" for run in runs if run.facts["config"]["profile"] != "laptop"}
+    studies = {f"results/studies/{path.stem}" for path in REPOSITORY.glob("profiles/studies/*.yaml")}
+    assert {folder.rpartition("/")[0] for folder in folders if folder.count("/") == 3} <= studies
+    assert own | studies <= set(planned)
+
+
+def step_of(root, *more, run="small"):
+    words = ["notebooks/02_resnet_ceiling.ipynb", "-f", "profiles/smoke/02_resnet_ceiling.yaml"]
+    words += [
+        "-p",
+        "run_name",
+        run,
+        "-p",
+        "output_root",
+        str(root),
+        "-p",
+        "network",
+        "test_resnet",
+        *more,
+    ]
+    return Step(
+        result=f"results/{run}", needs="cpu", command=f"python -m amc_utils.train {shlex.join(words)}"
+    )
+
+
+def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
+    step, workspace = step_of(tmp_path), Workspace(tmp_path)
+    assert step.images == int(0.8 * 3 * 3 * 20) * 2
+    assert paper.standing(step, workspace) == paper.Standing("missing")
+    name = f"{benchmark_name('small')}1 GFLOP"
+    rows = [(name, "network on one batch", 10, 1.0), (name, "network on frames", 2.0, 1.0)]
+    (tmp_path / "benchmarks").mkdir()
+    table = pd.DataFrame(rows, columns=["benchmark", "task", "amount", "seconds"])
+    table.to_csv(tmp_path / "benchmarks" / "gpu.csv")
+    assert paper.standing(step, workspace).minutes == pytest.approx(step.images / 2 / 60)
+
+    experiment = Experiment.start(step.config, "02_resnet_ceiling")
+    fabric = experiment.fabric()
+    frames = experiment.frames(fabric)
+    split = stratified_split(frames, seed=step.config.seed)
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
+    next(iter(trainer.fit()))
+    begun = paper.standing(step, workspace)
+    assert (begun.state, begun.done) == ("begun, 1 of 2 epochs", False)
+    assert begun.minutes == pytest.approx(trainer.epoch_seconds[0] / 60)
+
+    train.train(step.config, "02_resnet_ceiling")
+    done = paper.standing(step, workspace)
+    assert done.done
+    assert done.state.startswith("done, joint accuracy 0.")
+    other = step_of(tmp_path, "-p", "learning_rate", "0.5")
+    assert paper.standing(other, workspace) == paper.Standing("made with another learning_rate")
+
+
+def test_a_study_counts_the_runs_that_its_file_asks_for(tmp_path):
+    (step,) = [step for step in PLAN if step.result == "results/studies/learning_rate"]
+    shutil.copytree(HERE.root / step.result, tmp_path / step.result)
+    seconds = [run.facts["seconds"] for run in list_runs(tmp_path / step.result)]
+    assert paper.standing(step, Workspace(tmp_path)) == paper.Standing("9 of 9 runs", done=True)
+    shutil.rmtree(tmp_path / step.result / "raw-1e-3-s1")
+    now = paper.standing(step, Workspace(tmp_path))
+    assert (now.state, now.done) == ("8 of 9 runs", False)
+    assert min(seconds) / 60 < now.minutes < max(seconds) / 60
+
+
+def python(text, result):
+    return Step(result=result, needs="cpu", command=f"python -c {shlex.quote(text)}")
+
+
+def test_what_is_missing_is_carried_out_in_order_until_the_time_is_up(tmp_path, capsys):
+    write = "import pathlib; pathlib.Path({0!r}).write_text('x')"
+    wait = "import time; time.sleep(600)"
+    steps = [python(write.format("a"), "a"), python(write.format("b"), "b"), python(wait, "c")]
+    steps.append(python(write.format("d"), "d"))
+    (tmp_path / "a").write_text("was there", encoding="utf8")
+    how = paper.carry_out(steps, lambda s: (tmp_path / s.result).exists(), tmp_path, minutes=0.1)
+    assert how == "stopped in c; the same command goes on there"
+    assert (tmp_path / "a").read_text(encoding="utf8") == "was there"
+    assert (tmp_path / "b").exists()
+    assert not (tmp_path / "d").exists()
+    assert capsys.readouterr().out.count("$ python") == 2
+    how = paper.carry_out(steps[:1], lambda s: False, tmp_path, minutes=0)
+    assert how == "time is up before a; the same command goes on there"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("raise SystemExit(3)", "ended with status 3"), ("pass", "left no x as planned")],
+)
+def test_a_command_that_fails_or_leaves_nothing_is_named(tmp_path, text, sentence):
+    with pytest.raises(RuntimeError, match=sentence):
+        paper.carry_out([python(text, "x")], lambda step: False, tmp_path, minutes=1)
+
+
+def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
+    """Ever more time, at first too little to finish; the run equals one that was made at once."""
+    slow = ("-p", "num_epochs", "3", "-p", "num_frames_per_cell", "400")
+    step, whole = step_of(tmp_path, *slow), step_of(tmp_path / "whole", *slow)
+    workspace = Workspace(tmp_path)
+    done = lambda step: paper.standing(step, workspace).done  # noqa: E731
+    tries = 0
+    while not done(step):
+        tries += 1
+        how = paper.carry_out([step], done, REPOSITORY, minutes=0.025 * 2**tries)
+    assert how == "all done"
+    assert tries > 1
+    train.train(whole.config, "02_resnet_ceiling")
+    mine, theirs = (list_runs(root / "results")[0] for root in (tmp_path, tmp_path / "whole"))
+    assert mine.predictions.equals(theirs.predictions)
+
+
+def test_make_paper_prints_where_things_stand_and_the_next_command():
+    words = [sys.executable, "-m", "amc_utils.paper"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert all(step.result in told for step in PLAN)
+    missing = [step for step in PLAN if not paper.standing(step, HERE).done]
+    nexts = {step.needs: step for step in reversed(missing)}
+    assert all(f"Next on a {needs.upper()}" in told for needs in nexts)
+    assert all(f"\n{step.command}\n" in told for step in nexts.values())
