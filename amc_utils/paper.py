@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -24,13 +25,13 @@ import pandas as pd
 
 from amc_utils.checkpoints import Checkpoints
 from amc_utils.experiment import best_accelerator, differing_from_record
-from amc_utils.interruption import EXIT_RESUMABLE
+from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.paper_plan import Step, benchmark_name, read_plan
 from amc_utils.paths import Workspace
 from amc_utils.records import Run, is_run
 from amc_utils.study_plan import read_study
 
-# Of a test or a benchmark that was killed, nothing is left half; so long it may take to stop.
+# So long a command may take to save and stop.
 _SECONDS_TO_STOP = 60
 
 
@@ -132,28 +133,32 @@ def carry_out(
             return f"time is up before {step.result}; the same command goes on there"
         print(f"\n$ {step.command}", flush=True)
         process = subprocess.Popen([sys.executable, *shlex.split(step.command)[1:]], cwd=root)
-        try:
-            status = process.wait(timeout=end - time.monotonic())
-        except subprocess.TimeoutExpired:
-            _stop(process)
-            # It may have been about to leave.
-            status = 0 if is_done(step) else EXIT_RESUMABLE
-        if status == EXIT_RESUMABLE:
+        status = _wait(process, end - time.monotonic())
+        # A command that had to stop may have been about to leave.
+        if status == EXIT_RESUMABLE and not is_done(step):
             return f"stopped in {step.result}; the same command goes on there"
-        if status or not is_done(step):
+        if not is_done(step):
             ended = f"ended with status {status}" if status else f"left no {step.result} as planned"
             raise RuntimeError(f"{step.command} {ended}, see above")
     return "all done"
 
 
-def _stop(process: subprocess.Popen) -> None:
-    process.terminate()
+def _wait(process: subprocess.Popen, seconds: float) -> int:
+    """Status with which a command ended, or that of one which was stopped."""
+    try:
+        return process.wait(timeout=seconds)
+    except (subprocess.TimeoutExpired, Stopped):
+        process.terminate()
+    except KeyboardInterrupt:
+        # Ctrl-C in a terminal reaches the command as well, and a second signal would not let it save.
+        print("stopping", flush=True)
     try:
         process.wait(timeout=_SECONDS_TO_STOP)
     except subprocess.TimeoutExpired:
         # What hangs loses the work since its last checkpoint.
         process.kill()
         process.wait()
+    return EXIT_RESUMABLE
 
 
 def main() -> None:
@@ -166,6 +171,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="carry out what is missing for so long")
     minutes = parser.parse_args().minutes
     workspace = Workspace.at("")
+    signal.signal(signal.SIGTERM, stop_at_once)
     # The plan's commands name files by their place in the repository.
     os.chdir(workspace.root)
     try:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -138,6 +139,33 @@ def test_what_is_missing_is_carried_out_in_order_until_the_time_is_up(tmp_path, 
     assert capsys.readouterr().out.count("$ python") == 2
     how = paper.carry_out(steps[:1], lambda s: False, tmp_path, minutes=0)
     assert how == "time is up before a; the same command goes on there"
+
+
+def test_sigterm_is_passed_on(tmp_path):
+    """A scheduler may signal this process alone."""
+    (tmp_path / "work.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(75)))\n"
+        "pathlib.Path('begun').touch()\n"
+        "time.sleep(600)\n"
+    )
+    (tmp_path / "main.py").write_text(
+        "import pathlib, signal\n"
+        "from amc_utils import paper\n"
+        "from amc_utils.paper_plan import Step\n"
+        "signal.signal(signal.SIGTERM, paper.stop_at_once)\n"
+        "step = Step(result='x', needs='cpu', command='python work.py')\n"
+        "print(paper.carry_out([step], lambda step: False, pathlib.Path(), minutes=9))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "main.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert "stopped in x; the same command goes on there" in process.communicate()[0]
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize(
