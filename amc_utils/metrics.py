@@ -200,13 +200,16 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 
 def forecast_accuracy(
     curve: pd.DataFrame, limit: float | None, frames_seen: npt.ArrayLike
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Accuracy at other budgets, its distance to a limit taken for a power of the frames seen.
 
     Args:
         curve: columns frames_seen and mean (accuracy), two budgets at least.
         limit: accuracy that is reached with endless frames; None for the one that fits best.
         frames_seen: budgets to forecast.
+
+    Returns:
+        The accuracies, NaN where the curve has passed the limit already, and the limit.
 
     Raises:
         ValueError: fewer than two budgets, through which no curve is defined.
@@ -216,14 +219,15 @@ def forecast_accuracy(
     seen, reached = (curve[name].to_numpy(float) for name in ("frames_seen", "mean"))
 
     def carried_on(limit: float, budget: np.ndarray) -> np.ndarray:
-        distance = np.log((limit - reached).clip(1e-3))
-        slope, offset = np.polyfit(np.log(seen), distance, 1)
+        if limit <= reached.max():
+            return np.full_like(budget, np.nan)
+        slope, offset = np.polyfit(np.log(seen), np.log(limit - reached), 1)
         return limit - np.exp(offset + slope * np.log(budget))
 
     if limit is None:
         limit = minimize_scalar(
             lambda guess: np.square(carried_on(guess, seen) - reached).sum(),
-            bounds=(reached.max(), 1),
+            bounds=(reached.max() + 1e-6, 1),
             method="bounded",
         ).x
-    return carried_on(limit, np.asarray(frames_seen, float))
+    return carried_on(limit, np.asarray(frames_seen, float)), limit

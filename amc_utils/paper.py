@@ -24,15 +24,18 @@ from pathlib import Path
 import pandas as pd
 
 from amc_utils.checkpoints import Checkpoints
+from amc_utils.engine import deciding
 from amc_utils.experiment import best_accelerator, differing_from_record
-from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
+from amc_utils.interruption import EXIT_RESUMABLE, stop_at_once
 from amc_utils.paper_plan import Step, benchmark_name, read_plan
 from amc_utils.paths import Workspace
 from amc_utils.records import Run, is_run
 from amc_utils.study_plan import read_study
 
-# So long a command may take to save and stop.
-_SECONDS_TO_STOP = 60
+BENCHMARK = "benchmarks/gpu.csv"
+# A large network looks for requests to stop before and after a validation, which may take minutes.
+_SECONDS_TO_STOP = 180
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,43 @@ def standing(step: Step, workspace: Workspace) -> Standing:
     if " amc_utils.study " in step.command:
         return _of_study(step, place)
     if step.config is None and step.assessment is None:
-        return Standing(state="done" if place.is_file() else "missing", done=place.is_file())
+        return _of_benchmark(place)
     if is_run(place):
         run = Run(place)
         if changed := _changed(step, run):
-            return Standing(state=f"made with another {changed[0]}")
+            return Standing(f"made with another {changed[0]}")
         score = run.facts["test"]["joint_accuracy"]["value"]
-        return Standing(state=f"done, joint accuracy {score:.3f}", done=True)
+        return Standing(f"done, joint accuracy {score:.3f}", done=True)
     begun = Checkpoints(workspace.checkpoints / place.name).newest() if step.config else None
     if begun is None:
-        rate = _images_per_second(workspace.root, place.name)
-        return Standing(state="missing", minutes=step.images / rate / 60 if rate else None)
+        speed = _speeds(workspace.root / BENCHMARK).get(place.name)
+        return Standing("missing", minutes=step.images / speed / 60 if speed else None)
+    wanted, stored = deciding(step.config.model_dump()), deciding(begun[1]["config"])
+    if changed := sorted(name for name in wanted if stored.get(name) != wanted[name]):
+        return Standing(f"begun with another {changed[0]}")
     seconds = begun[1]["epoch_seconds"]
     left = (step.config.num_epochs - len(seconds)) * sum(seconds) / max(len(seconds), 1) / 60
     state = f"begun, {len(seconds)} of {step.config.num_epochs} epochs"
-    return Standing(state=state, minutes=left if seconds else None)
+    return Standing(state, minutes=left if seconds else None)
 
 
 def _of_study(step: Step, folder: Path) -> Standing:
-    configs = list(read_study(Path(step.words[0])).configs(""))
-    found = [(Run(folder / c.run_name), c) for c in configs if is_run(folder / c.run_name)]
-    runs = [run for run, config in found if not differing_from_record(run, config)]
-    seconds, left = [run.facts["seconds"] for run in runs], len(configs) - len(runs)
+    study = read_study(Path(step.words[0]))
+    configs = list(study.configs(""))
+    done = [c for c in configs if all(is_run(folder / name) for name in study.run_names(c.run_name))]
+    for config in done:
+        if changed := differing_from_record(Run(folder / config.run_name), config):
+            return Standing(f"{config.run_name} made with another {next(iter(changed))}")
+    seconds = [Run(folder / config.run_name).facts["seconds"] for config in done]
+    left = len(configs) - len(done)
     minutes = left * sum(seconds) / len(seconds) / 60 if seconds and left else None
-    return Standing(state=f"{len(runs)} of {len(configs)} runs", done=not left, minutes=minutes)
+    return Standing(f"{len(done)} of {len(configs)} runs", done=not left, minutes=minutes)
+
+
+def _of_benchmark(path: Path) -> Standing:
+    """Done where it measured some run of the plan; those that do not fit the device have no row."""
+    num_runs = len(_speeds(path))
+    return Standing(f"{num_runs} runs measured" if num_runs else "missing", done=bool(num_runs))
 
 
 def _changed(step: Step, run: Run) -> list[str]:
@@ -84,13 +100,13 @@ def _changed(step: Step, run: Run) -> list[str]:
     return [name for name in names if run.facts["config"][name] != wanted[name]]
 
 
-def _images_per_second(root: Path, run_name: str) -> float | None:
-    """Of a run, measured by the benchmark, which takes some steps of each that is planned."""
-    path = root / "benchmarks" / "gpu.csv"
+def _speeds(path: Path) -> dict[str, float]:
+    """Training images/s of the planned runs that a benchmark measured, by run."""
     raw = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["benchmark", "task"])
-    of_run = raw["benchmark"].astype(str).str.startswith(benchmark_name(run_name))
-    rows = raw[of_run & (raw["task"] == "network on frames")]
-    return (rows["amount"] / rows["seconds"]).median() if len(rows) else None
+    raw = raw[raw["task"] == "network on frames"]
+    raw = raw.assign(run=raw["benchmark"].astype(str).str.extract(benchmark_name("(.+?)"))[0])
+    groups = raw.dropna(subset="run").groupby("run")
+    return {run: (rows["amount"] / rows["seconds"]).median() for run, rows in groups}
 
 
 def report(steps: Sequence[Step], standings: Sequence[Standing]) -> str:
@@ -120,44 +136,51 @@ def carry_out(
 ) -> str:
     """Carry out what is missing, in order, until the time is up; returns a sentence on how it ended.
 
-    A command that is still at work then gets SIGTERM, upon which training saves.
+    A command that is still at work then is asked to stop, upon which training saves. One that fails
+    does not keep the others waiting.
 
     Raises:
-        RuntimeError: a command failed, or left no result.
+        RuntimeError: commands failed, or left no result; raised at the end.
     """
-    end = time.monotonic() + 60 * minutes
+    end, failed, how = time.monotonic() + 60 * minutes, [], "all done"
     for step in steps:
         if is_done(step):
             continue
         if time.monotonic() >= end:
-            return f"time is up before {step.result}; the same command goes on there"
+            how = f"time is up before {step.result}; the same command goes on there"
+            break
         print(f"\n$ {step.command}", flush=True)
-        process = subprocess.Popen([sys.executable, *shlex.split(step.command)[1:]], cwd=root)
+        words = [sys.executable, *shlex.split(step.command)[1:]]
+        # In a session of its own it has no signals but ours, and its own children have them too.
+        process = subprocess.Popen(words, cwd=root, start_new_session=True)
         status = _wait(process, end - time.monotonic())
         # A command that had to stop may have been about to leave.
         if status == EXIT_RESUMABLE and not is_done(step):
-            return f"stopped in {step.result}; the same command goes on there"
+            how = f"stopped in {step.result}; the same command goes on there"
+            break
         if not is_done(step):
-            ended = f"ended with status {status}" if status else f"left no {step.result} as planned"
-            raise RuntimeError(f"{step.command} {ended}, see above")
-    return "all done"
+            failed.append(f"{step.result} (status {status})")
+    if failed:
+        raise RuntimeError(f"no result as planned, see above: {', '.join(failed)}; {how}")
+    return how
 
 
 def _wait(process: subprocess.Popen, seconds: float) -> int:
     """Status with which a command ended, or that of one which was stopped."""
     try:
         return process.wait(timeout=seconds)
-    except (subprocess.TimeoutExpired, Stopped):
-        process.terminate()
-    except KeyboardInterrupt:
-        # Ctrl-C in a terminal reaches the command as well, and a second signal would not let it save.
-        print("stopping", flush=True)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        former = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    print("stopping", flush=True)
+    os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(timeout=_SECONDS_TO_STOP)
     except subprocess.TimeoutExpired:
         # What hangs loses the work since its last checkpoint.
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    for number, handler in former.items():
+        signal.signal(number, handler)
     return EXIT_RESUMABLE
 
 
@@ -171,7 +194,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="carry out what is missing for so long")
     minutes = parser.parse_args().minutes
     workspace = Workspace.at("")
-    signal.signal(signal.SIGTERM, stop_at_once)
+    for number in _SIGNALS:
+        signal.signal(number, stop_at_once)
     # The plan's commands name files by their place in the repository.
     os.chdir(workspace.root)
     try:
@@ -181,6 +205,8 @@ def main() -> None:
             device = "gpu" if best_accelerator() == "cuda" else "cpu"
             here = [step for step in steps if step.needs == device]
             print(carry_out(here, lambda step: standing(step, workspace).done, workspace.root, minutes))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_RESUMABLE)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -56,7 +56,7 @@ def run_study(
     missing = [
         config
         for config in configs
-        if not all(is_run(results / name) for name in _names(config.run_name, study.transfers))
+        if not all(is_run(results / name) for name in study.run_names(config.run_name))
     ]
     with replacing(results / "study.json") as temporary:
         temporary.write_text(study.model_dump_json(indent=1) + "\n", encoding="utf8")
@@ -88,10 +88,6 @@ def _check_transfers_unchanged(record: Path, transfers: Mapping[str, Mapping]) -
             )
 
 
-def _names(run_name: str, transfers: Iterable[str]) -> list[str]:
-    return [run_name, *(f"{run_name}-on-{transfer}" for transfer in transfers)]
-
-
 def _attempt(config: TrainingParameters, name: str, study: Study) -> bool:
     try:
         _run(config, name, study)
@@ -114,7 +110,7 @@ def _run(config: TrainingParameters, study_name: str, study: Study) -> None:
             config = config.model_copy(update={"resume_from": str(begun / "last.ckpt")})
         experiment, trainer = _train(config, study_name)
         experiment.finish(trainer)
-    names = _names(config.run_name, study.transfers)[1:]
+    names = study.run_names(config.run_name)[1:]
     for name, frames in zip(names, study.transfers.values(), strict=True):
         if not is_run(workspace.results / name):
             assess(

@@ -57,6 +57,10 @@ class Study(BaseModel):
                 own = {"seed": seed, "run_name": f"{variant}-s{seed}", "output_root": output_root}
                 yield TrainingParameters.checked(self.base | changes | own)
 
+    def run_names(self, run_name: str) -> list[str]:
+        """Names of the run folders of one of the configs: the trained network's, and the transfers'."""
+        return [run_name, *(f"{run_name}-on-{transfer}" for transfer in self.transfers)]
+
 
 def read_study(path: Path) -> Study:
     """Study of a file.

@@ -30,7 +30,8 @@ from amc_utils.records import Run, list_runs
 from amc_utils.study_records import StudyRecord, list_studies
 
 # Fractions with three digits or more, and shares in percent; other numbers say too little to look for.
-_NUMBER = re.compile(r"(?<![\w.,-])([+-]?0\.\d{3,}|[+-]?\d{1,3}(?:\.\d+)? ?%)(?![\w.])")
+_NUMBER = re.compile(r"(?<![\w.,-])([+-]?0\.\d{3,}|[+-]?\d{1,3}(?:\.\d+)? ?%)(?!\w|\.\d)")
+_NO_SHARE = re.compile(r"loss|_db\b|_db,|seconds|epoch,|learning_rate|variance|correlation")
 _SHOWN = 12
 
 
@@ -93,9 +94,10 @@ def _of_study(study: StudyRecord) -> Iterator[tuple[float, str, str, str]]:
 def _of_tables(run: Run, owner: str, results: Path) -> pd.DataFrame:
     """Long form of the run's metrics and history."""
     place = run.folder.relative_to(results).as_posix()
-    single = run.metrics["group"].isin(["modulation", "snr_db"])
-    metrics = run.metrics.iloc[single.argsort(kind="stable")]
-    metrics = metrics.melt(["group", "level", "metric"], ["value", "low", "high"], "part", "number")
+    metrics = run.metrics.melt(["group", "level", "metric"], ["value", "low", "high"], "part", "number")
+    # What is said of all frames stands before what is said of a class or a level.
+    single = metrics["group"].isin(["modulation", "snr_db"])
+    metrics = metrics.iloc[single.to_numpy().argsort(kind="stable")]
     what = metrics["metric"] + ", " + metrics["group"] + " " + metrics["level"] + ", " + metrics["part"]
     parts = [pd.DataFrame({"value": metrics["number"], "file": f"{place}/metrics.csv", "what": what})]
     if (run.folder / "history.csv").is_file():
@@ -117,6 +119,8 @@ def matches(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
         raise ValueError(f"a number must be written like 0.627 or 62.7%, got {text!r}")
     sign, digits, decimals, percent = found.groups()
     scale = 100 if percent else 1
+    if percent:
+        numbers = numbers[~numbers["what"].str.contains(_NO_SHARE)]
     half = 0.5 * 10.0 ** -len(decimals or "") / scale
     values = numbers["value"].to_numpy()
     # Without a sign it may be written of a loss or a drop.
@@ -126,7 +130,9 @@ def matches(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
 
 
 def trace_page(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
-    """Numbers of a page in order: line, number, file and what; empty where their owner is not named.
+    """Numbers of a page in order: line, number, file, what, and `of`, how many of the owner's match.
+
+    File and what are empty where no owner is named.
 
     Owners are named in the number's line, in its paragraph or in the heading above, in this order.
     """
@@ -147,8 +153,8 @@ def trace_page(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
             )
             best = next((rows for rows in named if len(rows)), found[:0])
             file, what = best.iloc[0][["file", "what"]] if len(best) else ("", "")
-            rows.append((line_number + 1, number, file, what))
-    return pd.DataFrame(rows, columns=["line", "number", "file", "what"])
+            rows.append((line_number + 1, number, file, what, len(best)))
+    return pd.DataFrame(rows, columns=["line", "number", "file", "what", "of"])
 
 
 def _named(text: str) -> set[str]:

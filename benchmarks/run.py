@@ -1,9 +1,11 @@
-"""All measurements of speed, or those named: pictures, generation, training, reading, growth.
+"""All measurements of speed, or those named: pictures, generation, training, reading, growth, planned.
 
     python benchmarks/run.py
     python benchmarks/run.py pictures reading --torchsig .venv-torchsig/bin/python
+    python benchmarks/run.py planned
 
-Prints a table of medians and ratios; keeps every repeat in benchmarks/<device>.csv.
+The last one, for a GPU, is not among all: the training runs of profiles/paper.yaml, one by one. Prints
+medians and ratios; keeps every repeat in benchmarks/<device>.csv, each table as soon as it is there.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from amc_utils.paths import replacing
 from amc_utils.recording import environment
 
 NAMES = ("pictures", "generation", "training", "reading", "growth")
+ON_REQUEST = ("planned",)
 
 
 def main() -> None:
@@ -31,24 +34,29 @@ def main() -> None:
     parser.add_argument("--torchsig", default="", help="Python of an environment that has TorchSig")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
-    if unknown := set(options.names) - set(NAMES):
-        parser.error(f"name must be one of {', '.join(NAMES)}, got {sorted(unknown)[0]}")
+    if unknown := set(options.names) - {*NAMES, *ON_REQUEST}:
+        parser.error(f"name must be one of {', '.join(NAMES + ON_REQUEST)}, got {sorted(unknown)[0]}")
+    facts = environment()
+    about = {"device": facts["device"], "commit": facts["commit"][:12]}
+    path = options.output / f"{'gpu' if torch.cuda.is_available() else 'cpu'}.csv"
     tables = []
     for name in options.names:
         module = importlib.import_module(name)
         extra = (options.torchsig,) if name == "generation" else ()
-        tables += module.measure(*extra)
-    facts = environment()
-    raw = pd.concat(tables).assign(device=facts["device"], commit=facts["commit"][:12])
-    print(summarise(raw).round(3).to_string(index=False))
-    path = options.output / f"{'gpu' if torch.cuda.is_available() else 'cpu'}.csv"
-    if path.exists():
-        # What was not measured now stays as it was.
-        before = pd.read_csv(path)
-        raw = pd.concat([before[~before["benchmark"].isin(raw["benchmark"])], raw])
-    with replacing(path) as temporary:
-        raw.to_csv(temporary, index=False, float_format="%.6g")
+        for table in module.measure(*extra):
+            tables.append(table.assign(**about))
+            keep(tables[-1], path)
+    print(summarise(pd.concat(tables)).round(3).to_string(index=False))
     print(f"every repeat: {path.name}")
+
+
+def keep(table: pd.DataFrame, path: Path) -> None:
+    """Put a table into the file; what was not measured now stays as it was."""
+    if path.exists():
+        before = pd.read_csv(path)
+        table = pd.concat([before[~before["benchmark"].isin(table["benchmark"])], table])
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

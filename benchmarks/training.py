@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric, untrained_network
 from amc_utils.frames import stratified_split
 from amc_utils.models import count_flops
-from amc_utils.paper_plan import benchmark_name, read_plan
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
 from amc_utils.train import notebook_defaults
@@ -39,42 +38,23 @@ def parameters(folder: str, **changes: object) -> TrainingParameters:
     )
 
 
-def measure() -> list[pd.DataFrame]:
-    """What the input costs, on a GPU for each run that is planned there; resuming; processes."""
-    overhead = overhead_as_planned if torch.cuda.is_available() else overhead_of_swin
+def measure() -> Iterator[pd.DataFrame]:
+    """Swin-Tiny on plain picture and stack; at 224 px on a GPU, at 64 px on a CPU."""
+    if torch.cuda.is_available():
+        scale = {"image_size": 224, "batch_size": 256, "precision": "bf16-mixed", "network_options": {}}
+        scale["engine"] = {"compile": True, "fused": True}
+    else:
+        scale = {"image_size": 64, "batch_size": 32, "network_options": {"window_size": 8}}
+    num_steps = 20 if torch.cuda.is_available() else 2
     with tempfile.TemporaryDirectory() as folder:
-        return [*overhead(folder), resume_cost(folder), processes(folder)]
-
-
-def overhead_of_swin(folder: str) -> list[pd.DataFrame]:
-    """Swin-Tiny on plain picture and stack at 64 px."""
-    scale = {"image_size": 64, "batch_size": 32, "network_options": {"window_size": 8}}
-    configs = [parameters(folder, channels=[channel], **scale) for channel in ("raw", "stack")]
-    names = [
-        f"training, {c.network}, {c.channels[0]}, {c.image_size} px, {operations(c)}" for c in configs
-    ]
-    return [
-        input_overhead(config, name, num_steps=2) for config, name in zip(configs, names, strict=True)
-    ]
-
-
-def overhead_as_planned(folder: str) -> list[pd.DataFrame]:
-    """Each training run of the plan, in the order in which the plan wants them measured."""
-    configs = [step.config for step in read_plan(REPOSITORY) if step.needs == "gpu" and step.config]
-    num_steps = 20
-    tables = []
-    for config in configs:
-        # A tenth of the frames goes to validation, another to test.
-        num_frames = math.ceil(num_steps * config.batch_size / 0.8 / 442)
-        small = {"num_frames_per_cell": num_frames, "output_root": folder}
-        name = f"{benchmark_name(config.run_name)}{operations(config)}"
-        tables.append(input_overhead(config.model_copy(update=small), name, num_steps=num_steps))
-    return tables
-
-
-def operations(config: TrainingParameters) -> str:
-    """What a training step takes of one image; times images/s, over the device's peak: utilisation."""
-    return f"{PASSES * count_flops(untrained_network(config)) / 1e9:.2f} GFLOP a training image"
+        for channel in ("raw", "stack"):
+            config = parameters(folder, channels=[channel], **scale)
+            label = f"training, {config.network}, {channel}, {config.image_size} px"
+            yield input_overhead(config, f"{label}, {operations(config)}", num_steps, repeats=5)
+        yield resume_cost(folder)
+        # Two processes need two cores, or two GPUs.
+        if not torch.cuda.is_available() or torch.cuda.device_count() > 1:
+            yield processes(folder)
 
 
 def make_trainer(config: TrainingParameters, name: str) -> Trainer:
@@ -87,7 +67,12 @@ def make_trainer(config: TrainingParameters, name: str) -> Trainer:
     return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)
 
 
-def input_overhead(config: TrainingParameters, name: str, *, num_steps: int) -> pd.DataFrame:
+def operations(config: TrainingParameters) -> str:
+    """What a training step takes of one image; times images/s, over the device's peak: utilisation."""
+    return f"{PASSES * count_flops(untrained_network(config)) / 1e9:.2f} GFLOP a training image"
+
+
+def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeats: int) -> pd.DataFrame:
     """Training steps on frames, against the same steps on one batch of pictures."""
     trainer = make_trainer(config, "overhead")
     learner, evaluator = trainer.learner, trainer.evaluator
@@ -112,7 +97,7 @@ def input_overhead(config: TrainingParameters, name: str, *, num_steps: int) -> 
         "network on one batch": Task(network_alone, amount),
         "network on frames": Task(full, amount),
     }
-    return take_turns(name, tasks, unit="images/s", against="network on one batch", repeats=5)
+    return take_turns(name, tasks, unit="images/s", against="network on one batch", repeats=repeats)
 
 
 def resume_cost(folder: str) -> pd.DataFrame:

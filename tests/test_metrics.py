@@ -114,7 +114,11 @@ def test_confused_pairs_counts_both_ways():
 def test_forecast_continues_a_power_law_towards_the_bound():
     frames = np.array([1e3, 4e3, 16e3])
     curve = pd.DataFrame({"frames_seen": frames, "mean": 0.7 - 5 * frames**-0.5})
-    found = metrics.forecast_accuracy(curve, 0.7, [64e3, 1e12])
+    found, limit = metrics.forecast_accuracy(curve, 0.7, [64e3, 1e12])
+    assert limit == 0.7
+    fitted, limit = metrics.forecast_accuracy(curve, None, [64e3])
+    assert (fitted.item(), limit) == pytest.approx((found[0], 0.7), abs=1e-3)
+    assert np.isnan(metrics.forecast_accuracy(curve, 0.66, [64e3])[0]).all()
     assert found == pytest.approx([0.7 - 5 * 64e3**-0.5, 0.7], abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 budgets, got 1"):
         metrics.forecast_accuracy(curve.head(1), 0.7, 1e6)

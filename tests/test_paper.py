@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +38,8 @@ def test_each_command_leaves_the_result_that_the_plan_says(step):
         assert step.result == f"results/studies/{file.split('/')[-1].removesuffix('.yaml')}"
         assert read_study(REPOSITORY / file).question
     else:
-        assert step.command == "python benchmarks/run.py"
+        assert step.command.startswith("python benchmarks/run.py planned")
+        assert step.result == paper.BENCHMARK
     if " amc_utils.study " not in step.command:
         assert step.shows
 
@@ -98,6 +100,8 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     split = stratified_split(frames, seed=step.config.seed)
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     next(iter(trainer.fit()))
+    other = step_of(tmp_path, "-p", "learning_rate", "0.5")
+    assert paper.standing(other, workspace) == paper.Standing("begun with another learning_rate")
     begun = paper.standing(step, workspace)
     assert (begun.state, begun.done) == ("begun, 1 of 2 epochs", False)
     assert begun.minutes == pytest.approx(trainer.epoch_seconds[0] / 60)
@@ -106,7 +110,6 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     done = paper.standing(step, workspace)
     assert done.done
     assert done.state.startswith("done, joint accuracy 0.")
-    other = step_of(tmp_path, "-p", "learning_rate", "0.5")
     assert paper.standing(other, workspace) == paper.Standing("made with another learning_rate")
 
 
@@ -119,6 +122,24 @@ def test_a_study_counts_the_runs_that_its_file_asks_for(tmp_path):
     now = paper.standing(step, Workspace(tmp_path))
     assert (now.state, now.done) == ("8 of 9 runs", False)
     assert min(seconds) / 60 < now.minutes < max(seconds) / 60
+
+
+@pytest.mark.parametrize("lost", ["plain-resnet18-s4", "plain-resnet18-s4-on-common"])
+def test_a_study_is_done_when_its_networks_are_tested_on_other_frames_too(tmp_path, lost):
+    (step,) = [step for step in PLAN if step.result == "results/studies/networks"]
+    shutil.copytree(HERE.root / step.result, tmp_path / step.result)
+    assert paper.standing(step, Workspace(tmp_path)).done
+    shutil.rmtree(tmp_path / step.result / lost)
+    assert paper.standing(step, Workspace(tmp_path)).state == "29 of 30 runs"
+
+
+def test_a_study_whose_file_was_changed_says_so(tmp_path):
+    (step,) = [step for step in PLAN if step.result == "results/studies/learning_rate"]
+    (folder,) = (shutil.copytree(HERE.root / step.result, tmp_path / step.result),)
+    path = folder / "raw-1e-3-s1" / "run.json"
+    path.write_text(path.read_text(encoding="utf8").replace('"batch_size": 32', '"batch_size": 33'))
+    told = paper.standing(step, Workspace(tmp_path))
+    assert told == paper.Standing("raw-1e-3-s1 made with another batch_size")
 
 
 def python(text, result):
@@ -141,7 +162,8 @@ def test_what_is_missing_is_carried_out_in_order_until_the_time_is_up(tmp_path, 
     assert how == "time is up before a; the same command goes on there"
 
 
-def test_sigterm_is_passed_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_let_the_command_save(tmp_path, number):
     """A scheduler may signal this process alone."""
     (tmp_path / "work.py").write_text(
         "import pathlib, signal, sys, time\n"
@@ -153,7 +175,8 @@ def test_sigterm_is_passed_on(tmp_path):
         "import pathlib, signal\n"
         "from amc_utils import paper\n"
         "from amc_utils.paper_plan import Step\n"
-        "signal.signal(signal.SIGTERM, paper.stop_at_once)\n"
+        "for number in (signal.SIGTERM, signal.SIGHUP):\n"
+        "    signal.signal(number, paper.stop_at_once)\n"
         "step = Step(result='x', needs='cpu', command='python work.py')\n"
         "print(paper.carry_out([step], lambda step: False, pathlib.Path(), minutes=9))\n"
     )
@@ -163,18 +186,17 @@ def test_sigterm_is_passed_on(tmp_path):
     while not (tmp_path / "begun").exists():
         assert process.poll() is None
         time.sleep(0.1)
-    process.terminate()
+    process.send_signal(number)
     assert "stopped in x; the same command goes on there" in process.communicate()[0]
     assert (tmp_path / "saved").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [("raise SystemExit(3)", "ended with status 3"), ("pass", "left no x as planned")],
-)
-def test_a_command_that_fails_or_leaves_nothing_is_named(tmp_path, text, sentence):
+def test_what_fails_or_leaves_nothing_is_named_and_the_rest_is_done(tmp_path):
+    steps = [python("raise SystemExit(3)", "x"), python("pass", "y"), python("open('z', 'w')", "z")]
+    sentence = r"no result as planned, see above: x \(status 3\), y \(status 0\); all done"
     with pytest.raises(RuntimeError, match=sentence):
-        paper.carry_out([python(text, "x")], lambda step: False, tmp_path, minutes=1)
+        paper.carry_out(steps, lambda step: (tmp_path / step.result).exists(), tmp_path, minutes=1)
+    assert (tmp_path / "z").exists()
 
 
 def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):

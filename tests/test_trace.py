@@ -71,6 +71,21 @@ def test_every_number_in_a_table_of_results_has_a_record(numbers, page):
     assert lost.empty, lost.to_string()
 
 
+def test_the_numbers_of_a_row_lead_to_the_score_and_its_interval(numbers):
+    """Not to those of a class or a level that happen to round to the same."""
+    found = trace.trace_page(numbers, (REPOSITORY / "README.md").read_text(encoding="utf8"))
+    groups = {1: "all all", 2: "snr_db >= 0 all"}
+    parts = ("value", "low", "high")
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf8").splitlines()
+    rows = [n for n, line in enumerate(lines, 1) if re.match(r"\| \S+ \| [^|]+ \| 442 classes", line)]
+    assert rows
+    for line in rows:
+        told = found.loc[found["line"] == line, "what"].tolist()
+        headline = [f"test.joint_accuracy.{part}" for part in parts]
+        above = [f"joint_accuracy, {groups[2]}, {part}" for part in parts]
+        assert told == headline + above
+
+
 def test_an_invented_number_has_none(numbers):
     text = "## Run pocket-442\n\n| test | 0.62719999 | 0.627 [0.618, 0.636] |\n\nOf nobody: 0.627.\n"
     found = trace.trace_page(numbers, text)
