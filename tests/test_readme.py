@@ -20,6 +20,7 @@ from amc_utils.classifier import SHIPPED
 from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run, list_runs
 from amc_utils.study_plan import read_study
+from amc_utils.study_records import named_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 PAGES = {p.name: p.read_text(encoding="utf8") for p in [*REPOSITORY.glob("docs/*.md")]}
@@ -57,6 +58,30 @@ def test_numbers_are_those_of_the_runs_named():
         for group, text in zip(("all", "snr_db >= 0"), accuracies, strict=True):
             value, low, high = joint.loc[group, ["value", "low", "high"]]
             assert text == f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def test_accuracy_against_snr_is_that_of_the_runs_named():
+    page = PAGES["results.md"]
+    (header,) = re.findall(r"^\| SNR per sample, dB \| (.*) \|$", page, re.M)
+    rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\| -?\d+ \|.*$", page, re.M)]
+    assert len(rows) == 26
+    for place, name in enumerate(header.split(" | "), 1):
+        table = Run(REPOSITORY / "results" / name).metrics
+        joint = table[(table["group"] == "snr_db") & (table["metric"] == "joint_accuracy")]
+        value = joint.set_index("level")["value"]
+        assert [row[place] for row in rows] == [f"{value[row[0]]:.3f}" for row in rows]
+
+
+def test_three_seeds_are_those_of_the_study():
+    means = named_study(REPOSITORY / "results", "record").means().set_index("variant")
+    rows = re.findall(r"^\| record, ([\d,]+) \| (.*?) \| (.*?) \|$", README, re.M)
+    epochs = {"44,200": "0.5", "176,800": "2", "707,200": "8"}
+    assert [row[0] for row in rows] == [*epochs]
+    for seen, *texts in rows:
+        for pictures, text in zip(("raw", "stack"), texts, strict=True):
+            row = means.loc[f"{pictures}-{epochs[seen]}-epochs"]
+            assert row["num_seeds"] == 3
+            assert text == f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def test_ratios_of_speed_are_those_measured():
