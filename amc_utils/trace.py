@@ -32,6 +32,7 @@ from amc_utils.study_records import StudyRecord, list_studies
 # Fractions with three digits or more, and shares in percent; other numbers say too little to look for.
 _NUMBER = re.compile(r"(?<![\w.,-])([+-]?0\.\d{3,}|[+-]?\d{1,3}(?:\.\d+)? ?%)(?!\w|\.\d)")
 _NO_SHARE = re.compile(r"loss|_db\b|_db,|seconds|epoch,|learning_rate|variance|correlation")
+_HEADLINE = re.compile(r"test\.joint_accuracy\.value$|(?!.* less ).*, joint accuracy, .*, mean$")
 _SHOWN = 12
 
 
@@ -54,6 +55,8 @@ def all_numbers(results: Path) -> pd.DataFrame:
     tables = [_of_tables(run, run.name, results) for run in runs]
     tables += [_of_tables(run, study, results) for run, study in of_studies]
     first = pd.DataFrame(rows, columns=["value", "owner", "file", "what"])
+    # What a run or a variant is known for stands before all else that rounds to the same.
+    first = first.iloc[(~first["what"].str.match(_HEADLINE)).to_numpy().argsort(kind="stable")]
     return pd.concat([first, *tables], ignore_index=True).dropna(subset="value")
 
 
@@ -120,7 +123,9 @@ def matches(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
     sign, digits, decimals, percent = found.groups()
     scale = 100 if percent else 1
     if percent:
-        numbers = numbers[~numbers["what"].str.contains(_NO_SHARE)]
+        # So few digits fit too much that is said of single classes, levels and epochs.
+        single = numbers["file"].str.contains("/metrics.csv|/history.csv", regex=True)
+        numbers = numbers[~(single | numbers["what"].str.contains(_NO_SHARE))]
     half = 0.5 * 10.0 ** -len(decimals or "") / scale
     values = numbers["value"].to_numpy()
     # Without a sign it may be written of a loss or a drop.
@@ -151,7 +156,10 @@ def trace_page(numbers: pd.DataFrame, text: str) -> pd.DataFrame:
                 found[found["owner"].isin(_named(near) & owners)]
                 for near in (line, "\n".join(together), heading)
             )
-            best = next((rows for rows in named if len(rows)), found[:0])
+            named = [rows for rows in named if len(rows)]
+            known_for = [rows for rows in named if re.match(_HEADLINE, rows.iloc[0]["what"])]
+            # Sentences run over lines; a row of a table stands for itself.
+            best = next(iter(named if line.startswith("|") else known_for or named), found[:0])
             file, what = best.iloc[0][["file", "what"]] if len(best) else ("", "")
             rows.append((line_number + 1, number, file, what, len(best)))
     return pd.DataFrame(rows, columns=["line", "number", "file", "what", "of"])
@@ -193,7 +201,11 @@ def main() -> None:
             print(trace_page(numbers, Path(what).read_text(encoding="utf8")).to_string(index=False))
             return
         found = matches(numbers, what)
-        print(found.head(_SHOWN).to_string(index=False) if len(found) else f"no record has {what}")
+        print(
+            found.head(_SHOWN).to_string(index=False)
+            if len(found)
+            else f"no record has {what}; a share is written with %"
+        )
         if len(found) > _SHOWN:
             print(f"and {len(found) - _SHOWN} more")
     except (ValueError, OSError) as error:

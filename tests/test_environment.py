@@ -43,7 +43,7 @@ def test_conda_door_installs_the_lock_and_the_package():
 
 def test_imported_packages_are_declared():
     """What the module imports, it asks for."""
-    names = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
     standard = __import__("sys").stdlib_module_names
     declared = {name_of(r) for r in PROJECT["dependencies"]}
     for path in (REPOSITORY / "amc_utils").glob("*.py"):
