@@ -15,7 +15,8 @@ from amc_utils.decisions import Assessment
 from amc_utils.yaml_text import read_yaml
 
 PLAN = "profiles/paper.yaml"
-_TRAIN_SHARE = 0.8
+# Of the frames; a tenth goes to validation, another to test.
+TRAIN_SHARE = 0.8
 
 
 class Step(BaseModel):
@@ -57,7 +58,7 @@ class Step(BaseModel):
         if self.config is None:
             return 0
         cells = len(self.config.modulation_names) * len(self.config.snr_grid_db)
-        return int(_TRAIN_SHARE * cells * self.config.num_frames_per_cell * self.config.num_epochs)
+        return int(TRAIN_SHARE * cells * self.config.num_frames_per_cell * self.config.num_epochs)
 
 
 def read_plan(root: Path) -> list[Step]:

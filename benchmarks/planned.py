@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from training import input_overhead, operations
 
-from amc_utils.paper_plan import benchmark_name, read_plan
+from amc_utils.paper_plan import TRAIN_SHARE, benchmark_name, read_plan
 from amc_utils.paths import REPOSITORY
 
 NUM_STEPS, REPEATS = 10, 3
@@ -21,9 +21,8 @@ def measure() -> Iterator[pd.DataFrame]:
     """One table a run, in the plan's order; one without room on the device is named and left out."""
     steps = [step for step in read_plan(REPOSITORY) if step.needs == "gpu" and step.config]
     for config in (step.config for step in steps):
-        # A tenth of the frames goes to validation, another to test.
         num_classes = len(config.modulation_names) * len(config.snr_grid_db)
-        num_frames = math.ceil(NUM_STEPS * config.batch_size / 0.8 / num_classes)
+        num_frames = math.ceil(NUM_STEPS * config.batch_size / TRAIN_SHARE / num_classes)
         # A schedule of so few frames would end before the turns do.
         changes = {"num_frames_per_cell": num_frames, "schedule": "constant"}
         name = f"{benchmark_name(config.run_name)}{operations(config)}"

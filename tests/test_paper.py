@@ -133,9 +133,9 @@ def test_a_study_is_done_when_its_networks_are_tested_on_other_frames_too(tmp_pa
     assert paper.standing(step, Workspace(tmp_path)).state == "29 of 30 runs"
 
 
-def test_a_study_whose_file_was_changed_says_so(tmp_path):
+def test_a_run_of_a_study_with_other_parameters_is_named(tmp_path):
     (step,) = [step for step in PLAN if step.result == "results/studies/learning_rate"]
-    (folder,) = (shutil.copytree(HERE.root / step.result, tmp_path / step.result),)
+    folder = shutil.copytree(HERE.root / step.result, tmp_path / step.result)
     path = folder / "raw-1e-3-s1" / "run.json"
     path.write_text(path.read_text(encoding="utf8").replace('"batch_size": 32', '"batch_size": 33'))
     told = paper.standing(step, Workspace(tmp_path))
