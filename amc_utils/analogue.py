@@ -27,6 +27,8 @@ from torch import Tensor
 # GMSK sends bits, but the way FM sends its message.
 ANALOGUE_MODULATIONS = ("AM-SSB-WC", "AM-SSB-SC", "AM-DSB-WC", "AM-DSB-SC", "FM", "GMSK")
 _WITH_CARRIER, _SINGLE_SIDEBAND, _FM, _GMSK = (0, 2), (0, 1), 4, 5
+# From here on the pulse of linear modulations shapes nothing.
+FIRST_ANGLE_MODULATION = _FM
 
 AM_INDEX = 1 / 3  # rms of the message over the carrier
 FM_BAND = 1 / 6  # cycles per symbol

@@ -10,7 +10,8 @@ import numpy as np
 
 from amc_utils.audit_measures import WIDE_SPREAD_DB
 from amc_utils.signals import SAMPLES_PER_SYMBOL
-from amc_utils.synchronisation import MAX_CFO, ROLLOFFS
+from amc_utils.synchronisation import RECEIVERS
+ROLLOFFS, MAX_CFO = RECEIVERS['table_1'].rolloffs, RECEIVERS['table_1'].max_cfo
 
 # Check, result ("ok", "remark", "failed" or "cannot tell"), and what was found.
 Verdict = tuple[str, str, str]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
-from amc_utils.synchronisation import NUM_CFOS, Synchronised, cfo_grid
+from amc_utils.synchronisation import NUM_CFOS, ReceiverSettings, Synchronised, cfo_grid
 
 # Magnitude rings of the carrier search, in units of the root mean square, and bins of a quarter turn.
 _RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 0.2, 11, 64, 16
@@ -31,7 +31,7 @@ def estimate_cfo(synchronised: Synchronised) -> Tensor:
     weighted down as far as the noise has washed it out.
     """
     symbols, device = synchronised.symbols, synchronised.symbols.device
-    cfos = cfo_grid(device)
+    cfos = cfo_grid(synchronised.receiver, device)
     ring = (symbols.abs() / _RING_WIDTH).long().clamp_(0, _NUM_RINGS - 1)
     # In quarter turns, of which the fraction counts.
     drift = 4 * SAMPLES_PER_SYMBOL * cfos[:, None] * _centred(symbols.shape[1], device)
@@ -83,7 +83,7 @@ def power_lines(synchronised: Synchronised) -> Tensor:
     raised = [power * square, power * fourth]
     while len(raised) < len(SYMMETRIES):
         raised.append(raised[-1] * fourth)
-    waves = _line_waves(symbols.shape[1], symbols.device)
+    waves = _line_waves(symbols.shape[1], synchronised.receiver, symbols.device)
     noise = power.square().sum(1).sqrt().clamp_min(1e-12)
     return torch.einsum("bmk,mkw->bmw", torch.stack(raised, 1), waves) / noise[:, None, None]
 
@@ -107,8 +107,8 @@ def _angle_waves(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _line_waves(num_symbols: int, device: torch.device) -> Tensor:
+def _line_waves(num_symbols: int, receiver: ReceiverSettings, device: torch.device) -> Tensor:
     """Conjugate carriers at each multiple of each offset, [symmetries, K, offsets]."""
     orders = torch.tensor(SYMMETRIES, device=device, dtype=torch.float32)
-    turns = orders[:, None, None] * _centred(num_symbols, device)[:, None] * cfo_grid(device)
+    turns = orders[:, None, None] * _centred(num_symbols, device)[:, None] * cfo_grid(receiver, device)
     return unit_phasor(-2 * torch.pi * SAMPLES_PER_SYMBOL * turns)

@@ -1,9 +1,13 @@
-"""The random channel of O'Shea, Roy and Clancy (2018), Table I, drawn reproducibly frame by frame."""
+"""The random channel of a frame, drawn reproducibly frame by frame; presets by name.
+
+`radioml_2018` is the channel of RadioML 2018.01A as excerpts of the file show it, `table_1` that of the
+paper which describes the file. They differ in pulse, noise, timing, carrier, ASK and scale.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ FRAMES_PER_BLOCK = 256
 
 @dataclass(frozen=True)
 class Channel:
-    """Spread of the channel of a frame; the defaults, without fading, are taken for RadioML 2018.01A's.
+    """Spread of the channel of a frame; the defaults are the preset `radioml_2018`.
 
     Attributes:
         rolloff_range: smallest and largest roll-off, drawn uniformly.
@@ -26,17 +30,34 @@ class Channel:
         random_phase: whether the carrier phase is uniform in (0, 2 pi), else zero.
         delay_spread: decay time in samples of Rayleigh multipath with an exponential power delay
             profile, scaled to unit energy per frame; 0 for none.
+        pulse_exponent: power of the raised-cosine spectrum that shapes the pulse: 0.5 is one
+            root-raised-cosine filter, 1.5 three in a row.
+        whole_sample_timing: whether timing offsets are whole samples and a half.
+        snr_slope: decibels of SNR per sample for a decibel of the SNR label.
+        snr_offset_db: SNR per sample at label 0; -9.03 with slope 1 where labels mean Es/N0.
+        unit_mean_magnitude: whether a signal has unit mean magnitude, not unit power, before noise is
+            added, which gives each class a little more SNR; see signals.magnitude_excess_db.
+        unipolar_ask: whether the levels of ASK are 0 to M - 1, as OOK's, so that a carrier is sent.
+        record_scale: whether frames keep the scale of a long record, divided by its standard deviation
+            with the mean kept, so that power varies; else every frame has unit power.
 
-    Source: O'Shea, Roy, Clancy, "Over-the-Air Deep Learning Based Radio Signal Classification",
-    2018, Table I.
+    Source: excerpts of RadioML 2018.01A, see docs/radioml_2018_as_measured.md; what no excerpt shows
+    (APSK geometries, analogue classes) is as in `table_1`.
     """
 
-    rolloff_range: tuple[float, float] = (0.1, 0.4)
-    timing_range: tuple[float, float] = (0.0, 16.0)
-    cfo_std: float = 1e-4
-    clock_std: float = 1e-4
+    rolloff_range: tuple[float, float] = (0.4, 0.43)
+    timing_range: tuple[float, float] = (0.0, 8.0)
+    cfo_std: float = 3.3e-5
+    clock_std: float = 0.0
     random_phase: bool = True
     delay_spread: float = 0.0
+    pulse_exponent: float = 1.5
+    whole_sample_timing: bool = True
+    snr_slope: float = 2.0
+    snr_offset_db: float = 0.0
+    unit_mean_magnitude: bool = True
+    unipolar_ask: bool = True
+    record_scale: bool = True
 
     def __post_init__(self) -> None:
         low, high = self.rolloff_range
@@ -44,19 +65,53 @@ class Channel:
             raise ValueError(f"rolloff_range must lie in (0, 1] in order, got {self.rolloff_range}")
         if min(self.cfo_std, self.clock_std, self.delay_spread) < 0:
             raise ValueError(f"cfo_std, clock_std and delay_spread must not be negative, got {self}")
+        if self.pulse_exponent <= 0 or self.snr_slope <= 0:
+            raise ValueError(f"pulse_exponent and snr_slope must be positive, got {self}")
+
+    def snr_db(self, snr_label: Any) -> Any:
+        """SNR per sample in dB of an SNR label, a number, array or tensor; see unit_mean_magnitude."""
+        return snr_label * self.snr_slope + self.snr_offset_db
+
+
+# Source of table_1: O'Shea, Roy, Clancy, "Over-the-Air Deep Learning Based Radio Signal Classification",
+# 2018, Table I, without fading.
+CHANNELS = {
+    "radioml_2018": Channel(),
+    "table_1": Channel(
+        rolloff_range=(0.1, 0.4),
+        timing_range=(0.0, 16.0),
+        cfo_std=1e-4,
+        clock_std=1e-4,
+        pulse_exponent=0.5,
+        whole_sample_timing=False,
+        snr_slope=1.0,
+        unit_mean_magnitude=False,
+        unipolar_ask=False,
+        record_scale=False,
+    ),
+}
+DEFAULT_PRESET = "radioml_2018"
 
 
 def channel_from(settings: Mapping[str, Any]) -> Channel:
-    """The default channel but for some settings, as they come from YAML or a command line.
+    """A preset but for some settings, as they come from YAML or a command line.
+
+    Args:
+        settings: fields of Channel, and `preset`, a name of CHANNELS; without one it is radioml_2018.
 
     Raises:
         ValueError: a setting that is unknown or out of range.
     """
+    settings = dict(settings)
+    preset = settings.pop("preset", DEFAULT_PRESET)
+    if preset not in CHANNELS:
+        raise ValueError(f"channel must have a preset of {', '.join(CHANNELS)}, got {preset!r}")
     known = list(Channel.__dataclass_fields__)
     unknown = [name for name in settings if name not in known]
     if unknown:
-        raise ValueError(f"channel must set some of {', '.join(known)}, got {unknown[0]!r}")
-    return Channel(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        raise ValueError(f"channel must set some of preset, {', '.join(known)}, got {unknown[0]!r}")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return replace(CHANNELS[preset], **given)
 
 
 @dataclass(frozen=True)
@@ -64,7 +119,7 @@ class ChannelState:
     """What the channel did to each frame: float32 [B] each, multipath complex64 [B, num_taps].
 
     Attributes:
-        rolloff: roll-off of the root-raised-cosine pulse.
+        rolloff: roll-off of the pulse.
         timing_offset: delay of the first sample instant, in samples.
         phase_rad: carrier phase at the first sample.
         cfo: carrier offset in cycles per sample, positive turns counter-clockwise.
@@ -128,6 +183,8 @@ def _draw_block(
     noise = torch.randn(size, num_samples, dtype=torch.complex64, **options)
     rolloff = torch.lerp(*torch.tensor(channel.rolloff_range, device=device), rolloff)
     timing = torch.lerp(*torch.tensor(channel.timing_range, device=device), timing)
+    if channel.whole_sample_timing:
+        timing = timing.floor() + 0.5
     phase = 2 * torch.pi * phase * channel.random_phase
     taps = None
     if channel.delay_spread > 0:

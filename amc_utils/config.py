@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from amc_utils.engine import Engine
 from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import SNR_LOSSES
 from amc_utils.parameters import Parameters
+from amc_utils.synchronisation import ReceiverSettings, receiver_settings
 
 Fraction = Field(ge=0, lt=1)
 NotNegative = Field(ge=0, allow_inf_nan=False)
@@ -29,7 +30,8 @@ class DataParameters(Parameters):
     num_frames_per_cell: int = Count
     # Runs from before these could be set had their defaults.
     label_order: Literal["corrected", "shipped"] = "corrected"
-    channel: dict[str, float | int | bool | list[float]] = Field(default_factory=dict)
+    channel: dict[str, float | int | bool | str | list[float]] = Field(default_factory=dict)
+    unit_power: bool = False
     channels: list[str]
     image_size: int = Field(ge=8, le=1024)
     profile: str
@@ -64,8 +66,23 @@ class DataParameters(Parameters):
 
     @property
     def synthetic_channel(self) -> Channel:
-        """Channel of synthetic frames: RadioML's, but for what `channel` sets."""
+        """Channel of synthetic frames: a preset, but for what `channel` sets."""
         return channel_from(self.channel)
+
+    @property
+    def receiver(self) -> ReceiverSettings:
+        """What pictures of symbols know about the channel: that of the preset, whatever else is set."""
+        return receiver_settings(self.channel)
+
+    @property
+    def picture_options(self) -> dict[str, Any]:
+        """What a network is given, as constellation.network_input takes it."""
+        return {
+            "channels": self.channels,
+            "image_size": self.image_size,
+            "receiver": self.receiver,
+            "unit_power": self.unit_power,
+        }
 
     @property
     def modulation_names(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from amc_utils import views
 from amc_utils.signals import NUM_SAMPLES
+from amc_utils.synchronisation import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.views import WINDOW, Views
 
 # On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while pictures
@@ -93,25 +94,41 @@ def input_shape(
     return len(expand_channels(channels)), image_size, image_size
 
 
-def network_input(iq: Tensor, channels: Sequence[str], image_size: int) -> Tensor:
+def network_input(
+    iq: Tensor,
+    channels: Sequence[str],
+    image_size: int,
+    *,
+    receiver: ReceiverSettings = DEFAULT_RECEIVER,
+    unit_power: bool = False,
+) -> Tensor:
     """Pictures of a batch, float32 [B, C, H, W], or for the channel "iq" alone [B, 2, num_samples].
 
     Args:
         iq: complex64 [B, num_samples].
         channels: names from CHANNELS or CHANNEL_GROUPS, or "iq" alone.
         image_size: bins per axis of the pictures.
+        receiver: what the pictures of symbols know about the channel.
+        unit_power: whether every frame is scaled to unit mean power first; else it keeps its scale.
 
     Raises:
         ValueError: see expand_channels.
     """
+    if unit_power:
+        iq = iq / iq.abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
     if list(channels) == [RAW_SAMPLES]:
         return torch.view_as_real(iq).transpose(1, 2).contiguous()
-    images = constellation_images(iq, channels, image_size)
+    images = constellation_images(iq, channels, image_size, receiver=receiver)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def constellation_images(
-    iq: Tensor, channels: Sequence[str], image_size: int, *, out: Tensor | None = None
+    iq: Tensor,
+    channels: Sequence[str],
+    image_size: int,
+    *,
+    receiver: ReceiverSettings = DEFAULT_RECEIVER,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Pictures of a batch, float32 [B, C, image_size, image_size] in [0, 1].
 
@@ -124,6 +141,7 @@ def constellation_images(
         iq: complex64 [B, num_samples], of about unit mean power.
         channels: names from CHANNELS or CHANNEL_GROUPS.
         image_size: bins per axis.
+        receiver: what the pictures of symbols know about the channel.
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.
 
     Raises:
@@ -139,7 +157,7 @@ def constellation_images(
         raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
-    parts = [Views(part) for part in iq.split(seen)]
+    parts = [Views(part, receiver) for part in iq.split(seen)]
     for number, name in enumerate(channels):
         points_of, grey = CHANNELS[name]
         points = torch.cat([points_of(part) for part in parts])

@@ -50,7 +50,7 @@ class Evaluator:
 
     def pictures(self, iq: Tensor) -> Tensor:
         """What the network is given for samples, complex64 [B, num_samples]; see network_input."""
-        return network_input(iq, self.config.channels, self.config.image_size)
+        return network_input(iq, **self.config.picture_options)
 
     def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""

@@ -124,7 +124,7 @@ class FrameBrowser:
         """Pictures of a frame, float [C, H, W], and what speaks for the class decided for."""
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
-        pictures = network_input(iq, config.channels, config.image_size)[0]
+        pictures = network_input(iq, **config.picture_options)[0]
         target = int(opinion.level[row] if head == "snr" else opinion.modulation[row].argmax())
         network = self._classifier.network
         return pictures, attribution(network, pictures, head=head, target=target, method=method)

@@ -154,19 +154,16 @@ def synthesise_frames(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     channel: Channel | None = None,
-    snr_offset_db: float = 0.0,
     samples_in: str = "auto",
     hold: Hold | None = None,
 ) -> Frames:
-    """Frames from the generator, ordered by modulation, then SNR, the same number in each cell.
+    """Frames from the generator, ordered by modulation, then SNR label, the same number in each cell.
 
-    Their true SNR is the label plus `snr_offset_db`. For samples_in and hold see Frames.with_room.
+    For samples_in and hold see Frames.with_room.
     """
     channel = channel or Channel()
     index = torch.arange(len(modulations) * len(snr_grid_db) * num_frames_per_cell, device=device)
     source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
-    if snr_offset_db:
-        source["snr_offset_db"] = snr_offset_db
     frames = labels_only(index // num_frames_per_cell, modulations, snr_grid_db, source)
     frames = frames.with_room(dtype, samples_in, hold)
     redraw_frames(frames, index, 0)
@@ -181,13 +178,12 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
         index: int64, the frames to draw anew, as far as they are held.
         generation: number of the drawing; 0 gives the frames that the set began with.
     """
-    true_snr_db = torch.tensor(frames.snr_grid_db, device=frames.device)
-    true_snr_db = true_snr_db + frames.source.get("snr_offset_db", 0.0)
+    snr_labels = torch.tensor(frames.snr_grid_db, device=frames.device)
     for part in frames.here(index).split(_CHUNK[frames.device.type]):
         made = generate_frames(
             part + generation * len(frames),
             frames.modulation[part],
-            true_snr_db[frames.snr_index[part]],
+            snr_labels[frames.snr_index[part]],
             modulations=frames.modulations,
             seed=frames.source["seed"],
             channel=Channel(**frames.source["generator"]),

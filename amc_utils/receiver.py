@@ -27,7 +27,7 @@ from amc_utils.channel import Channel
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.synchronisation import (
-    cfo_grid,
+    DEFAULT_RECEIVER, cfo_grid,
     out_of_band_power,
     synchronise,
     synchronise_offset,
@@ -73,7 +73,7 @@ def _log_likelihoods(
     symbols = {False: timed.symbols * scale, True: synchronise_offset(iq) * noise.rsqrt()[:, None]}
     grid = torch.tensor(snr_grid_db, device=iq.device, dtype=torch.float32)
     result = iq.real.new_empty(len(iq), len(modulations), len(snr_grid_db))
-    prior = -0.5 * (cfo_grid(iq.device) / max(channel.cfo_std, 1e-9)).square()
+    prior = -0.5 * (cfo_grid(DEFAULT_RECEIVER, iq.device) / max(channel.cfo_std, 1e-9)).square()
     fits = {kind: _snr_fit(points, iq.shape[1], grid) for kind, points in symbols.items()}
     for number, name in enumerate(modulations):
         kind = name == "OQPSK"
@@ -154,5 +154,5 @@ def _offset_waves(order: int, num_symbols: int, device: torch.device) -> Tensor:
     """Conjugate carriers at each harmonic of each offset, complex64 [harmonics, K, offsets]."""
     number = torch.arange(num_symbols, device=device) - (num_symbols - 1) / 2
     harmonics = order * torch.arange(_NUM_HARMONICS, device=device)
-    turns = harmonics[:, None, None] * SAMPLES_PER_SYMBOL * number[:, None] * cfo_grid(device)
+    turns = harmonics[:, None, None] * SAMPLES_PER_SYMBOL * number[:, None] * cfo_grid(DEFAULT_RECEIVER, device)
     return unit_phasor(-2 * torch.pi * turns)

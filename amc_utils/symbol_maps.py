@@ -42,6 +42,11 @@ def _ask(order: int) -> np.ndarray:
     return np.arange(1 - order, order, 2).astype(complex)
 
 
+def _unipolar_ask(order: int) -> np.ndarray:
+    """Amplitude levels from zero up: a carrier is sent along."""
+    return np.arange(order).astype(complex)
+
+
 def _qam(order: int) -> np.ndarray:
     """Square grid; for odd powers of two the cross that leaves the corners out."""
     side = int(np.ceil(np.sqrt(order)))
@@ -65,7 +70,7 @@ def _apsk128() -> np.ndarray:
 
 
 _POINTS = {
-    "OOK": lambda: np.array([0.0, 1.0], dtype=complex),
+    "OOK": lambda: _unipolar_ask(2),
     "4ASK": lambda: _ask(4),
     "8ASK": lambda: _ask(8),
     "BPSK": lambda: _psk(2),
@@ -86,11 +91,16 @@ _POINTS = {
 }
 
 LINEAR_MODULATIONS = tuple(_POINTS)
+_UNIPOLAR_POINTS = {"4ASK": lambda: _unipolar_ask(4), "8ASK": lambda: _unipolar_ask(8)}
 
 
 @cache
-def symbol_map(modulation_name: str) -> np.ndarray:
+def symbol_map(modulation_name: str, *, unipolar_ask: bool = False) -> np.ndarray:
     """Ideal symbols of a modulation, complex128 [order], unit mean power.
+
+    Args:
+        modulation_name: one of LINEAR_MODULATIONS.
+        unipolar_ask: whether the levels of 4ASK and 8ASK begin at zero; else zero is in their middle.
 
     Raises:
         ValueError: a modulation that is not linear, so has no symbols to draw from.
@@ -100,7 +110,8 @@ def symbol_map(modulation_name: str) -> np.ndarray:
             f"modulation {modulation_name!r} has no symbol map; the linear modulations have one: "
             f"{', '.join(LINEAR_MODULATIONS)}"
         )
-    points = _POINTS[modulation_name]()
+    makers = _POINTS | (_UNIPOLAR_POINTS if unipolar_ask else {})
+    points = makers[modulation_name]()
     points = points / np.sqrt(np.mean(np.abs(points) ** 2))
     points.flags.writeable = False  # cached, so shared by every caller
     return points

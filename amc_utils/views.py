@@ -14,23 +14,21 @@ from torch import Tensor
 from amc_utils.carrier import power_lines, recover_carrier
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
 from amc_utils.synchronisation import (
-    BAND_EDGE,
-    MEAN_ROLLOFF,
+    DEFAULT_RECEIVER,
+    ReceiverSettings,
     Synchronised,
     offset_lines,
+    out_of_band,
     synchronise,
     synchronise_offset,
 )
 
-# Half width of the window, as in the runs under test. Frames are taken as they are: synthetic ones
-# have unit mean power, and notebook 01 measures that of a file.
+# Half width of the window, as in the runs under test. Frames are taken at the scale that they have.
 WINDOW = 2.5
 # Symbols of unit mean power reach 1.7 at most; enlarged they fill the window, noise included.
 _SYMBOL_SCALE = 1.25
 # Lines of OQPSK's square reach a twentieth of the power; this lifts them by 15 dB.
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
-# The plane of levels: its middle in dB, and dB per unit.
-_LEVEL_CENTRE_DB, _LEVEL_SCALE_DB = -15.0, 12.0
 
 
 class Views:
@@ -38,15 +36,16 @@ class Views:
 
     Attributes:
         iq: complex64 [B, num_samples], of about unit mean power.
+        receiver: what is known about their channel.
     """
 
-    def __init__(self, iq: Tensor) -> None:
-        self.iq = iq
+    def __init__(self, iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> None:
+        self.iq, self.receiver = iq, receiver
 
     @cached_property
     def timed(self) -> Synchronised:
         """Symbols after timing recovery."""
-        return synchronise(self.iq)
+        return synchronise(self.iq, self.receiver)
 
     @cached_property
     def recovered(self) -> Tensor:
@@ -66,7 +65,7 @@ def symbols(frames: Views) -> Tensor:
 
 def offset_symbols(frames: Views) -> Tensor:
     """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
-    symbols = synchronise_offset(frames.iq)
+    symbols = synchronise_offset(frames.iq, frames.receiver)
     power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
     return symbols * (_SYMBOL_SCALE / power.sqrt())[:, None]
 
@@ -101,7 +100,7 @@ def line_strengths(frames: Views) -> Tensor:
     symbol rate apart; they are weak and shown 15 dB up.
     """
     powers = power_lines(frames.timed).abs() / frames.timed.symbols.shape[1] ** 0.5
-    offset = offset_lines(frames.iq).abs().sum(1) * _OFFSET_LINES_GAIN
+    offset = offset_lines(frames.iq, frames.receiver).abs().sum(1) * _OFFSET_LINES_GAIN
     level = 20 * torch.cat([powers.flatten(1), offset], 1).clamp_min(1e-12).log10()
     num_rows = level.shape[1]
     up = (torch.arange(num_rows, device=level.device) + 0.5) * (2 / num_rows) - 1
@@ -109,18 +108,22 @@ def line_strengths(frames: Views) -> Tensor:
 
 
 def levels(frames: Views) -> Tensor:
-    """Level through the matched filter (across) and outside the signal's band (up), -45 to 15 dB.
+    """Level through the matched filter (across) and outside the signal's band (up), sample by sample.
 
-    Noise reaches both, the signal the first only, so SNR is a displacement, sample by sample. Both
-    levels are those of the noise alone when there is no signal.
+    The window spans the receiver's level_range_db. Noise reaches both, the signal the first only, so SNR
+    is a displacement. Both levels are those of the noise alone when there is no signal.
     """
-    iq = frames.iq
+    iq, receiver = frames.iq, frames.receiver
     frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    matched = raised_cosine(frequency, torch.tensor(MEAN_ROLLOFF, device=iq.device)).sqrt()
-    spectrum = torch.fft.fft(iq)
+    rolloff = torch.tensor(receiver.mean_rolloff, device=iq.device)
+    matched = raised_cosine(frequency, rolloff) ** receiver.pulse_exponent
+    inside = torch.fft.ifft(torch.fft.fft(iq) * matched) / matched.square().mean().sqrt()
+    outside = out_of_band(iq)
+    first = (iq.shape[1] - outside.shape[1]) // 2
+    inside = inside[:, first : first + outside.shape[1]]
+    low, high = receiver.level_range_db
     parts = []
-    for response in (matched, (frequency.abs() > BAND_EDGE).float()):
-        power = torch.view_as_real(torch.fft.ifft(spectrum * response)).square().sum(-1)
-        level = 10 * (power / response.square().mean()).clamp_min(1e-12).log10()
-        parts.append((level - _LEVEL_CENTRE_DB) / _LEVEL_SCALE_DB)
+    for signal in (inside, outside):
+        level = 10 * torch.view_as_real(signal).square().sum(-1).clamp_min(1e-12).log10()
+        parts.append((2 * (level - low) / (high - low) - 1) * WINDOW)
     return torch.complex(*parts)
