@@ -23,7 +23,7 @@ from amc_utils import audit_measures as measures
 from amc_utils.audit_report import page
 from amc_utils.audit_verdicts import judge
 from amc_utils.features import snr_convention
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.paths import replacing
 from amc_utils.progress import progress
 from amc_utils.radioml import LABEL_ORDERS, RadioMLFile, open_radioml
@@ -52,7 +52,7 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
     started = time.perf_counter()
     with open_radioml(path) as file:
         modulation, snr_db = file.modulation(label_order), file.snr_db()
-        cell = modulation * len(SNR_GRID_DB) + (snr_db - SNR_GRID_DB[0]) // 2
+        cell = modulation * len(SNR_LABELS) + (snr_db - SNR_LABELS[0]) // 2
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
         with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:

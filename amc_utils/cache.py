@@ -57,7 +57,7 @@ def cached_radioml(
         samples_in: see Frames.with_room; "disk" is the cache itself.
         hold: see Frames.with_room.
         trust_file: take frames that are in the file twice.
-        choice: modulations, snr_grid_db, num_frames_per_cell, seed and label_order, see select.
+        choice: modulations, snr_labels, num_frames_per_cell, seed and label_order, see select.
 
     Raises:
         FileNotFoundError: no such file.
@@ -67,7 +67,7 @@ def cached_radioml(
     with open_radioml(path) as file:
         chosen = select(file, **choice)
         cell = torch.from_numpy(chosen.cell).to(device)
-        frames = labels_only(cell, choice["modulations"], choice["snr_grid_db"], chosen.source)
+        frames = labels_only(cell, choice["modulations"], choice["snr_labels"], chosen.source)
         held = hold(frames) if hold else None
         kept = _kept_frames(file, chosen)
     with kept.samples:

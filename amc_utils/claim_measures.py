@@ -25,7 +25,7 @@ def attractor(run: Run) -> float:
     """
     predictions = run.predictions
     wrong = predictions.loc[
-        predictions["snr_db"] != predictions["predicted_snr_db"], "predicted_snr_db"
+        predictions["snr_label"] != predictions["predicted_snr_label"], "predicted_snr_label"
     ]
     return float(wrong.value_counts().max() / len(predictions)) if len(wrong) else 0.0
 
@@ -110,20 +110,20 @@ def _reliability(run: Run, numbers: Numbers) -> float:
     Source: Spearman, "Correlation calculated from faulty data", 1910, and Brown in the same issue.
     """
     frames = run.predictions
-    odd = frames.groupby(["modulation", "snr_db"], observed=True).cumcount() % 2 == 1
+    odd = frames.groupby(["modulation", "snr_label"], observed=True).cumcount() % 2 == 1
     halves = _rank_correlation(numbers(frames[odd]), numbers(frames[~odd]))
     return 2 * halves / (1 + halves)
 
 
 def _cells(predictions: pd.DataFrame) -> pd.Series:
-    keys = [predictions["modulation"], predictions["snr_db"]]
+    keys = [predictions["modulation"], predictions["snr_label"]]
     return outcomes(predictions)["joint"].groupby(keys, observed=True).mean()
 
 
 def _ranks_at_equal_snr(predictions: pd.DataFrame) -> pd.Series:
     """Ranks about their mean, so that levels at which all modulations are alike weigh nothing."""
-    ranks = _cells(predictions).groupby("snr_db").rank()
-    return ranks - ranks.groupby("snr_db").transform("mean")
+    ranks = _cells(predictions).groupby("snr_label").rank()
+    return ranks - ranks.groupby("snr_label").transform("mean")
 
 
 def _confusions(predictions: pd.DataFrame) -> pd.Series:
@@ -166,7 +166,7 @@ def changed_predictions(run: Run, other: Run) -> float:
 FRAME_MEASURES: dict[str, Numbers] = {
     "joint": lambda predictions: outcomes(predictions)["joint"],
     "snr": lambda predictions: outcomes(predictions)["snr"],
-    "snr_mae_db": lambda predictions: (predictions["snr_db"] - predictions["predicted_snr_db"]).abs(),
+    "snr_mae_db": lambda predictions: (predictions["snr_label"] - predictions["predicted_snr_label"]).abs(),
 }
 MEASURES: dict[str, Callable[[Run], float]] = {
     "attractor": attractor,

@@ -98,12 +98,12 @@ class Classifier:
         return self.opinion(*self.look(iq))
 
     def table(self, opinion: Opinion) -> pd.DataFrame:
-        """One row a frame: modulation, snr_db, their confidences, and usual."""
+        """One row a frame: modulation, snr_label, their confidences, and usual."""
         modulation, level = opinion.modulation.max(1), opinion.level
         return pd.DataFrame({
             "modulation": np.array(self.config.modulation_names)[modulation.indices],
             "modulation_confidence": modulation.values,
-            "snr_db": np.array(self.config.snr_grid_db)[level],
+            "snr_label": np.array(self.config.snr_labels)[level],
             "snr_confidence": opinion.snr.gather(1, level[:, None])[:, 0],
             "usual": opinion.usual,
         })  # fmt: skip

@@ -39,7 +39,7 @@ def summary(table: pd.DataFrame) -> str:
         f"  {name:<10} {share:>4.0%} of frames, mean confidence {sure[name]:.2f}"
         for name, share in names.head(3).items()
     ]
-    low, middle, high = table["snr_db"].quantile([0.1, 0.5, 0.9])
+    low, middle, high = table["snr_label"].quantile([0.1, 0.5, 0.9])
     es_n0 = 10 * np.log10(SAMPLES_PER_SYMBOL)
     lines.append(
         f"  SNR per sample {middle:.0f} dB (8 of 10 frames from {low:.0f} to {high:.0f} dB), "

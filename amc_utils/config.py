@@ -90,7 +90,7 @@ class DataParameters(Parameters):
         return expand_modulations(self.modulations)
 
     @property
-    def snr_grid_db(self) -> tuple[int, ...]:
+    def snr_labels(self) -> tuple[int, ...]:
         """SNR levels in dB."""
         return snr_grid(self.snr_range_db)
 

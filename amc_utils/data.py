@@ -15,7 +15,7 @@ import torch
 from amc_utils.config import DataParameters
 from amc_utils.frames import Frames, Hold, labels_only, synthesise_frames
 from amc_utils.hdf5_checks import explaining
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.paths import replacing
 from amc_utils.progress import progress
 from amc_utils.radioml import RadioMLFile, open_radioml
@@ -41,7 +41,7 @@ def load_frames(
         return read_radioml(**file_selection(config), **options)
     return synthesise_frames(
         modulations=config.modulation_names,
-        snr_grid_db=config.snr_grid_db,
+        snr_labels=config.snr_labels,
         num_frames_per_cell=config.num_frames_per_cell,
         seed=config.seed,
         channel=config.synthetic_channel,
@@ -54,7 +54,7 @@ def file_selection(config: DataParameters) -> dict[str, Any]:
     return {
         "path": Path(config.data_path),
         "modulations": config.modulation_names,
-        "snr_grid_db": config.snr_grid_db,
+        "snr_labels": config.snr_labels,
         "num_frames_per_cell": config.num_frames_per_cell,
         "seed": config.seed,
         "label_order": config.label_order,
@@ -80,7 +80,7 @@ def select(
     file: RadioMLFile,
     *,
     modulations: Sequence[str],
-    snr_grid_db: Sequence[int],
+    snr_labels: Sequence[int],
     num_frames_per_cell: int,
     seed: int,
     label_order: str = "corrected",
@@ -90,14 +90,14 @@ def select(
     Raises:
         ValueError: bad labels, or a cell without frames.
     """
-    num_cells = len(modulations) * len(snr_grid_db)
-    cell = _joint_class(file.modulation(label_order), file.snr_db(), modulations, snr_grid_db)
+    num_cells = len(modulations) * len(snr_labels)
+    cell = _joint_class(file.modulation(label_order), file.snr_label(), modulations, snr_labels)
     rows = _draw_rows(cell, num_cells, num_frames_per_cell, seed)
     missing = np.setdiff1d(np.arange(num_cells), cell[rows])
     if len(missing):
-        name, level = divmod(int(missing[0]), len(snr_grid_db))
+        name, level = divmod(int(missing[0]), len(snr_labels))
         raise ValueError(
-            f"{file.path} has no frame of {modulations[name]} at {snr_grid_db[level]} dB "
+            f"{file.path} has no frame of {modulations[name]} at {snr_labels[level]} dB "
             f"({len(missing)} empty cells in all); choose modulations and snr_range_db it holds"
         )
     source = {"label": f"frames of {file.path.name}", "file_bytes": file.path.stat().st_size}
@@ -110,15 +110,15 @@ def select(
 
 
 def _joint_class(
-    modulation: np.ndarray, snr_db: np.ndarray, modulations: Sequence[str], snr_grid_db: Sequence[int]
+    modulation: np.ndarray, snr_label: np.ndarray, modulations: Sequence[str], snr_labels: Sequence[int]
 ) -> np.ndarray:
     """Joint class of every row, int64; -1 for rows of classes or levels that were not asked for."""
     row_of = np.full(len(RADIOML_2018_MODULATIONS), -1)
     row_of[[RADIOML_2018_MODULATIONS.index(name) for name in modulations]] = range(len(modulations))
-    level_of = np.full(len(SNR_GRID_DB), -1)
-    level_of[[SNR_GRID_DB.index(level) for level in snr_grid_db]] = range(len(snr_grid_db))
-    row, level = row_of[modulation], level_of[(snr_db - SNR_GRID_DB[0]) // 2]
-    return np.where((row >= 0) & (level >= 0), row * len(snr_grid_db) + level, -1)
+    level_of = np.full(len(SNR_LABELS), -1)
+    level_of[[SNR_LABELS.index(level) for level in snr_labels]] = range(len(snr_labels))
+    row, level = row_of[modulation], level_of[(snr_label - SNR_LABELS[0]) // 2]
+    return np.where((row >= 0) & (level >= 0), row * len(snr_labels) + level, -1)
 
 
 def _draw_rows(cell: np.ndarray, num_cells: int, num_frames_per_cell: int, seed: int) -> np.ndarray:
@@ -135,7 +135,7 @@ def read_radioml(
     *,
     path: Path,
     modulations: Sequence[str],
-    snr_grid_db: Sequence[int],
+    snr_labels: Sequence[int],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     samples_in: str = "auto",
@@ -147,7 +147,7 @@ def read_radioml(
     Args:
         path: the file, see amc_utils.radioml.
         modulations: names.
-        snr_grid_db: SNR levels in dB.
+        snr_labels: SNR levels in dB.
         device: where labels lie and computations run.
         dtype: of the samples kept.
         samples_in: see Frames.with_room.
@@ -159,9 +159,9 @@ def read_radioml(
         ValueError: a file that cannot be taken, or that lacks a cell that was asked for.
     """
     with open_radioml(path) as file:
-        chosen = select(file, modulations=modulations, snr_grid_db=snr_grid_db, **choice)
+        chosen = select(file, modulations=modulations, snr_labels=snr_labels, **choice)
         labels = torch.from_numpy(chosen.cell).to(device)
-        frames = labels_only(labels, modulations, snr_grid_db, chosen.source)
+        frames = labels_only(labels, modulations, snr_labels, chosen.source)
         frames = frames.with_room(dtype, samples_in, hold)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
@@ -174,7 +174,7 @@ def write_radioml(path: Path, frames: Frames) -> None:
     """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64 of 24, Z int64 dB."""
     columns = [RADIOML_2018_MODULATIONS.index(name) for name in frames.modulations]
     label = torch.tensor(columns)[frames.modulation.cpu()]
-    grid = torch.tensor(frames.snr_grid_db)
+    grid = torch.tensor(frames.snr_labels)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         x = file.create_dataset("X", shape=frames.iq_pairs.shape, dtype="f4")
         for start in range(0, len(frames), _CHUNK):

@@ -120,7 +120,7 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
             channel=channel,
         )
         likelihoods = log_likelihoods(
-            output, modulations=names, snr_grid_db=grid, told=level[part] if told else None
+            output, modulations=names, snr_labels=grid, told=level[part] if told else None
         )
         found.append(_decide(likelihoods))
     source = {"label": "synthetic", "generator": vars(channel), "seed": assessment.seed}
@@ -140,7 +140,7 @@ def assess_receiver(assessment: Assessment, device: torch.device) -> tuple[pd.Da
         likelihoods = receiver_log_likelihoods(
             frames.iq(part),
             modulations=names,
-            snr_grid_db=grid,
+            snr_labels=grid,
             channel=assessment.synthetic_channel,
         )
         return _decide(likelihoods)
@@ -164,7 +164,7 @@ def assess_network(assessment: Assessment, device: torch.device) -> tuple[pd.Dat
     network.load_state_dict(stored["network"])
     fabric = best_fabric(config)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
-    frames = _frames(assessment, config.modulation_names, config.snr_grid_db, device)
+    frames = _frames(assessment, config.modulation_names, config.snr_labels, device)
     weighting = TaskWeighting(config.task_weighting, config.task_weights).to(device)
     evaluator = Evaluator(network, weighting, frames, config, fabric)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
@@ -186,7 +186,7 @@ def _frames(
 ) -> Frames:
     selection = {
         "modulations": names,
-        "snr_grid_db": grid,
+        "snr_labels": grid,
         "num_frames_per_cell": assessment.num_frames_per_cell,
         "seed": assessment.seed,
         "device": device,

@@ -109,14 +109,14 @@ def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -
         decided: [B] each, index of the modulation, index of the SNR level, confidence in either.
     """
     modulation, level, *sure = (column.cpu().numpy() for column in decided)
-    names, grid = list(frames.modulations), np.array(frames.snr_grid_db)
+    names, grid = list(frames.modulations), np.array(frames.snr_labels)
     true = frames.modulation[index].cpu().numpy()
     return pd.DataFrame({
         "frame": index.cpu().numpy(),
         "modulation": pd.Categorical.from_codes(true, names, ordered=True),
-        "snr_db": grid[frames.snr_index[index].cpu().numpy()],
+        "snr_label": grid[frames.snr_index[index].cpu().numpy()],
         "predicted_modulation": pd.Categorical.from_codes(modulation, names, ordered=True),
-        "predicted_snr_db": grid[level],
+        "predicted_snr_label": grid[level],
         "modulation_confidence": sure[0],
         "snr_confidence": sure[1],
     })  # fmt: skip

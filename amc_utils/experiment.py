@@ -59,7 +59,7 @@ def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
             config.network,
             input_shape=input_shape(config.channels, config.image_size),
             num_modulations=len(config.modulation_names),
-            num_snrs=len(config.snr_grid_db),
+            num_snrs=len(config.snr_labels),
             dropout=config.dropout,
             **config.network_options,
         )

@@ -27,12 +27,12 @@ class SignalExplorer:
     """One synthetic frame and its views, redrawn whenever a control is moved.
 
     Attributes:
-        controls: widgets by name: modulation, snr_db, rolloff, cfo, delay_spread, frame.
+        controls: widgets by name: modulation, snr_label, rolloff, cfo, delay_spread, frame.
         board: what is drawn.
         widget: controls and picture, to be shown by JupyterLab.
     """
 
-    def __init__(self, modulation: str = "QPSK", snr_db: int = 20, *, seed: int = 2018) -> None:
+    def __init__(self, modulation: str = "QPSK", snr_label: int = 20, *, seed: int = 2018) -> None:
         self._seed = seed
         wide = {"layout": {"width": "370px"}, "style": {"description_width": "140px"}}
         slider = {"continuous_update": True, **wide}
@@ -40,7 +40,7 @@ class SignalExplorer:
             "modulation": ipywidgets.Dropdown(
                 options=RADIOML_2018_MODULATIONS, value=modulation, description="modulation", **wide
             ),
-            "snr_db": ipywidgets.IntSlider(snr_db, -20, 30, 2, description="SNR (dB)", **slider),
+            "snr_label": ipywidgets.IntSlider(snr_label, -20, 30, 2, description="SNR (dB)", **slider),
             "rolloff": ipywidgets.FloatSlider(
                 0.25, min=0.1, max=0.5, step=0.05, description="roll-off", **slider
             ),
@@ -71,7 +71,7 @@ class SignalExplorer:
         made = generate_frames(
             torch.tensor([value["frame"]]),
             torch.tensor([RADIOML_2018_MODULATIONS.index(value["modulation"])]),
-            torch.tensor([value["snr_db"]]),
+            torch.tensor([value["snr_label"]]),
             modulations=RADIOML_2018_MODULATIONS,
             seed=self._seed,
             channel=channel,

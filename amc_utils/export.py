@@ -112,7 +112,7 @@ def _unseen(config: TrainingParameters, frames: Frames, split: Split) -> tuple[_
     def new(count: int, seed: int) -> _Some:
         made = synthesise_frames(
             modulations=config.modulation_names,
-            snr_grid_db=config.snr_grid_db,
+            snr_labels=config.snr_labels,
             num_frames_per_cell=count,
             seed=config.seed + seed,
             dtype=torch.float16,
@@ -133,7 +133,7 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
         unseen=features,
         decided=raw.decided(logits),
         num_classes=frames.num_classes,
-        num_snrs=len(frames.snr_grid_db),
+        num_snrs=len(frames.snr_labels),
     )
     return replace(raw, temperatures=tuple(map(_temperature, logits, truths)), novelty=novelty)
 

@@ -26,11 +26,11 @@ class FrameBrowser:
     """The frames of one class and SNR that the network was tested on, with controls to leaf through.
 
     Attributes:
-        controls: widgets by name: modulation, snr_db, show, frame, head, method.
+        controls: widgets by name: modulation, snr_label, show, frame, head, method.
         widget: controls and picture, to be shown by JupyterLab.
     """
 
-    def __init__(self, classifier: Classifier, modulation: str, snr_db: int) -> None:
+    def __init__(self, classifier: Classifier, modulation: str, snr_label: int) -> None:
         """Draw the network's test frames again, and begin with those of one class and level.
 
         Of a network that was trained on a file, synthetic frames of the same classes take their place.
@@ -46,15 +46,15 @@ class FrameBrowser:
             config, hold=lambda labelled: stratified_split(labelled, seed=config.seed).test
         )
         option = {"layout": {"width": "300px"}, "style": {"description_width": "90px"}}
-        names, grid = config.modulation_names, config.snr_grid_db
+        names, grid = config.modulation_names, config.snr_labels
 
         def choice(name: str, options: tuple, value: object) -> ipywidgets.Dropdown:
             return ipywidgets.Dropdown(options=options, value=value, description=name, **option)
 
         self.controls: dict[str, ipywidgets.ValueWidget] = {
             "modulation": choice("modulation", names, modulation),
-            "snr_db": ipywidgets.SelectionSlider(
-                options=grid, value=snr_db, description="SNR (dB)", **option
+            "snr_label": ipywidgets.SelectionSlider(
+                options=grid, value=snr_label, description="SNR (dB)", **option
             ),
             "show": choice("show", (_ALL, _WRONG), _ALL),
             "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **option),
@@ -65,7 +65,7 @@ class FrameBrowser:
         self._still = False
         self._select()
         for name, control in self.controls.items():
-            choosing = name in ("modulation", "snr_db", "show")
+            choosing = name in ("modulation", "snr_label", "show")
             control.observe(self._select if choosing else self._redraw, "value")
         box = ipywidgets.GridBox(
             list(self.controls.values()), layout={"grid_template_columns": "repeat(3, 310px)"}
@@ -96,16 +96,16 @@ class FrameBrowser:
             maps,
             channels=self._channels,
             modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
-            snr=(self._opinion.snr[row].numpy(), config.snr_grid_db, truth[1]),
+            snr=(self._opinion.snr[row].numpy(), config.snr_labels, truth[1]),
         )
         return self._board
 
-    def shares(self, modulation: str, snr_db: int, *, num_frames: int = 8) -> pd.DataFrame:
+    def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
         """Of all that speaks for a head's decision, the share of each channel; one row a head.
 
         Occlusion of the first frames of a class and level, positive attributions added up.
         """
-        index, opinion = self._cell(modulation, snr_db)
+        index, opinion = self._cell(modulation, snr_label)
         rows, totals = range(min(num_frames, len(index))), {}
         for head in Logits._fields:
             maps = [self._explained(index, opinion, row, head, "occlusion")[1] for row in rows]
@@ -113,9 +113,9 @@ class FrameBrowser:
         table = pd.DataFrame.from_dict(totals, orient="index", columns=list(self._channels))
         return table.div(table.sum(axis=1), axis=0)
 
-    def _cell(self, modulation: str, snr_db: int) -> tuple[Tensor, Opinion]:
+    def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Opinion]:
         """Test frames of a class and level, int64 [B], and the opinion on them."""
-        index = self._frames.here(self._frames.select(modulation, snr_db))
+        index = self._frames.here(self._frames.select(modulation, snr_label))
         return index, self._classifier(self._frames.iq(index))
 
     def _explained(
@@ -135,17 +135,17 @@ class FrameBrowser:
         said = self._classifier.table(self._opinion).iloc[row]
         return (
             f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
-            f"{self.controls['modulation'].value} at {self.controls['snr_db'].value} dB, read as "
-            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at {said['snr_db']} dB "
+            f"{self.controls['modulation'].value} at {self.controls['snr_label'].value} dB, read as "
+            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at {said['snr_label']} dB "
             f"({said['snr_confidence']:.2f}); {said['usual']:.0%} of its like are as unusual"
         )
 
     def _select(self, _: object = None) -> None:
         """Take the frames of the class and level that the controls name."""
-        name, snr_db = self.controls["modulation"].value, self.controls["snr_db"].value
-        self._index, self._opinion = self._cell(name, snr_db)
+        name, snr_label = self.controls["modulation"].value, self.controls["snr_label"].value
+        self._index, self._opinion = self._cell(name, snr_label)
         said = self._classifier.table(self._opinion)
-        wrong = ((said["modulation"] != name) | (said["snr_db"] != snr_db)).to_numpy()
+        wrong = ((said["modulation"] != name) | (said["snr_label"] != snr_label)).to_numpy()
         only_wrong = self.controls["show"].value == _WRONG and wrong.any()
         self._shown = np.flatnonzero(wrong if only_wrong else np.ones_like(wrong)).tolist()
         self._count = f"{wrong.sum()} of {len(wrong)} wrong"

@@ -29,9 +29,9 @@ class Frames:
     Attributes:
         iq_pairs: float32 or float16 [H, num_samples, 2], last axis I, Q.
         modulation: int64 [N], index into `modulations`.
-        snr_index: int64 [N], index into `snr_grid_db`.
+        snr_index: int64 [N], index into `snr_labels`.
         modulations: modulation names.
-        snr_grid_db: SNR levels in dB.
+        snr_labels: SNR levels in dB.
         source: where the frames come from, ready for a run record.
         held: int64 [H], ascending, the frames whose samples are here; None for all.
         place: where the samples lie: "device", "host" or "disk".
@@ -42,7 +42,7 @@ class Frames:
     modulation: Tensor
     snr_index: Tensor
     modulations: tuple[str, ...]
-    snr_grid_db: tuple[int, ...]
+    snr_labels: tuple[int, ...]
     source: dict[str, Any]
     held: Tensor | None = None
     place: str = "device"
@@ -59,17 +59,17 @@ class Frames:
     @property
     def cell(self) -> Tensor:
         """Joint class of each frame, int64 [N]: modulation * number of SNR levels + snr_index."""
-        return self.modulation * len(self.snr_grid_db) + self.snr_index
+        return self.modulation * len(self.snr_labels) + self.snr_index
 
     @property
     def num_classes(self) -> int:
         """Number of joint classes."""
-        return len(self.modulations) * len(self.snr_grid_db)
+        return len(self.modulations) * len(self.snr_labels)
 
     @property
     def description(self) -> str:
         """Class count, SNR range and source in one line, to stand beside every number."""
-        grid = self.snr_grid_db
+        grid = self.snr_labels
         return (
             f"{self.num_classes} classes: {len(self.modulations)} modulations x {len(grid)} SNRs "
             f"({grid[0]} to {grid[-1]} dB), {self.source['label']}"
@@ -109,9 +109,9 @@ class Frames:
         rows = index if self.held is None else torch.searchsorted(self.held, index)
         store[rows] = pairs.to(store.device, store.dtype)
 
-    def select(self, modulation_name: str, snr_db: int) -> Tensor:
+    def select(self, modulation_name: str, snr_label: int) -> Tensor:
         """Index of the frames of one cell, int64."""
-        wanted = self.modulations.index(modulation_name), self.snr_grid_db.index(snr_db)
+        wanted = self.modulations.index(modulation_name), self.snr_labels.index(snr_label)
         return torch.nonzero((self.modulation == wanted[0]) & (self.snr_index == wanted[1]))[:, 0]
 
     def to(self, device: torch.device | str) -> Frames:
@@ -137,18 +137,18 @@ Hold = Callable[[Frames], Tensor | None]
 
 
 def labels_only(
-    cell: Tensor, modulations: Sequence[str], snr_grid_db: Sequence[int], source: dict[str, Any]
+    cell: Tensor, modulations: Sequence[str], snr_labels: Sequence[int], source: dict[str, Any]
 ) -> Frames:
     """Frames of joint classes `cell`, int64 [N], as yet without samples."""
-    modulation, snr_index = cell // len(snr_grid_db), cell % len(snr_grid_db)
+    modulation, snr_index = cell // len(snr_labels), cell % len(snr_labels)
     nothing = torch.empty(0, NUM_SAMPLES, 2, device=cell.device)
-    return Frames(nothing, modulation, snr_index, tuple(modulations), tuple(snr_grid_db), source)
+    return Frames(nothing, modulation, snr_index, tuple(modulations), tuple(snr_labels), source)
 
 
 def synthesise_frames(
     *,
     modulations: Sequence[str],
-    snr_grid_db: Sequence[int],
+    snr_labels: Sequence[int],
     num_frames_per_cell: int,
     seed: int,
     device: torch.device | str = "cpu",
@@ -162,9 +162,9 @@ def synthesise_frames(
     For samples_in and hold see Frames.with_room.
     """
     channel = channel or Channel()
-    index = torch.arange(len(modulations) * len(snr_grid_db) * num_frames_per_cell, device=device)
+    index = torch.arange(len(modulations) * len(snr_labels) * num_frames_per_cell, device=device)
     source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
-    frames = labels_only(index // num_frames_per_cell, modulations, snr_grid_db, source)
+    frames = labels_only(index // num_frames_per_cell, modulations, snr_labels, source)
     frames = frames.with_room(dtype, samples_in, hold)
     redraw_frames(frames, index, 0)
     return frames
@@ -178,7 +178,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
         index: int64, the frames to draw anew, as far as they are held.
         generation: number of the drawing; 0 gives the frames that the set began with.
     """
-    snr_labels = torch.tensor(frames.snr_grid_db, device=frames.device)
+    snr_labels = torch.tensor(frames.snr_labels, device=frames.device)
     for part in frames.here(index).split(_CHUNK[frames.device.type]):
         made = generate_frames(
             part + generation * len(frames),
@@ -208,7 +208,7 @@ class Split:
 
 def split_fingerprint(frames: Frames, split: Split) -> str:
     """SHA-256 that two runs share if and only if they are tested on the same frames and classes."""
-    origin = [frames.modulations, frames.snr_grid_db, frames.source, len(frames)]
+    origin = [frames.modulations, frames.snr_labels, frames.source, len(frames)]
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
     for numbers in (split.test, frames.cell[split.test]):
         digest.update(numbers.cpu().numpy().tobytes())

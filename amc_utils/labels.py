@@ -44,7 +44,7 @@ DIGITAL_MODULATIONS = tuple(
 
 MODULATION_GROUPS = {"digital": DIGITAL_MODULATIONS, "all": RADIOML_2018_MODULATIONS}
 
-SNR_GRID_DB = tuple(range(-20, 31, 2))
+SNR_LABELS = tuple(range(-20, 31, 2))
 
 
 def expand_modulations(names: Sequence[str]) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def snr_grid(snr_range_db: Sequence[int]) -> tuple[int, ...]:
     if len(snr_range_db) == 3 and snr_range_db[2] > 0:
         first, last, step = snr_range_db
         grid = tuple(range(first, last + 1, step))
-    if not grid or grid[-1] != snr_range_db[1] or not set(grid) <= set(SNR_GRID_DB):
+    if not grid or grid[-1] != snr_range_db[1] or not set(grid) <= set(SNR_LABELS):
         raise ValueError(
             f"snr_range_db must be [first, last, step] in even dB from -20 to 30 and end on last, "
             f"got {list(snr_range_db)}; the whole grid is [-20, 30, 2]"

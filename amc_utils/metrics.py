@@ -3,7 +3,7 @@
 Predictions are a DataFrame with one row a test frame:
     frame: index of the frame in its set.
     modulation, predicted_modulation: names, ordered categories.
-    snr_db, predicted_snr_db: int64.
+    snr_label, predicted_snr_label: int64.
     modulation_confidence, snr_confidence: float32, the softmax of the predicted class.
 """
 
@@ -25,7 +25,7 @@ TASKS = ("joint", "modulation", "snr")
 def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
     """Bool columns joint, modulation and snr: whether each task is right, by frame."""
     modulation = predictions["modulation"] == predictions["predicted_modulation"]
-    snr = predictions["snr_db"] == predictions["predicted_snr_db"]
+    snr = predictions["snr_label"] == predictions["predicted_snr_label"]
     return pd.DataFrame({"joint": modulation & snr, "modulation": modulation, "snr": snr})
 
 
@@ -57,7 +57,7 @@ def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.Data
 
     The interval is that of a normal mean, 1.96 standard errors to either side.
     """
-    error = (predictions["predicted_snr_db"] - predictions["snr_db"]).abs()
+    error = (predictions["predicted_snr_label"] - predictions["snr_label"]).abs()
     key = predictions[by] if by else pd.Series("all", index=predictions.index)
     rows = []
     for level, group in error.groupby(key, observed=True):
@@ -90,18 +90,18 @@ def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Every metric of a run in one tidy table, the content of metrics.csv.
 
     Returns:
-        Columns group ("all", "snr_db >= 0", "snr_db", "modulation"), level, metric, value, low,
+        Columns group ("all", "snr_label >= 0", "snr_label", "modulation"), level, metric, value, low,
         high, num_frames. The first two groups stand side by side because accuracies over different
         SNR ranges must never be compared with each other.
     """
     tables = {
         "all": [accuracy_table(predictions), snr_error_table(predictions)],
-        "snr_db": [accuracy_table(predictions, "snr_db"), snr_error_table(predictions, "snr_db")],
+        "snr_label": [accuracy_table(predictions, "snr_label"), snr_error_table(predictions, "snr_label")],
         "modulation": [accuracy_table(predictions, "modulation"), class_table(predictions)],
     }
-    not_negative = predictions[predictions["snr_db"] >= 0]
+    not_negative = predictions[predictions["snr_label"] >= 0]
     if len(not_negative):
-        tables["snr_db >= 0"] = [accuracy_table(not_negative), snr_error_table(not_negative)]
+        tables["snr_label >= 0"] = [accuracy_table(not_negative), snr_error_table(not_negative)]
     parts = [part.assign(group=group) for group, some in tables.items() for part in some]
     columns = ["group", "level", "metric", "value", "low", "high", "num_frames"]
     return pd.concat(parts, ignore_index=True)[columns]
@@ -111,14 +111,14 @@ def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Joint accuracy of every (modulation, SNR) cell.
 
     Returns:
-        Columns modulation, snr_db, value, low, high, num_frames.
+        Columns modulation, snr_label, value, low, high, num_frames.
     """
     right = outcomes(predictions)["joint"]
-    keys = [predictions["modulation"].astype(str), predictions["snr_db"]]
+    keys = [predictions["modulation"].astype(str), predictions["snr_label"]]
     rows = []
-    for (name, snr_db), group in right.groupby(keys):
-        rows.append((name, snr_db, group.mean(), *wilson_interval(group.sum(), len(group)), len(group)))
-    return pd.DataFrame(rows, columns=["modulation", "snr_db", "value", "low", "high", "num_frames"])
+    for (name, snr_label), group in right.groupby(keys):
+        rows.append((name, snr_label, group.mean(), *wilson_interval(group.sum(), len(group)), len(group)))
+    return pd.DataFrame(rows, columns=["modulation", "snr_label", "value", "low", "high", "num_frames"])
 
 
 def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -156,11 +156,11 @@ def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
     """For every SNR the two modulations that are taken for one another most often.
 
     Returns:
-        Index snr_db, without the SNRs at which no two are; columns a, b and share, the fraction of the
+        Index snr_label, without the SNRs at which no two are; columns a, b and share, the fraction of the
         frames of both that are exchanged.
     """
     rows = []
-    for snr_db, group in predictions.groupby("snr_db"):
+    for snr_label, group in predictions.groupby("snr_label"):
         counts = pd.crosstab(group["modulation"].astype(str), group["predicted_modulation"].astype(str))
         names = sorted(set(counts.index) | set(counts.columns))
         square = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
@@ -169,8 +169,8 @@ def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
         share = exchanged / np.maximum(totals[:, None] + totals, 1)
         a, b = np.unravel_index(share.argmax(), share.shape)
         if share[a, b] > 0:
-            rows.append((snr_db, names[a], names[b], share[a, b]))
-    return pd.DataFrame(rows, columns=["snr_db", "a", "b", "share"]).set_index("snr_db")
+            rows.append((snr_label, names[a], names[b], share[a, b]))
+    return pd.DataFrame(rows, columns=["snr_label", "a", "b", "share"]).set_index("snr_label")
 
 
 def calibration_table(confidence: pd.Series, correct: pd.Series, num_bins: int = 8) -> pd.DataFrame:

@@ -57,7 +57,7 @@ class Step(BaseModel):
         """Pictures, or sets of them, that a single training run learns from."""
         if self.config is None:
             return 0
-        cells = len(self.config.modulation_names) * len(self.config.snr_grid_db)
+        cells = len(self.config.modulation_names) * len(self.config.snr_labels)
         return int(TRAIN_SHARE * cells * self.config.num_frames_per_cell * self.config.num_epochs)
 
 

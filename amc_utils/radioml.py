@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.hdf5_checks import check_complete, check_kind, check_layout, explaining, own_dataset
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, SNR_LABELS
 from amc_utils.signals import NUM_SAMPLES
 from amc_utils.storage import free_host_bytes
 
@@ -117,7 +117,7 @@ class RadioMLFile:
             )
         return numbers.astype(np.int64)
 
-    def snr_db(self) -> np.ndarray:
+    def snr_label(self) -> np.ndarray:
         """SNR label of every row in dB, int64 [num_rows].
 
         Raises:
@@ -125,7 +125,7 @@ class RadioMLFile:
         """
         with explaining(self.path):
             levels = self.levels[:].reshape(-1)
-        bad = ~np.isin(levels, SNR_GRID_DB)
+        bad = ~np.isin(levels, SNR_LABELS)
         if bad.any():
             row = int(bad.argmax())
             raise ValueError(

@@ -77,7 +77,6 @@ def write_run(
         if history is not None:
             history.to_csv(temporary / "history.csv", index=False, lineterminator="\n")
         metrics.to_csv(temporary / "metrics.csv", index=False, lineterminator="\n")
-        metrics.to_json(temporary / "metrics.json", orient="records", indent=1, double_precision=15)
         np.savez_compressed(temporary / "predictions.npz", **_codes(predictions, split))
         written = {path.name: path.read_bytes() for path in sorted(temporary.iterdir())}
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
@@ -91,15 +90,15 @@ def write_run(
 
 
 def _codes(predictions: pd.DataFrame, split: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    grid = np.unique(predictions[["snr_db", "predicted_snr_db"]])
+    grid = np.unique(predictions[["snr_label", "predicted_snr_label"]])
     codes = {
         "frame": predictions["frame"].to_numpy(np.int64),
         "modulations": np.array(predictions["modulation"].cat.categories, dtype=str),
         "snr_grid_db": grid.astype(np.int16),
         "modulation": predictions["modulation"].cat.codes.to_numpy(np.uint8),
-        "snr_index": np.searchsorted(grid, predictions["snr_db"]).astype(np.uint8),
+        "snr_index": np.searchsorted(grid, predictions["snr_label"]).astype(np.uint8),
         "predicted_modulation": predictions["predicted_modulation"].cat.codes.to_numpy(np.uint8),
-        "predicted_snr_index": np.searchsorted(grid, predictions["predicted_snr_db"]).astype(np.uint8),
+        "predicted_snr_index": np.searchsorted(grid, predictions["predicted_snr_label"]).astype(np.uint8),
         "modulation_confidence": predictions["modulation_confidence"].to_numpy(np.float16),
         "snr_confidence": predictions["snr_confidence"].to_numpy(np.float16),
     }

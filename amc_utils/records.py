@@ -65,11 +65,11 @@ class Run:
             return pd.DataFrame({
                 "frame": stored["frame"],
                 "modulation": pd.Categorical.from_codes(stored["modulation"], names, ordered=True),
-                "snr_db": grid[stored["snr_index"]],
+                "snr_label": grid[stored["snr_index"]],
                 "predicted_modulation": pd.Categorical.from_codes(
                     stored["predicted_modulation"], names, ordered=True
                 ),
-                "predicted_snr_db": grid[stored["predicted_snr_index"]],
+                "predicted_snr_label": grid[stored["predicted_snr_index"]],
                 "modulation_confidence": stored["modulation_confidence"].astype(np.float32),
                 "snr_confidence": stored["snr_confidence"].astype(np.float32),
             })  # fmt: skip

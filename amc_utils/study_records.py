@@ -85,7 +85,7 @@ class StudyRecord:
         """Accuracy on frames like those of training, mean over seeds: rows variants, columns dB."""
         tables = [
             run.metrics[
-                (run.metrics["group"] == "snr_db") & (run.metrics["metric"] == f"{task}_accuracy")
+                (run.metrics["group"] == "snr_label") & (run.metrics["metric"] == f"{task}_accuracy")
             ].assign(variant=_row(run)[0])
             for run in self.runs
             if run.kind == "network"

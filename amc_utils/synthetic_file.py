@@ -22,14 +22,14 @@ import torch
 
 from amc_utils.channel import FRAMES_PER_BLOCK, Channel
 from amc_utils.interruption import stop_at_once
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.paths import replacing
 from amc_utils.progress import progress
 from amc_utils.signals import NUM_SAMPLES, generate_frames
 from amc_utils.storage import free_disk_bytes
 
 _NUM_CLASSES = len(RADIOML_2018_MODULATIONS)
-_NUM_CELLS = _NUM_CLASSES * len(SNR_GRID_DB)
+_NUM_CELLS = _NUM_CLASSES * len(SNR_LABELS)
 # Shape of a row and type of each dataset.
 _LAYOUT = {"X": ((NUM_SAMPLES, 2), "<f4"), "Y": ((_NUM_CLASSES,), "<i8"), "Z": ((1,), "<i8")}
 _BYTES_PER_FRAME = NUM_SAMPLES * 2 * 4 + _NUM_CLASSES * 8 + 8
@@ -61,7 +61,7 @@ def write_synthetic_file(
     _check_place(path, num_bytes, overwrite)
     print(
         f"writing {num_frames:,} frames ({num_bytes / 1e9:.3g} GB), {_NUM_CLASSES} classes at "
-        f"{len(SNR_GRID_DB)} SNRs, to {path}",
+        f"{len(SNR_LABELS)} SNRs, to {path}",
         flush=True,
     )
     with replacing(path) as temporary:
@@ -90,22 +90,22 @@ def _write_structure(path: Path, num_frames: int, seed: int) -> dict[str, int]:
 
 def _batches(num_frames_per_cell: int, seed: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """First row of each batch in turn, and the rows of each dataset, of the types in _LAYOUT."""
-    snr_grid_db = torch.tensor(SNR_GRID_DB)
+    snr_labels = torch.tensor(SNR_LABELS)
     num_frames = _NUM_CELLS * num_frames_per_cell
     with progress(total=num_frames, desc="writing", unit=" frames") as bar:
         for index in torch.arange(num_frames).split(FRAMES_PER_BLOCK):
             cell = index // num_frames_per_cell
-            modulation, snr_db = cell // len(SNR_GRID_DB), snr_grid_db[cell % len(SNR_GRID_DB)]
+            modulation, snr_label = cell // len(SNR_LABELS), snr_labels[cell % len(SNR_LABELS)]
             made = generate_frames(
                 index,
                 modulation,
-                snr_db,
+                snr_label,
                 modulations=RADIOML_2018_MODULATIONS,
                 seed=seed,
                 channel=Channel(),
             )
             one_hot = torch.nn.functional.one_hot(modulation, _NUM_CLASSES)
-            values = {"X": torch.view_as_real(made.iq), "Y": one_hot, "Z": snr_db[:, None]}
+            values = {"X": torch.view_as_real(made.iq), "Y": one_hot, "Z": snr_label[:, None]}
             yield int(index[0]), {n: v.numpy().astype(_LAYOUT[n][1]) for n, v in values.items()}
             bar.update(len(index))
 

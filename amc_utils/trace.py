@@ -99,7 +99,7 @@ def _of_tables(run: Run, owner: str, results: Path) -> pd.DataFrame:
     place = run.folder.relative_to(results).as_posix()
     metrics = run.metrics.melt(["group", "level", "metric"], ["value", "low", "high"], "part", "number")
     # What is said of all frames stands before what is said of a class or a level.
-    single = metrics["group"].isin(["modulation", "snr_db"])
+    single = metrics["group"].isin(["modulation", "snr_label"])
     metrics = metrics.iloc[single.to_numpy().argsort(kind="stable")]
     what = metrics["metric"] + ", " + metrics["group"] + " " + metrics["level"] + ", " + metrics["part"]
     parts = [pd.DataFrame({"value": metrics["number"], "file": f"{place}/metrics.csv", "what": what})]

@@ -43,7 +43,7 @@ def ours(count: int, device: str) -> None:
     cells = len(DIGITAL_MODULATIONS)
     synthesise_frames(
         modulations=DIGITAL_MODULATIONS,
-        snr_grid_db=(10,),
+        snr_labels=(10,),
         num_frames_per_cell=-(-count // cells),
         seed=1,
         device=device,

@@ -61,9 +61,9 @@ def measure_on_gpu(size: int) -> pd.DataFrame:
 def frames(count: int, device: str) -> torch.Tensor:
     """Frames of all digital classes at 10 dB, complex64 [count, 1024]."""
     index = torch.arange(count, device=device)
-    snr_db = torch.full((count,), 10.0, device=device)
+    snr_label = torch.full((count,), 10.0, device=device)
     options = {"modulations": DIGITAL_MODULATIONS, "seed": 1, "channel": Channel()}
-    return generate_frames(index, index % len(DIGITAL_MODULATIONS), snr_db, **options).iq
+    return generate_frames(index, index % len(DIGITAL_MODULATIONS), snr_label, **options).iq
 
 
 def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int) -> None:

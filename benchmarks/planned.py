@@ -21,7 +21,7 @@ def measure() -> Iterator[pd.DataFrame]:
     """One table a run, in the plan's order; one without room on the device is named and left out."""
     steps = [step for step in read_plan(REPOSITORY) if step.needs == "gpu" and step.config]
     for config in (step.config for step in steps):
-        num_classes = len(config.modulation_names) * len(config.snr_grid_db)
+        num_classes = len(config.modulation_names) * len(config.snr_labels)
         num_frames = math.ceil(NUM_STEPS * config.batch_size / TRAIN_SHARE / num_classes)
         # A schedule of so few frames would end before the turns do.
         changes = {"num_frames_per_cell": num_frames, "schedule": "constant"}

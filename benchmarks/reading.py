@@ -20,13 +20,13 @@ from timing import Task, take_turns
 from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml
 from amc_utils.frames import allocate
-from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.paths import cache_folder
 from amc_utils.synthetic_file import write_synthetic_file
 
 FRAMES_PER_CELL = 840
 MEGABYTE = 1 << 20
-SELECTION = {"modulations": DIGITAL_MODULATIONS, "snr_grid_db": SNR_GRID_DB, "seed": 1}
+SELECTION = {"modulations": DIGITAL_MODULATIONS, "snr_labels": SNR_LABELS, "seed": 1}
 
 
 def measure() -> list[pd.DataFrame]:
@@ -65,7 +65,7 @@ def measure() -> list[pd.DataFrame]:
 
 def wanted_rows() -> np.ndarray:
     """Rows of the digital classes, ascending."""
-    rows = len(SNR_GRID_DB) * FRAMES_PER_CELL
+    rows = len(SNR_LABELS) * FRAMES_PER_CELL
     first = [RADIOML_2018_MODULATIONS.index(name) * rows for name in DIGITAL_MODULATIONS]
     return np.sort(np.concatenate([np.arange(start, start + rows) for start in first]))
 

@@ -35,7 +35,7 @@ def gnuradio_slice() -> Path:
 def small_frames() -> Frames:
     """120 synthetic frames: 3 modulations, 2 levels, 20 each."""
     return synthesise_frames(
-        modulations=("BPSK", "QPSK", "OQPSK"), snr_grid_db=(0, 20), num_frames_per_cell=20, seed=5
+        modulations=("BPSK", "QPSK", "OQPSK"), snr_labels=(0, 20), num_frames_per_cell=20, seed=5
     )
 
 
@@ -89,7 +89,7 @@ def synthetic(tmp_path_factory):
     path = tmp_path_factory.mktemp("audit") / "synthetic.h5"
     grid = (-4, 0, 4, 8, 12, 26, 28, 30)
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=grid, num_frames_per_cell=6, seed=3
+        modulations=DIGITAL_MODULATIONS, snr_labels=grid, num_frames_per_cell=6, seed=3
     )
     write_radioml(path, frames)
     return path
@@ -100,7 +100,7 @@ def all_classes(tmp_path_factory):
     """Frames of our own generator, all 24 classes at the highest levels."""
     path = tmp_path_factory.mktemp("audit") / "all.h5"
     frames = synthesise_frames(
-        modulations=RADIOML_2018_MODULATIONS, snr_grid_db=(22, 24, 30), num_frames_per_cell=4, seed=4
+        modulations=RADIOML_2018_MODULATIONS, snr_labels=(22, 24, 30), num_frames_per_cell=4, seed=4
     )
     write_radioml(path, frames)
     return path

@@ -59,7 +59,7 @@ def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained,
     assert (found.kind, found.facts["parent"]) == ("transfer", "parent")
     assert len(found.predictions) == len(trainer.frames)
     same = found.predictions.set_index("frame").loc[parent.predictions["frame"]]
-    columns = ["predicted_modulation", "predicted_snr_db"]
+    columns = ["predicted_modulation", "predicted_snr_label"]
     expected = parent.predictions.set_index("frame")[columns]
     assert (same[columns].astype(str) == expected.astype(str)).all(axis=None)
     assert Run(found.folder).label == parent.label
@@ -67,12 +67,12 @@ def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained,
 
 def test_receiver_that_is_told_the_snr_bounds_every_snr(tmp_path):
     told = assess("bound", tmp_path, "--snr-told", "--run-name", "told")
-    assert (told.predictions["snr_db"] == told.predictions["predicted_snr_db"]).all()
+    assert (told.predictions["snr_label"] == told.predictions["predicted_snr_label"]).all()
     assert told.label == "genie-aided bound, SNR told"
     untold = assess("bound", tmp_path, "--run-name", "untold")
     rows = [
         run.metrics[
-            (run.metrics["group"] == "snr_db") & (run.metrics["metric"] == "joint_accuracy")
+            (run.metrics["group"] == "snr_label") & (run.metrics["metric"] == "joint_accuracy")
         ].set_index("level")["value"]
         for run in (told, untold)
     ]

@@ -144,7 +144,7 @@ def test_class_that_is_wholly_another_fails_where_it_is_alone(all_classes, tmp_p
 def test_labels_at_random_below_the_levels_that_show_classes_are_noticed(tmp_path, share):
     frames = synthesise_frames(
         modulations=DIGITAL_MODULATIONS,
-        snr_grid_db=(8, 10, 14, 22, 26, 30),
+        snr_labels=(8, 10, 14, 22, 26, 30),
         num_frames_per_cell=5,
         seed=4,
     )
@@ -164,7 +164,7 @@ def test_exchange_in_a_file_of_one_frame_a_cell_is_noticed(tmp_path):
     """Too few of a class to judge it, enough of all."""
     grid = tuple(range(-20, 31, 2))
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=grid, num_frames_per_cell=1, seed=6
+        modulations=DIGITAL_MODULATIONS, snr_labels=grid, num_frames_per_cell=1, seed=6
     )
     write_radioml(tmp_path / "right.h5", frames)
     report = audit(tmp_path / "right.h5")
@@ -178,7 +178,7 @@ def test_exchange_in_a_file_of_one_frame_a_cell_is_noticed(tmp_path):
 def test_another_channel_is_not_called_wrong_labels(tmp_path, rolloff):
     channel = Channel(rolloff_range=(rolloff, rolloff))
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 8, 30), num_frames_per_cell=12, seed=3,
+        modulations=DIGITAL_MODULATIONS, snr_labels=(0, 8, 30), num_frames_per_cell=12, seed=3,
         channel=channel,
     )  # fmt: skip
     write_radioml(tmp_path / "other.h5", frames)
@@ -191,7 +191,7 @@ def test_single_frames_with_an_snr_of_their_own_are_remarked(tmp_path):
     """Labels rounded to the grid: classes are told all the same."""
     parts = [
         synthesise_frames(
-            modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 8, 10, 30), num_frames_per_cell=6,
+            modulations=DIGITAL_MODULATIONS, snr_labels=(0, 8, 10, 30), num_frames_per_cell=6,
             seed=seed, snr_offset_db=offset,
         )
         for seed, offset in ((1, -1.0), (2, 0.0), (3, 1.0))
@@ -215,7 +215,7 @@ def test_single_frames_with_an_snr_of_their_own_are_remarked(tmp_path):
 def test_frames_with_labels_at_random_are_noticed(tmp_path, share, of):
     """Each class still looks like its name for the most part."""
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(22, 26, 30), num_frames_per_cell=22, seed=4
+        modulations=DIGITAL_MODULATIONS, snr_labels=(22, 26, 30), num_frames_per_cell=22, seed=4
     )
     write_radioml(tmp_path / "right.h5", frames)
 

@@ -33,7 +33,7 @@ def es_n0(parts):
 def test_es_n0_labels_are_told(tmp_path):
     frames = synthesise_frames(
         modulations=DIGITAL_MODULATIONS,
-        snr_grid_db=(-4, 0, 4, 8, 12, 16, 20, 30),
+        snr_labels=(-4, 0, 4, 8, 12, 16, 20, 30),
         num_frames_per_cell=4,
         seed=3,
         snr_offset_db=-10 * np.log10(8),
@@ -68,7 +68,7 @@ def test_level_with_another_error_is_a_calibration_error(synthetic, tmp_path):
 def test_levels_that_are_exchanged_fail(tmp_path, levels):
     """Their mean deviation is none, and 28 and 30 dB differ by less than a level may be wrong."""
     frames = synthesise_frames(
-        modulations=("QPSK", "16QAM", "8PSK"), snr_grid_db=(0, 4, 8, 12, 24, 28, 30),
+        modulations=("QPSK", "16QAM", "8PSK"), snr_labels=(0, 4, 8, 12, 24, 28, 30),
         num_frames_per_cell=8, seed=3,
     )  # fmt: skip
     write_radioml(tmp_path / "right.h5", frames)
@@ -98,7 +98,7 @@ def test_levels_that_are_exchanged_in_one_class_fail(synthetic, tmp_path):
 def test_levels_are_judged_as_far_down_as_frames_tell(tmp_path):
     """A wrong label at -12 dB shows with hundreds of frames; at -20 dB chance is larger than it."""
     frames = synthesise_frames(
-        modulations=("QPSK", "16QAM", "8PSK"), snr_grid_db=(-20, -12, 0, 10, 20),
+        modulations=("QPSK", "16QAM", "8PSK"), snr_labels=(-20, -12, 0, 10, 20),
         num_frames_per_cell=150, seed=3,
     )  # fmt: skip
     write_radioml(tmp_path / "right.h5", frames)
@@ -116,7 +116,7 @@ def test_levels_are_judged_as_far_down_as_frames_tell(tmp_path):
 
 def test_carrier_offsets_wider_than_the_channel_of_record_are_remarked(tmp_path):
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 30), num_frames_per_cell=8, seed=3,
+        modulations=DIGITAL_MODULATIONS, snr_labels=(0, 30), num_frames_per_cell=8, seed=3,
         channel=Channel(cfo_std=2.5e-4),
     )  # fmt: skip
     write_radioml(tmp_path / "wide.h5", frames)
@@ -168,7 +168,7 @@ def test_another_symbol_rate_fails(synthetic, tmp_path):
 def test_symbol_rate_is_measured_whatever_it_is():
     """Resampled noiselessly by 9/8 in the frequency domain."""
     frames = synthesise_frames(
-        modulations=("QPSK", "16QAM"), snr_grid_db=(30,), num_frames_per_cell=40, seed=1
+        modulations=("QPSK", "16QAM"), snr_labels=(30,), num_frames_per_cell=40, seed=1
     )
     iq = frames.iq(torch.arange(80))
     spectrum = torch.fft.fftshift(torch.fft.fft(iq), dim=1)
@@ -195,7 +195,7 @@ def test_power_that_no_picture_is_made_for_fails(
 def test_channel_that_does_not_vary_is_remarked(tmp_path):
     channel = Channel(rolloff_range=(0.35, 0.35), timing_range=(2.0, 2.0), cfo_std=0.0)
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0, 30), num_frames_per_cell=8, seed=3,
+        modulations=DIGITAL_MODULATIONS, snr_labels=(0, 30), num_frames_per_cell=8, seed=3,
         channel=channel,
     )  # fmt: skip
     write_radioml(tmp_path / "fixed.h5", frames)
@@ -208,7 +208,7 @@ def test_channel_that_does_not_vary_is_remarked(tmp_path):
 
 def test_too_little_to_tell_is_not_called_sound_or_wrong(tmp_path):
     frames = synthesise_frames(
-        modulations=("BPSK", "QPSK", "16QAM"), snr_grid_db=(0, 12), num_frames_per_cell=4, seed=5
+        modulations=("BPSK", "QPSK", "16QAM"), snr_labels=(0, 12), num_frames_per_cell=4, seed=5
     )
     write_radioml(tmp_path / "low.h5", frames)
     report = audit(tmp_path / "low.h5")

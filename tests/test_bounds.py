@@ -9,7 +9,7 @@ import torch
 from amc_utils import bounds
 from amc_utils.bounds import MatchedFilterOutput, genie_frames, log_likelihoods, matched_filter
 from amc_utils.channel import Channel
-from amc_utils.labels import DIGITAL_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import DIGITAL_MODULATIONS, SNR_LABELS
 from amc_utils.symbol_maps import symbol_map
 
 
@@ -113,12 +113,12 @@ def test_more_symbols_never_hurt():
 
 
 def test_candidates_and_steps_that_are_spared_change_no_decision(monkeypatch):
-    options = {"modulations": DIGITAL_MODULATIONS, "snr_grid_db": SNR_GRID_DB}
+    options = {"modulations": DIGITAL_MODULATIONS, "snr_grid_db": SNR_LABELS}
     for snr_db in (-20, -6, 6, 18):
         _, output = observe(DIGITAL_MODULATIONS, snr_db, 3, seed=snr_db + 50)
         quick = log_likelihoods(output, **options).flatten(1).argmax(1)
         monkeypatch.setattr(bounds, "_NUM_STEPS", 8)
-        full = log_likelihoods(output, num_candidates=len(SNR_GRID_DB), **options).flatten(1).argmax(1)
+        full = log_likelihoods(output, num_candidates=len(SNR_LABELS), **options).flatten(1).argmax(1)
         monkeypatch.undo()
         assert torch.equal(quick, full)
 
@@ -142,7 +142,7 @@ def test_noise_alone_fills_all_dimensions_evenly(rng):
 
 
 def test_bound_knows_everything_without_noise_and_next_to_nothing_in_it():
-    names, grid = DIGITAL_MODULATIONS, SNR_GRID_DB
+    names, grid = DIGITAL_MODULATIONS, SNR_LABELS
     for snr_db, num_frames, low, high in ((20, 10, 1, 1), (-20, 50, 0.02, 0.08)):
         modulation, output = observe(names, snr_db, num_frames)
         best = log_likelihoods(output, modulations=names, snr_grid_db=grid).flatten(1).argmax(1)
@@ -153,9 +153,9 @@ def test_bound_knows_everything_without_noise_and_next_to_nothing_in_it():
 def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch):
     names = ["QPSK", "256QAM"]
     _, output = observe(names, 5, 9)
-    whole = log_likelihoods(output, modulations=names, snr_grid_db=SNR_GRID_DB)
+    whole = log_likelihoods(output, modulations=names, snr_grid_db=SNR_LABELS)
     monkeypatch.setattr(bounds, "_ELEMENTS_AT_ONCE", {"cpu": 1})
-    single = log_likelihoods(output, modulations=names, snr_grid_db=SNR_GRID_DB)
+    single = log_likelihoods(output, modulations=names, snr_grid_db=SNR_LABELS)
     torch.testing.assert_close(whole, single, rtol=1e-6, atol=0.02)
 
 

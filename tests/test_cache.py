@@ -32,7 +32,7 @@ def written(small_frames, tmp_path):
 
 
 def choice(path, **changes):
-    values = {"modulations": ("BPSK", "QPSK", "OQPSK"), "snr_grid_db": (0, 20), "seed": 1}
+    values = {"modulations": ("BPSK", "QPSK", "OQPSK"), "snr_labels": (0, 20), "seed": 1}
     return {"path": path, "num_frames_per_cell": 15} | values | changes
 
 

@@ -85,18 +85,18 @@ def test_resampling_puts_every_sample_where_a_sum_of_tones_has_it(given):
 @pytest.mark.parametrize("given", [2.5, 3.0, 4.0, 5.0, 6.4, 8.0, 10.0, 20.0])
 def test_noise_stays_as_dense_beside_and_beyond_the_recorded_band(given):
     """White noise of known density and a carrier: the SNR in the band of eight samples a symbol."""
-    rate, snr_db = given * 1e5, 10.0
+    rate, snr_label = given * 1e5, 10.0
     rng = np.random.default_rng(4)
     length = int(40_000 * given / 8)
     noise = rng.normal(size=(length, 2)).view(np.complex128)[:, 0] / np.sqrt(2)
     # Of noise of unit power over the recorded band, 8 / given as much lies in the band of eight.
-    signal = np.sqrt(10 ** (snr_db / 10) * 8 / given) + noise
+    signal = np.sqrt(10 ** (snr_label / 10) * 8 / given) + noise
     capture = Capture("r", length, rate, lambda first, last: signal[first:last])
     iq = capture.frames(symbol_rate=1e5).iq
     frequency, power = power_spectrum(iq)
     density = power.mean(0).numpy()
     beyond = (np.abs(frequency.numpy()) > 0.02) & (np.abs(frequency.numpy()) < 0.48)
-    noise_power = 1 / (1 + 10 ** (snr_db / 10))
+    noise_power = 1 / (1 + 10 ** (snr_label / 10))
     assert density[beyond].mean() == pytest.approx(noise_power, rel=0.06)
     for low in (0.15, 0.3, 0.4):
         part = (np.abs(frequency.numpy()) > low) & (np.abs(frequency.numpy()) < low + 0.08)

@@ -104,9 +104,9 @@ class FakeRun:
         self.predictions = pd.DataFrame({
             "frame": range(len(true)),
             "modulation": pd.Categorical([modulation] * len(true), ["A", "B"]),
-            "snr_db": true,
+            "snr_label": true,
             "predicted_modulation": pd.Categorical([predicted] * len(true), ["A", "B"]),
-            "predicted_snr_db": given,
+            "predicted_snr_label": given,
         })  # fmt: skip
         self.name = "fake"
 
@@ -160,8 +160,8 @@ def drawn_run(truth, num_frames, rng):
     modulation, level = (np.repeat(n, num_frames) for n in np.indices(truth.shape).reshape(2, -1))
     right = rng.uniform(size=len(level)) < truth[modulation, level]
     names = pd.Categorical.from_codes(modulation, [f"M{n}" for n in range(len(truth))])
-    predictions = pd.DataFrame({"modulation": names, "predicted_modulation": names, "snr_db": level})
-    predictions["predicted_snr_db"] = np.where(right, level, level + 1)
+    predictions = pd.DataFrame({"modulation": names, "predicted_modulation": names, "snr_label": level})
+    predictions["predicted_snr_label"] = np.where(right, level, level + 1)
     return SimpleNamespace(predictions=predictions)
 
 

@@ -44,7 +44,7 @@ def new_frames(shipped):
     config = shipped.config
     return synthesise_frames(
         modulations=config.modulation_names,
-        snr_grid_db=config.snr_grid_db,
+        snr_labels=config.snr_labels,
         num_frames_per_cell=6,
         seed=99,
     )
@@ -134,7 +134,7 @@ def test_numbers_of_the_record_can_be_had_again(shipped):
 )
 def test_recording_of_a_known_class_is_not_foreign(shipped, name, snr_db):
     frames = synthesise_frames(
-        modulations=(name,), snr_grid_db=(snr_db,), num_frames_per_cell=256, seed=11
+        modulations=(name,), snr_labels=(snr_db,), num_frames_per_cell=256, seed=11
     )
     table = shipped.table(shipped(frames.iq(torch.arange(256))))
     assert "UNLIKE" not in classify.summary(table)

@@ -25,7 +25,7 @@ def read(path, modulations=("BPSK", "QPSK", "OQPSK"), grid=(0, 20), per_cell=100
     return read_radioml(
         path=path,
         modulations=modulations,
-        snr_grid_db=grid,
+        snr_labels=grid,
         num_frames_per_cell=per_cell,
         seed=seed,
         **options,
@@ -183,10 +183,10 @@ def test_gnuradio_frames_carry_the_snr_and_the_classes_of_their_labels(gnuradio_
     """The labels of a file that shares no code with this project, told from the signal alone."""
     frames = read(gnuradio_slice, modulations=RADIOML_2018_MODULATIONS, grid=(0, 10, 26, 28, 30))
     digital = torch.tensor([name in DIGITAL_MODULATIONS for name in frames.modulations])
-    for level, snr_db in enumerate(frames.snr_grid_db):
+    for level, snr_label in enumerate(frames.snr_labels):
         index = torch.nonzero((frames.snr_index == level) & digital[frames.modulation])[:, 0]
         measured = 10 * torch.log10(snr_ratio(frames.iq(index)).mean())
-        assert float(measured) == pytest.approx(snr_db, abs=0.4)
+        assert float(measured) == pytest.approx(snr_label, abs=0.4)
     found = {}
     for number, name in enumerate(frames.modulations):
         index = torch.nonzero((frames.modulation == number) & (frames.snr_index >= 2))[:, 0]

@@ -28,7 +28,7 @@ def picture(knobs):
     ("control", "value"),
     [
         ("modulation", "64QAM"),
-        ("snr_db", -4),
+        ("snr_label", -4),
         ("rolloff", 0.5),
         ("cfo", 12.0),
         ("delay_spread", 2.0),
@@ -51,7 +51,7 @@ def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
     knobs.controls["cfo"].value = 20.0
     turn = torch.angle((knobs.frame() * still.conj())[1:] / (knobs.frame() * still.conj())[:-1])
     assert float(turn.median()) / (2 * np.pi) == pytest.approx(20e-4, rel=1e-3)
-    knobs.controls["snr_db"].value = 6
+    knobs.controls["snr_label"].value = 6
     assert 10 * np.log10(float(features.snr_ratio(knobs.frame()[None]))) == pytest.approx(6, abs=1)
 
 

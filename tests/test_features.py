@@ -31,7 +31,7 @@ def test_label_order_is_the_one_the_data_follow():
 
 def levels_of(frames, shift_db=0.0):
     index = torch.arange(len(frames))
-    level = torch.tensor(frames.snr_grid_db)[frames.snr_index] + shift_db
+    level = torch.tensor(frames.snr_labels)[frames.snr_index] + shift_db
     ratio = snr_ratio(frames.iq(index))
     return level_table(
         pd.DataFrame({"level": level, "power": 1.0, "snr_ratio": ratio, "digital": True})
@@ -46,14 +46,14 @@ def test_measured_snr_has_no_bias_where_there_is_hardly_a_signal(rng):
 
 def test_snr_convention_is_told_apart():
     frames = synthesise_frames(
-        modulations=("QPSK", "16QAM"), snr_grid_db=(0, 4, 8), num_frames_per_cell=30, seed=1
+        modulations=("QPSK", "16QAM"), snr_labels=(0, 4, 8), num_frames_per_cell=30, seed=1
     )
     verdict, offset = snr_convention(levels_of(frames))
     assert (verdict, offset) == ("SNR per sample", pytest.approx(0, abs=0.3))
     # The same frames under labels that are Es/N0 of 8 samples per symbol.
     mislabelled = synthesise_frames(
         modulations=("QPSK", "16QAM"),
-        snr_grid_db=(8, 12, 16),
+        snr_labels=(8, 12, 16),
         num_frames_per_cell=20,
         seed=1,
         snr_offset_db=-9.03,

@@ -70,7 +70,7 @@ def test_controls_choose_frames_and_redraw(classifier, monkeypatch):
         ("head", "snr"),
         ("method", "integrated gradients"),
         ("show", "wrong ones"),
-        ("snr_db", 20),
+        ("snr_label", 20),
         ("modulation", "QPSK"),
     ]:
         browser.controls[control].value = value

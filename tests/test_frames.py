@@ -32,7 +32,7 @@ def test_split_depends_on_labels_and_seed_alone(small_frames):
         small_frames.modulation,
         small_frames.snr_index,
         small_frames.modulations,
-        small_frames.snr_grid_db,
+        small_frames.snr_labels,
         {"label": "other"},
     )
     ours = stratified_split(small_frames, seed=1)
@@ -45,7 +45,7 @@ def test_split_depends_on_labels_and_seed_alone(small_frames):
 def test_fingerprint_tells_classes_and_sources_apart():
     def fingerprint(modulations, grid, seed=1):
         frames = synthesise_frames(
-            modulations=modulations, snr_grid_db=grid, num_frames_per_cell=10, seed=seed
+            modulations=modulations, snr_labels=grid, num_frames_per_cell=10, seed=seed
         )
         return split_fingerprint(frames, stratified_split(frames, seed=1))
 
@@ -61,7 +61,7 @@ def test_fingerprint_tells_classes_and_sources_apart():
 
 def test_split_of_small_cells_keeps_its_proportions():
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=range(0, 16, 2), num_frames_per_cell=4, seed=1
+        modulations=DIGITAL_MODULATIONS, snr_labels=range(0, 16, 2), num_frames_per_cell=4, seed=1
     )
     split = stratified_split(frames, seed=1)
     assert split.counts == {"train": 436, "validation": 54, "test": 54}
@@ -70,14 +70,14 @@ def test_split_of_small_cells_keeps_its_proportions():
 
 def test_split_that_leaves_a_class_out_is_refused():
     frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_grid_db=(0,), num_frames_per_cell=2, seed=1
+        modulations=DIGITAL_MODULATIONS, snr_labels=(0,), num_frames_per_cell=2, seed=1
     )
     with pytest.raises(ValueError, match="and 2 frames of 4ASK are too few"):
         stratified_split(frames, seed=1)
 
 
 def test_split_of_too_few_frames_is_refused():
-    frames = synthesise_frames(modulations=("BPSK",), snr_grid_db=(0,), num_frames_per_cell=9, seed=1)
+    frames = synthesise_frames(modulations=("BPSK",), snr_labels=(0,), num_frames_per_cell=9, seed=1)
     with pytest.raises(ValueError, match="at least 10 frames, got 9"):
         stratified_split(frames, seed=1)
 

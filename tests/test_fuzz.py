@@ -32,7 +32,7 @@ CHANGES = st.lists(
 def whole(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "frames.h5"
     frames = synthesise_frames(
-        modulations=("BPSK", "QPSK"), snr_grid_db=(0, 20), num_frames_per_cell=3, seed=5
+        modulations=("BPSK", "QPSK"), snr_labels=(0, 20), num_frames_per_cell=3, seed=5
     )
     write_radioml(path, frames)
     if request.param != "contiguous":
@@ -64,7 +64,7 @@ def test_damaged_file_is_read_or_refused(whole, changes, share):
     path.write_bytes(content)
     try:
         frames = read_radioml(
-            path=path, modulations=("BPSK", "QPSK"), snr_grid_db=(0, 20), num_frames_per_cell=3, seed=1
+            path=path, modulations=("BPSK", "QPSK"), snr_labels=(0, 20), num_frames_per_cell=3, seed=1
         )
     except ValueError as error:
         sentence(error, path)

@@ -12,7 +12,7 @@ NAMES = ["BPSK", "QPSK", "8PSK"]
 
 
 def predictions(rows):
-    columns = ["modulation", "snr_db", "predicted_modulation", "predicted_snr_db", "confidence"]
+    columns = ["modulation", "snr_label", "predicted_modulation", "predicted_snr_label", "confidence"]
     table = pd.DataFrame(rows, columns=columns)
     for name in ("modulation", "predicted_modulation"):
         table[name] = pd.Categorical(table[name], NAMES, ordered=True)
@@ -44,7 +44,7 @@ def test_accuracies_overall_and_by_level(table):
         "modulation_accuracy": 0.75,
         "snr_accuracy": 0.75,
     }
-    by_snr = metrics.accuracy_table(table, "snr_db").set_index(["level", "metric"])["value"]
+    by_snr = metrics.accuracy_table(table, "snr_label").set_index(["level", "metric"])["value"]
     assert by_snr[-2, "snr_accuracy"] == 0.5
     assert by_snr[0, "modulation_accuracy"] == 0.5
 
@@ -65,7 +65,7 @@ def test_both_snr_ranges_stand_side_by_side(table):
     groups = metrics.metrics_table(table)
     joint = groups[groups["metric"] == "joint_accuracy"]
     assert joint.loc[joint["group"] == "all", "num_frames"].item() == 4
-    assert joint.loc[joint["group"] == "snr_db >= 0", "num_frames"].item() == 2
+    assert joint.loc[joint["group"] == "snr_label >= 0", "num_frames"].item() == 2
 
 
 def test_confusion_rows_are_rates_of_the_true_class(table):
@@ -75,7 +75,7 @@ def test_confusion_rows_are_rates_of_the_true_class(table):
 
 
 def test_cells(table):
-    cells = metrics.cell_table(table).set_index(["modulation", "snr_db"])["value"]
+    cells = metrics.cell_table(table).set_index(["modulation", "snr_label"])["value"]
     assert cells.to_dict() == {("BPSK", -2): 0, ("BPSK", 0): 1, ("QPSK", -2): 1, ("QPSK", 0): 0}
 
 
@@ -89,7 +89,7 @@ def test_calibration_of_a_sure_and_a_humble_guess(table):
 
 
 def test_paired_comparison_is_the_exact_sign_test(table):
-    better = table.assign(predicted_modulation=table["modulation"], predicted_snr_db=table["snr_db"])
+    better = table.assign(predicted_modulation=table["modulation"], predicted_snr_label=table["snr_label"])
     row = metrics.paired_comparison({"a": table, "b": better}).iloc[0]
     assert (row["only a right"], row["only b right"]) == (0, 2)
     assert row["difference"] == -0.5

@@ -120,7 +120,7 @@ def test_paper_profile_is_the_full_problem_with_the_log_s_settings():
     for name in ("02_resnet_ceiling", "03_swin_training"):
         text = (REPOSITORY / "profiles" / "paper" / f"{name}.yaml").read_text(encoding="utf8")
         config = TrainingParameters.checked(defaults(name) | yaml.safe_load(text))
-        cells = len(config.modulation_names) * len(config.snr_grid_db)
+        cells = len(config.modulation_names) * len(config.snr_labels)
         assert (cells, cells * config.num_frames_per_cell) == (442, 1_810_432)
         settings = (config.batch_size, config.learning_rate, config.dropout, config.weight_decay)
         assert settings == (32, 1e-4, 0.3, 1e-5)

@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_runs_named():
         run = Run(REPOSITORY / "results" / name)
         assert (run.label, run.scope) == (label, scope)
         joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
-        for group, text in zip(("all", "snr_db >= 0"), accuracies, strict=True):
+        for group, text in zip(("all", "snr_label >= 0"), accuracies, strict=True):
             value, low, high = joint.loc[group, ["value", "low", "high"]]
             assert text == f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -67,7 +67,7 @@ def test_accuracy_against_snr_is_that_of_the_runs_named():
     assert len(rows) == 26
     for place, name in enumerate(header.split(" | "), 1):
         table = Run(REPOSITORY / "results" / name).metrics
-        joint = table[(table["group"] == "snr_db") & (table["metric"] == "joint_accuracy")]
+        joint = table[(table["group"] == "snr_label") & (table["metric"] == "joint_accuracy")]
         value = joint.set_index("level")["value"]
         assert [row[place] for row in rows] == [f"{value[row[0]]:.3f}" for row in rows]
 
@@ -201,7 +201,7 @@ def test_shipped_network_says_what_readme_quotes():
     assert f"{recordings['called_foreign']} of {recordings['num_recordings']} recordings" in told
     assert f"{recordings['frames_each']} frames of a single class" in told
     for row in others:
-        if row["snr_db"] == 20:
+        if row["snr_label"] == 20:
             assert f"{row['signal']} {100 * row['called_foreign']:.0f} %" in told
 
 

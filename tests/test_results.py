@@ -14,7 +14,7 @@ SAME_CLASSES = [name for name, run in RUNS.items() if run.kind != "bound" and ru
 
 
 def by_snr(run, task):
-    rows = run.metrics[(run.metrics["group"] == "snr_db") & (run.metrics["metric"] == task)]
+    rows = run.metrics[(run.metrics["group"] == "snr_label") & (run.metrics["metric"] == task)]
     return rows.assign(level=rows["level"].astype(int)).set_index("level").sort_index()
 
 

@@ -170,7 +170,7 @@ def test_gnu_radio_s_frames_synchronise_as_well(gnuradio_slice):
     frames = read_radioml(
         path=gnuradio_slice,
         modulations=("QPSK", "16QAM"),
-        snr_grid_db=(30,),
+        snr_labels=(30,),
         num_frames_per_cell=10,
         seed=0,
     )

@@ -14,7 +14,7 @@ import torch
 
 from amc_utils import storage, synthetic_file
 from amc_utils.frames import synthesise_frames
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_GRID_DB
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.synthetic_file import main, write_synthetic_file
 
 NUM_FRAMES = 24 * 26 * 2
@@ -68,12 +68,12 @@ def test_labels_are_one_hot_by_class_and_then_snr(written):
     with h5py.File(written) as file:
         y, z = file["Y"][:], file["Z"][:, 0]
     np.testing.assert_array_equal(y, np.repeat(np.eye(24, dtype=int), 52, axis=0))
-    np.testing.assert_array_equal(z, np.tile(np.repeat(SNR_GRID_DB, 2), 24))
+    np.testing.assert_array_equal(z, np.tile(np.repeat(SNR_LABELS, 2), 24))
 
 
 def test_rows_are_the_frames_of_the_generator(written):
     frames = synthesise_frames(
-        modulations=RADIOML_2018_MODULATIONS, snr_grid_db=SNR_GRID_DB, num_frames_per_cell=2, seed=3
+        modulations=RADIOML_2018_MODULATIONS, snr_labels=SNR_LABELS, num_frames_per_cell=2, seed=3
     )
     with h5py.File(written) as file:
         assert torch.equal(torch.from_numpy(file["X"][:]), frames.iq_pairs)

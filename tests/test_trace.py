@@ -74,7 +74,7 @@ def test_every_number_in_a_table_of_results_has_a_record(numbers, page):
 def test_the_numbers_of_a_row_lead_to_the_score_and_its_interval(numbers):
     """Not to those of a class or a level that happen to round to the same."""
     found = trace.trace_page(numbers, (REPOSITORY / "README.md").read_text(encoding="utf8"))
-    groups = {1: "all all", 2: "snr_db >= 0 all"}
+    groups = {1: "all all", 2: "snr_label >= 0 all"}
     parts = ("value", "low", "high")
     lines = (REPOSITORY / "README.md").read_text(encoding="utf8").splitlines()
     rows = [n for n, line in enumerate(lines, 1) if re.match(r"\| \S+ \| [^|]+ \| 442 classes", line)]

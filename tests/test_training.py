@@ -282,7 +282,7 @@ def test_predictions_agree_with_measured_accuracy(make_config, tmp_path):
     list(trainer.fit())
     table = trainer.evaluator.predict(trainer.split.test)
     right = (table["modulation"] == table["predicted_modulation"]) & (
-        table["snr_db"] == table["predicted_snr_db"]
+        table["snr_label"] == table["predicted_snr_label"]
     )
     measured = trainer.evaluator.measure(trainer.split.test, "test")
     assert right.mean() == pytest.approx(measured["test_joint_accuracy"])

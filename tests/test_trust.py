@@ -96,7 +96,7 @@ def test_report_on_any_choice_of_classes_and_levels_can_be_written(
     tmp_path, modulations, grid, own_cache
 ):
     """Where nothing is there to measure, nothing is said, in JSON as well."""
-    frames = synthesise_frames(modulations=modulations, snr_grid_db=grid, num_frames_per_cell=4, seed=4)
+    frames = synthesise_frames(modulations=modulations, snr_labels=grid, num_frames_per_cell=4, seed=4)
     write_radioml(tmp_path / "some.h5", frames)
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "some.h5"), "--json", str(tmp_path / "report.json")])
