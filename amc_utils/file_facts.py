@@ -53,6 +53,8 @@ WHAT = {
     "spectrum": (f"spectrum up to {OCCUPIED} symbol rates, rms difference", "dB", True),
     "noise_floor": ("noise floor at label 30", "dB", False),
     "mean_power": ("mean power", "", False),
+    "timing_fraction": ("timing within a sample, mean", "samples", False),
+    "timing_spread": ("spread of timing within a sample", "samples", False),
     "power_std": (f"spread of the power over {STRETCH} samples", "", False),
     "carrier_std": ("spread of the carrier offset", "cycles per sample", False),
     "carrier_kurtosis": ("kurtosis of the carrier offset", "", False),
@@ -164,7 +166,7 @@ def with_table(page: str, table: pd.DataFrame) -> str:
         f"|---|---|{'---|' * len(columns)}---|",
     ]
     for what, row in table.iterrows():
-        numbers = ["" if np.isnan(row[name]) else f"{row[name]:.3g}" for name in columns]
+        numbers = ["" if np.isnan(row[name]) else f"{row[name]:#.3g}" for name in columns]
         lines.append(f"| {what} | {row['unit']} | {' | '.join(numbers)} | {row['num_frames']:,} |")
     return "\n".join([before + _BEGIN, *lines, _END + after])
 
