@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS, DEFAULT_PRESET, Channel
 from amc_utils.decisions import Assessment, assess_bound, assess_network, assess_receiver
 from amc_utils.experiment import best_accelerator
 from amc_utils.metrics import metrics_table
@@ -85,15 +85,18 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     parser.add_argument("--profile", help="label of the scale, kept with the run")
     parser.add_argument("--output-root", help="where to write; empty is the repository")
     parser.add_argument("--snr-told", action="store_true", help="bound only: the SNR is known as well")
-    parser.add_argument("--snr-offset-db", type=float, help="true SNR minus label, synthetic only")
-    channel = parser.add_argument_group("channel of synthetic frames")
+    channel = parser.add_argument_group("channel of synthetic frames, and what a receiver knows of it")
+    channel.add_argument("--preset", choices=CHANNELS, help=f"default {DEFAULT_PRESET}")
+    channel.add_argument("--snr-slope", type=float, help="dB of SNR per sample for a dB of the label")
+    channel.add_argument("--snr-offset-db", type=float, help="SNR per sample at label 0")
     channel.add_argument("--cfo-std", type=float, help="cycles per sample")
     channel.add_argument("--delay-spread", type=float, help="of Rayleigh multipath, samples")
     channel.add_argument("--rolloff-range", type=float, nargs=2)
     given = {
         name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None
     }
-    of_channel = {name: given.pop(name) for name in Channel.__dataclass_fields__ if name in given}
+    settings = ("preset", *Channel.__dataclass_fields__)
+    of_channel = {name: given.pop(name) for name in settings if name in given}
     return Assessment(**given, channel=of_channel)
 
 

@@ -1,7 +1,9 @@
 """The genie-aided bound: the mean accuracy over all classes that no receiver is expected to beat.
 
 The genie tells the receiver roll-off, timing, carrier phase and carrier offset, and gives it whole
-symbols: a cyclic frame, so that no pulse is cut off at an end and no neighbour interferes. Unknown
+symbols: a cyclic frame, so that no pulse is cut off at an end and no neighbour interferes. Where the
+pulse lets symbols interfere even so, as that of RadioML 2018.01A does, the genie takes the interference
+away: symbols come with a pulse of the same energy that has none (the matched filter bound). Unknown
 remain the symbols, the level of the noise and the class. A matched filter turns the N samples of
 such a frame into K symbols z_k = A s_k + w_k and leaves N - K dimensions of noise alone; nothing is
 lost, so the receiver that decides for the class of greatest likelihood has the greatest mean joint
@@ -13,8 +15,11 @@ It is a bound on the mean alone. A single SNR, or a single task, is not bounded:
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver who is told
 the SNR as well bounds every SNR by itself, see amc_utils.decisions.
 
-The level is a nuisance parameter: the frames of a data set are scaled to unit power, which says
-nothing of the class. The likelihood is averaged over all levels, every logarithm equally likely.
+Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
+parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep
+the scale of their record, each class has the level that its SNR leaves, and the receiver knows it.
+
+All is computed in float64: at an SNR of 60 dB the energy beside the band is a millionth of a frame's.
 """
 
 from __future__ import annotations
@@ -27,7 +32,14 @@ import torch
 from torch import Tensor
 
 from amc_utils.channel import Channel, ChannelState
-from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, modulate, raised_cosine, symbol_table
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    SAMPLES_PER_SYMBOL,
+    class_snr_db,
+    modulate,
+    raised_cosine,
+    symbol_table,
+)
 from amc_utils.symbol_maps import symbol_map
 
 # SNR levels per frame that are compared in full; the test of this module compares all of them too.
@@ -43,9 +55,9 @@ class MatchedFilterOutput:
     """All that a frame says about its class once its channel is known.
 
     Attributes:
-        aligned: complex64 [B, K], unit-energy matched filter at the symbol instants.
-        offset: complex64 [B, K], the same with the quadrature part taken half a symbol later.
-        energy: float32 [B], energy of the whole frame, signal and noise.
+        aligned: complex128 [B, K], unit-energy matched filter at the symbol instants.
+        offset: complex128 [B, K], the same with the quadrature part taken half a symbol later.
+        energy: float64 [B], energy of the whole frame, signal and noise.
         num_dimensions: complex dimensions of the whole frame, N.
     """
 
@@ -57,8 +69,9 @@ class MatchedFilterOutput:
 
 def genie_frames(
     modulation: Tensor,
-    snr_db: Tensor,
+    level: Tensor,
     *,
+    snr_labels: Sequence[float],
     modulations: Sequence[str],
     generator: torch.Generator,
     channel: Channel,
@@ -68,16 +81,17 @@ def genie_frames(
 
     Args:
         modulation: int64 [B], index into `modulations`.
-        snr_db: [B], per complex sample over the whole sampled band.
+        level: int64 [B], index into `snr_labels`.
+        snr_labels: SNR labels, of which the channel makes SNRs.
         modulations: names of linear modulations.
         generator: source of symbols, roll-off and noise, on the device of the frames.
-        channel: gives the range of the roll-off.
+        channel: gives the range of the roll-off, the SNRs and the scale of the frames.
         num_symbols: symbols per frame.
     """
     device, size = modulation.device, len(modulation)
     num_samples = num_symbols * SAMPLES_PER_SYMBOL
     options = {"generator": generator, "device": device}
-    points, orders = symbol_table(tuple(modulations), device)
+    points, orders = symbol_table(tuple(modulations), device, channel.unipolar_ask)
     uniform = torch.rand(size, num_symbols, **options)
     symbols = points[modulation[:, None], (uniform * orders[modulation][:, None]).long()]
     zero = torch.zeros(size, device=device)
@@ -87,14 +101,36 @@ def genie_frames(
     state = ChannelState(rolloff, zero, zero, zero, zero)
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)
-    noise = torch.randn(size, num_samples, dtype=torch.complex64, **options)
-    return matched_filter(iq + noise * 10 ** (-snr_db.to(torch.float32) / 20)[:, None], rolloff)
+    noise = torch.randn(size, num_samples, dtype=torch.complex128, **options)
+    snr_db = class_snr_db(modulations, snr_labels, channel).to(device)[modulation, level]
+    iq = iq + noise * 10 ** (-snr_db / 20)[:, None]
+    if channel.record_scale:
+        levels = noise_levels(modulations, snr_labels, channel).to(device)[modulation, level]
+        iq = iq * (levels.sqrt() * 10 ** (snr_db / 20))[:, None]
+    return matched_filter(iq, rolloff)
+
+
+def noise_levels(
+    modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel
+) -> Tensor:
+    """Noise variance per sample of each class at the scale of a record, float64 [M, G].
+
+    A record is divided by its standard deviation: carriers that symbols of non-zero mean send are no
+    part of it.
+    """
+    maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
+    varying = torch.tensor([1 - abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
+    noise = 10 ** (-class_snr_db(modulations, snr_labels, channel) / 10)
+    return noise / (varying[:, None] + noise)
 
 
 def matched_filter(iq: Tensor, rolloff: Tensor) -> MatchedFilterOutput:
-    """Matched filter of cyclic frames, complex64 [B, num_samples], with their roll-off, float32 [B]."""
+    """Matched filter of cyclic frames, complex [B, num_samples], with their roll-off, float32 [B]."""
     num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
-    frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
+    iq, rolloff = iq.to(torch.complex128), rolloff.double()
+    frequency = torch.fft.fftfreq(
+        iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device, dtype=torch.float64
+    )
     spectrum = torch.fft.fft(iq, norm="ortho") * raised_cosine(frequency, rolloff[:, None]).sqrt()
     late = torch.polar(torch.ones_like(frequency), torch.pi * frequency)
     # Sampling once per symbol folds the spectrum.
@@ -114,83 +150,110 @@ def log_likelihoods(
     output: MatchedFilterOutput,
     *,
     modulations: Sequence[str],
-    snr_grid_db: Sequence[float],
+    snr_labels: Sequence[float],
+    channel: Channel,
     num_candidates: int = _NUM_CANDIDATES,
     told: Tensor | None = None,
 ) -> Tensor:
-    """Log-likelihood of every class, float32 [B, num_modulations, num_snrs], up to a constant a frame.
+    """Log-likelihood of every class, float64 [B, num_modulations, num_labels], up to a constant a frame.
 
-    Only the `num_candidates` SNR levels that fit the energies best are compared, or the level that the
+    Only the `num_candidates` SNR labels that fit the energies best are compared, or the label that the
     receiver is told; the others are -inf.
 
     Args:
         output: matched filter output of the frames.
         modulations: hypotheses.
-        snr_grid_db: hypotheses, per complex sample.
-        num_candidates: SNR levels per frame that are compared.
-        told: int64 [B], index of the true SNR level of each frame if the receiver may know it.
+        snr_labels: hypotheses.
+        channel: gives the SNRs of the labels, the levels of ASK and the scale of the frames.
+        num_candidates: SNR labels per frame that are compared.
+        told: int64 [B], index of the true SNR label of each frame if the receiver may know it.
     """
-    result = output.energy.new_full((len(output.energy), len(modulations), len(snr_grid_db)), -math.inf)
-    symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (
-        torch.tensor(snr_grid_db, device=result.device, dtype=torch.float32) / 10
-    )
-    num_candidates = 1 if told is not None else min(num_candidates, len(snr_grid_db))
-    for symbols, is_offset in ((output.aligned, False), (output.offset, True)):
+    result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
+    symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (class_snr_db(modulations, snr_labels, channel) / 10)
+    levels = noise_levels(modulations, snr_labels, channel) if channel.record_scale else None
+    for number, name in enumerate(modulations):
+        symbols = output.offset if name == "OQPSK" else output.aligned
         outside = (output.energy - torch.view_as_real(symbols).square().sum((1, 2)))[:, None]
-        fit = energy_fit(symbols, outside, output.num_dimensions, symbol_snr)
-        chosen = fit.topk(num_candidates, dim=1).indices if told is None else told[:, None]
-        for number, name in enumerate(modulations):
-            if (name == "OQPSK") != is_offset:
-                continue
-            points = torch.from_numpy(symbol_map(name).copy()).to(symbols)
-            size = symbols.shape[1] * len(points) * num_candidates
-            step = max(1, _ELEMENTS_AT_ONCE.get(result.device.type, 1 << 19) // size)
-            parts = zip(
-                *(t.split(step) for t in (symbols, output.energy, symbol_snr[chosen])), strict=True
+        snr = symbol_snr[number].to(result.device)
+        level = None if levels is None else levels[number].to(result.device)
+        if told is None:
+            fit = energy_fit(symbols, outside, output.num_dimensions, snr, level)
+            chosen = fit.topk(min(num_candidates, len(snr_labels)), dim=1).indices
+        else:
+            chosen = told[:, None]
+        points = torch.from_numpy(symbol_map(name, unipolar_ask=channel.unipolar_ask).copy())
+        size = symbols.shape[1] * len(points) * chosen.shape[1]
+        step = max(1, _ELEMENTS_AT_ONCE.get(result.device.type, 1 << 19) // size)
+        found = [
+            _likelihood(
+                symbols[part],
+                output.energy[part],
+                snr[chosen[part]],
+                points.to(symbols),
+                output.num_dimensions,
+                None if level is None else level[chosen[part]],
             )
-            found = torch.cat([
-                _marginal_likelihood(*part, points, output.num_dimensions) for part in parts
-            ])  # fmt: skip
-            result[:, number].scatter_(1, chosen, found)
+            for part in torch.arange(len(symbols), device=result.device).split(step)
+        ]
+        result[:, number].scatter_(1, chosen, torch.cat(found))
     return result
 
 
 def energy_fit(
-    symbols: Tensor, outside: Tensor | float, num_dimensions: int, symbol_snr: Tensor
+    symbols: Tensor,
+    outside: Tensor | float,
+    num_dimensions: int,
+    symbol_snr: Tensor,
+    level: Tensor | None = None,
 ) -> Tensor:
-    """Log-likelihood of each SNR level if symbols were Gaussian, [B, num_snrs]: energies alone.
+    """Log-likelihood of each SNR if symbols were Gaussian, [B, num_snrs]: energies alone.
 
     Args:
-        symbols: complex64 [B, K].
-        outside: energy of the other dimensions, noise alone; float32 [B, 1], or the same for all.
+        symbols: complex [B, K].
+        outside: energy of the other dimensions, noise alone; [B, 1], or the same for all.
         num_dimensions: complex dimensions of a whole frame.
-        symbol_snr: float32 [num_snrs], Es/N0 as a ratio.
+        symbol_snr: [num_snrs], Es/N0 as a ratio.
+        level: [num_snrs], noise variance of each where it is known; else the best one is taken.
     """
     inside = torch.view_as_real(symbols).square().sum((1, 2))[:, None]
-    # The best noise level given the SNR, and the likelihood there.
-    level = (outside + inside / (1 + symbol_snr)) / num_dimensions
-    return -num_dimensions * level.log() - symbols.shape[1] * (1 + symbol_snr).log()
+    noise = outside + inside / (1 + symbol_snr)
+    spread = symbols.shape[1] * (1 + symbol_snr).log()
+    if level is not None:
+        return -num_dimensions * level.log() - noise / level - spread
+    return -num_dimensions * (noise / num_dimensions).log() - spread
 
 
-def _marginal_likelihood(
-    symbols: Tensor, energy: Tensor, symbol_snr: Tensor, points: Tensor, num_dimensions: int
+def _likelihood(
+    symbols: Tensor,
+    energy: Tensor,
+    symbol_snr: Tensor,
+    points: Tensor,
+    num_dimensions: int,
+    level: Tensor | None,
 ) -> Tensor:
-    """Log-likelihood of one modulation at each SNR, averaged over all levels; [B, G].
+    """Log-likelihood of one modulation at each SNR, [B, G].
 
     With c the scale that brings the noise to unit variance and a^2 the symbol SNR it is at one level
-    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2). The average over log c is
-    that of a Gaussian of the same maximum and curvature, exact to the order 1 / N.
+    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2). Where the level is not known,
+    the average over log c is that of a Gaussian of the same maximum and curvature, exact to the order
+    1 / N.
 
     Args:
-        symbols: complex64 [B, K].
-        energy: float32 [B].
-        symbol_snr: float32 [B, G], Es/N0 as a ratio.
-        points: complex64 [M], the symbol map.
+        symbols: complex128 [B, K].
+        energy: float64 [B].
+        symbol_snr: float64 [B, G], Es/N0 as a ratio.
+        points: complex128 [M], the symbol map.
         num_dimensions: N.
+        level: float64 [B, G], noise variance of each class; None where it is not known.
     """
     amplitude = symbol_snr.sqrt()[:, :, None, None]
     inner = (symbols.real[..., None] * points.real + symbols.imag[..., None] * points.imag)[:, None]
     shift = symbol_snr[:, :, None, None] * torch.view_as_real(points).square().sum(-1)
+    if level is not None:
+        scale = level.rsqrt()
+        exponent = (2 * amplitude * scale[..., None, None]) * inner - shift
+        likelihood = exponent.logsumexp(-1).sum(-1) - symbols.shape[1] * math.log(len(points))
+        return likelihood + 2 * num_dimensions * scale.log() - scale.square() * energy[:, None]
     num_noise = num_dimensions - symbols.shape[1]
     inside = torch.view_as_real(symbols).square().sum((1, 2))
     scale = (num_noise / (energy - inside)).sqrt()[:, None].expand(symbol_snr.shape)

@@ -39,11 +39,13 @@ class FrameCut:
     Attributes:
         iq: complex64 [B, NUM_SAMPLES], unit mean power per frame.
         start: int64 [B], first sample of each in the recording.
+        root_power: float32 [B], root of the mean power that each frame had.
         num_silent: frames that were left out, since all their samples are zero.
     """
 
     iq: Tensor
     start: np.ndarray
+    root_power: Tensor
     num_silent: int
 
 
@@ -150,7 +152,8 @@ class Capture:
         if not loud.any():
             raise ValueError(f"{self.name} must hold a signal, all its samples are zero")
         iq = torch.from_numpy((parts[loud] / root_power[loud, None]).astype(np.complex64))
-        return FrameCut(iq, start[loud], int((~loud).sum()))
+        kept = torch.from_numpy(root_power[loud].astype(np.float32))
+        return FrameCut(iq, start[loud], kept, int((~loud).sum()))
 
 
 def _filled(iq: Tensor, band: float) -> Tensor:

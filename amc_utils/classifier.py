@@ -21,8 +21,10 @@ from amc_utils.models import Logits, TwoHeadNetwork
 from amc_utils.novelty import Novelty
 from amc_utils.paths import REPOSITORY, replacing
 
-# The network that comes with the project.
-SHIPPED = REPOSITORY / "results" / "pocket-442" / "model.safetensors"
+# The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
+SHIPPED, SHIPPED_FOR_RADIOML = (
+    REPOSITORY / "results" / run / "model.safetensors" for run in ("pocket-442", "radioml_2018")
+)
 _FRAMES_AT_ONCE = 256
 
 
@@ -94,16 +96,29 @@ class Classifier:
         return logits.modulation.argmax(1) * logits.snr.shape[1] + level
 
     def __call__(self, iq: Tensor) -> Opinion:
-        """Opinion on frames, complex64 [B, num_samples], unit mean power each, 8 samples a symbol."""
+        """Opinion on frames, complex64 [B, num_samples], 8 samples a symbol.
+
+        Frames have unit mean power each, or the scale of their record where the network keeps_scale.
+        """
         return self.opinion(*self.look(iq))
 
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether frames must come at the scale of their record, as they did in training."""
+        return self.config.synthetic_channel.record_scale and not self.config.unit_power
+
     def table(self, opinion: Opinion) -> pd.DataFrame:
-        """One row a frame: modulation, snr_label, their confidences, and usual."""
+        """One row a frame: modulation, snr_label, snr_db, confidences, and usual.
+
+        snr_db is the SNR per sample that the label means in the channel of training.
+        """
         modulation, level = opinion.modulation.max(1), opinion.level
+        label = np.array(self.config.snr_labels)[level]
         return pd.DataFrame({
             "modulation": np.array(self.config.modulation_names)[modulation.indices],
             "modulation_confidence": modulation.values,
-            "snr_label": np.array(self.config.snr_labels)[level],
+            "snr_label": label,
+            "snr_db": self.config.synthetic_channel.snr_db(label),
             "snr_confidence": opinion.snr.gather(1, level[:, None])[:, 0],
             "usual": opinion.usual,
         })  # fmt: skip

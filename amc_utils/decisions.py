@@ -18,15 +18,23 @@ from amc_utils.config import TrainingParameters
 from amc_utils.data import read_radioml
 from amc_utils.evaluation import Evaluator, prediction_table
 from amc_utils.experiment import best_fabric, untrained_network
-from amc_utils.frames import Frames, synthesise_frames
+from amc_utils.frames import Frames, synthesise_frames, synthetic_source
 from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.progress import progress
 from amc_utils.receiver import receiver_log_likelihoods
-from amc_utils.synchronisation import MAX_CFO, ROLLOFFS
+from amc_utils.synchronisation import receiver_settings
 
 _FRAMES_AT_ONCE = 1024
+# Settings of a channel that matter to the genie, and those that a receiver of a file's frames is told.
+_SEEN_BY_GENIE = {
+    "preset", "rolloff_range", "pulse_exponent", "snr_slope", "snr_offset_db", "unit_mean_magnitude",
+    "unipolar_ask", "record_scale",
+}  # fmt: skip
+_TOLD_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
+# Roll-offs that far beyond those that a receiver tries cost it next to nothing.
+_ROLLOFF_ROOM = 0.03
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,9 @@ class Assessment:
         checkpoint: file of the network's weights.
         data_path: RadioML-layout file; empty for synthetic frames.
         label_order: list that the file's labels follow, "corrected" or "shipped".
-        channel: settings of the synthetic channel that differ from the default.
+        channel: preset of the channel, and settings that differ from it, see channel.channel_from; of a
+            file what the receiver is told about it.
         snr_told: the bound's receiver is told the SNR as well, which bounds every SNR by itself.
-        snr_offset_db: true SNR of synthetic frames minus their label; -9.03 where labels mean Es/N0.
         profile: label of the scale, kept with the run.
         output_root: where to write; empty is the repository.
         study: study that the run belongs to, if any.
@@ -61,7 +69,6 @@ class Assessment:
     label_order: str = "corrected"
     channel: Mapping[str, Any] = field(default_factory=dict)
     snr_told: bool = False
-    snr_offset_db: float = 0.0
     profile: str = "cpu"
     output_root: str = ""
     study: str = ""
@@ -72,28 +79,34 @@ class Assessment:
         Raises:
             ValueError: a setting that this kind of assessment has no use for.
         """
-        of_frames = {"snr_offset_db", *self.channel}
+        of_frames = set(self.channel)
         useless = {
-            "bound": {"checkpoint", "data_path"} | of_frames - {"rolloff_range"},
+            "bound": {"checkpoint", "data_path"} | of_frames - _SEEN_BY_GENIE,
             "receiver": {"checkpoint", "snr_told"},
             "network": {"snr_told", "modulations", "snr_range_db"},
         }[self.what]
         if self.data_path:
-            # The file has a channel of its own, of which the receiver is told the carrier's spread.
-            useless |= of_frames - ({"cfo_std"} if self.what == "receiver" else set())
+            # The file has a channel of its own, of which the receiver is told some.
+            useless |= of_frames - (_TOLD_OF_FILE if self.what == "receiver" else set())
         else:
             useless |= {"label_order"}
         given = {f.name for f in fields(self) if getattr(self, f.name) != f.default} | set(self.channel)
         if ignored := sorted(given & useless):
             what = f"{self.what} with data_path" if self.data_path else self.what
             raise ValueError(f"{ignored[0]} must be left out for {what}, which makes no use of it")
-        channel = self.synthetic_channel
+        channel, receiver = self.synthetic_channel, receiver_settings(self.channel)
         low, high = channel.rolloff_range
-        known = ROLLOFFS[0] <= low and high <= ROLLOFFS[-1] and channel.cfo_std <= MAX_CFO / 3
+        known = (
+            min(receiver.rolloffs) - _ROLLOFF_ROOM <= low
+            and high <= max(receiver.rolloffs) + _ROLLOFF_ROOM
+            and channel.pulse_exponent == receiver.pulse_exponent
+            and channel.cfo_std <= receiver.max_cfo / 3
+        )
         if self.what == "receiver" and (not known or channel.delay_spread):
             raise ValueError(
-                f"channel must have roll-offs from {ROLLOFFS[0]} to {ROLLOFFS[-1]}, cfo_std up to "
-                f"{MAX_CFO / 3} and no multipath for the receiver, which knows no more; got {channel}"
+                f"channel must have roll-offs near {min(receiver.rolloffs)} to {max(receiver.rolloffs)}, "
+                f"pulse_exponent {receiver.pulse_exponent}, cfo_std up to {receiver.max_cfo / 3:.3g} and "
+                f"no multipath for the receiver, which knows no more; got {channel}"
             )
 
     @property
@@ -109,21 +122,26 @@ def assess_bound(assessment: Assessment, device: torch.device) -> tuple[pd.DataF
     cell = cell.repeat_interleave(assessment.num_frames_per_cell)
     modulation, level = cell // len(grid), cell % len(grid)
     generator = torch.Generator(device).manual_seed(assessment.seed)
-    levels_db, told, found = torch.tensor(grid, device=device), assessment.snr_told, []
+    told, found = assessment.snr_told, []
     channel = assessment.synthetic_channel
     for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
         output = genie_frames(
             modulation[part],
-            levels_db[level[part]],
+            level[part],
+            snr_labels=grid,
             modulations=names,
             generator=generator,
             channel=channel,
         )
         likelihoods = log_likelihoods(
-            output, modulations=names, snr_labels=grid, told=level[part] if told else None
+            output,
+            modulations=names,
+            snr_labels=grid,
+            channel=channel,
+            told=level[part] if told else None,
         )
         found.append(_decide(likelihoods))
-    source = {"label": "synthetic", "generator": vars(channel), "seed": assessment.seed}
+    source = synthetic_source(channel, assessment.seed)
     # The bound makes its own, cyclic frames; those of this set have labels and no samples.
     no_samples = torch.empty(len(cell), 0, 2, device=device)
     tested = Frames(no_samples, modulation, level, names, grid, source)
@@ -142,6 +160,7 @@ def assess_receiver(assessment: Assessment, device: torch.device) -> tuple[pd.Da
             modulations=names,
             snr_labels=grid,
             channel=assessment.synthetic_channel,
+            receiver=receiver_settings(assessment.channel),
         )
         return _decide(likelihoods)
 
@@ -194,9 +213,7 @@ def _frames(
     if assessment.data_path:
         selection["label_order"] = assessment.label_order
         return read_radioml(path=Path(assessment.data_path), **selection)
-    return synthesise_frames(
-        channel=assessment.synthetic_channel, snr_offset_db=assessment.snr_offset_db, **selection
-    )
+    return synthesise_frames(channel=assessment.synthetic_channel, **selection)
 
 
 def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:

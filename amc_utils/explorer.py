@@ -9,10 +9,11 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS, DEFAULT_PRESET
 from amc_utils.frame_board import FrameBoard
 from amc_utils.labels import RADIOML_2018_MODULATIONS
 from amc_utils.signals import generate_frames, unit_phasor
+from amc_utils.synchronisation import RECEIVERS, ReceiverSettings
 
 # Carrier offsets on the slider are in this many cycles per sample.
 _CFO_UNIT = 1e-4
@@ -27,7 +28,7 @@ class SignalExplorer:
     """One synthetic frame and its views, redrawn whenever a control is moved.
 
     Attributes:
-        controls: widgets by name: modulation, snr_label, rolloff, cfo, delay_spread, frame.
+        controls: widgets by name: modulation, preset, snr_label, rolloff, cfo, delay_spread, frame.
         board: what is drawn.
         widget: controls and picture, to be shown by JupyterLab.
     """
@@ -40,9 +41,14 @@ class SignalExplorer:
             "modulation": ipywidgets.Dropdown(
                 options=RADIOML_2018_MODULATIONS, value=modulation, description="modulation", **wide
             ),
-            "snr_label": ipywidgets.IntSlider(snr_label, -20, 30, 2, description="SNR (dB)", **slider),
+            "preset": ipywidgets.Dropdown(
+                options=tuple(CHANNELS), value=DEFAULT_PRESET, description="channel", **wide
+            ),
+            "snr_label": ipywidgets.IntSlider(
+                snr_label, -20, 30, 2, description="SNR label (dB)", **slider
+            ),
             "rolloff": ipywidgets.FloatSlider(
-                0.25, min=0.1, max=0.5, step=0.05, description="roll-off", **slider
+                0.4, min=0.1, max=0.5, step=0.05, description="roll-off", **slider
             ),
             "cfo": ipywidgets.FloatSlider(
                 0.0, min=-20, max=20, step=0.5, description="CFO (1e-4/sample)", **slider
@@ -52,7 +58,7 @@ class SignalExplorer:
             ),
             "frame": ipywidgets.IntSlider(0, 0, 255, 1, description="frame", **slider),
         }
-        self.board = FrameBoard(self.frame())
+        self.board = FrameBoard(self.frame(), self.receiver)
         self._picture = ipywidgets.Image(format="png")
         for control in self.controls.values():
             control.observe(self._redraw, "value")
@@ -61,11 +67,18 @@ class SignalExplorer:
         )
         self.widget = ipywidgets.VBox([box, self._picture])
 
+    @property
+    def receiver(self) -> ReceiverSettings:
+        """What the pictures know about the channel that the controls ask for."""
+        return RECEIVERS[self.controls["preset"].value]
+
     def frame(self) -> torch.Tensor:
         """The frame that the controls ask for, complex64 [1024]."""
         value = {name: control.value for name, control in self.controls.items()}
         channel = replace(
-            Channel(cfo_std=0.0, delay_spread=value["delay_spread"]),
+            CHANNELS[value["preset"]],
+            cfo_std=0.0,
+            delay_spread=value["delay_spread"],
             rolloff_range=(value["rolloff"],) * 2,
         )
         made = generate_frames(
@@ -89,4 +102,4 @@ class SignalExplorer:
         return self.widget
 
     def _redraw(self, _: object = None) -> None:
-        self._picture.value = self.board.png(self.frame())
+        self._picture.value = self.board.png(self.frame(), self.receiver)

@@ -13,6 +13,7 @@ from amc_utils import signal_plots
 from amc_utils.constellation import constellation_images
 from amc_utils.features import eye_traces, power_spectrum
 from amc_utils.plots import WIDTH_INCHES
+from amc_utils.synchronisation import DEFAULT_RECEIVER, ReceiverSettings
 
 # Pictures on the board, the plain one and what a receiver would see.
 PICTURES = ("raw", "synchronised", "differential", "polar", "lines", "noise")
@@ -27,15 +28,15 @@ class FrameBoard:
         figure: the board with the frame that was drawn last.
     """
 
-    def __init__(self, iq: Tensor) -> None:
-        """Draw the first frame, complex64 [num_samples]."""
+    def __init__(self, iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> None:
+        """Draw the first frame, complex64 [num_samples], as the receiver sees it."""
         rows = [["time"] * 2 + ["spectrum"] * 2 + ["eye"] * 2, list(PICTURES)]
         self.figure, axes = plt.subplot_mosaic(rows, figsize=(WIDTH_INCHES["page"], 2.9))
-        views = _views(iq)
+        views = _views(iq, receiver)
         time, frequency = views["time"], views["frequency"]
         signal_plots.time_series(axes["time"], time, len(time)).set_ylim(-3.2, 3.2)
         signal_plots.spectrum(axes["spectrum"], frequency, 10 ** (views["power"] / 10), lw=0.6)
-        axes["spectrum"].set_ylim(-40, 25)
+        axes["spectrum"].set_ylim(-65, 25)
         signal_plots.eye_diagram(axes["eye"], views["eye"]).set_ylim(-3.2, 3.2)
         for name, picture in zip(PICTURES, views["pictures"], strict=True):
             signal_plots.image(axes[name], picture, ticks=False).set_xlabel(name)
@@ -43,9 +44,9 @@ class FrameBoard:
         self._images = [axes[name].images[0] for name in PICTURES]
         self._background = None
 
-    def png(self, iq: Tensor) -> bytes:
+    def png(self, iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> bytes:
         """Draw a frame, complex64 [num_samples], as a PNG for a screen."""
-        views = _views(iq)
+        views = _views(iq, receiver)
         time, eye = views["time"], views["eye"]
         for line, values in zip(
             self._lines, (time.real, time.imag, views["power"], *eye.real), strict=True
@@ -73,12 +74,14 @@ class FrameBoard:
         return buffer.getvalue()
 
 
-def _views(iq: Tensor) -> dict[str, np.ndarray]:
+def _views(iq: Tensor, receiver: ReceiverSettings) -> dict[str, np.ndarray]:
     frequency, power = power_spectrum(iq[None])
     return {
         "time": iq[:128].numpy(),
         "frequency": frequency.numpy(),
-        "power": 10 * np.log10(power[0].clamp_min(1e-6).numpy()),
+        "power": 10 * np.log10(power[0].clamp_min(1e-9).numpy()),
         "eye": eye_traces(iq).numpy(),
-        "pictures": constellation_images(iq[None], PICTURES, _IMAGE_SIZE)[0].numpy(),
+        "pictures": constellation_images(
+            iq[None], PICTURES, _IMAGE_SIZE, receiver=receiver
+        )[0].numpy(),
     }

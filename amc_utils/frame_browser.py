@@ -54,7 +54,7 @@ class FrameBrowser:
         self.controls: dict[str, ipywidgets.ValueWidget] = {
             "modulation": choice("modulation", names, modulation),
             "snr_label": ipywidgets.SelectionSlider(
-                options=grid, value=snr_label, description="SNR (dB)", **option
+                options=grid, value=snr_label, description="SNR label (dB)", **option
             ),
             "show": choice("show", (_ALL, _WRONG), _ALL),
             "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **option),
@@ -135,8 +135,8 @@ class FrameBrowser:
         said = self._classifier.table(self._opinion).iloc[row]
         return (
             f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
-            f"{self.controls['modulation'].value} at {self.controls['snr_label'].value} dB, read as "
-            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at {said['snr_label']} dB "
+            f"{self.controls['modulation'].value} at label {self.controls['snr_label'].value}, read as "
+            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at label {said['snr_label']} "
             f"({said['snr_confidence']:.2f}); {said['usual']:.0%} of its like are as unusual"
         )
 

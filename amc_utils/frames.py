@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames
+from amc_utils.channel import CHANNELS, Channel
+from amc_utils.signals import NUM_SAMPLES, generate_frames
 from amc_utils.storage import allocate, choose_place, fetch_ahead
 
 # Frames generated at once: enough to keep a GPU busy, few enough for the cache of a CPU.
@@ -31,7 +32,7 @@ class Frames:
         modulation: int64 [N], index into `modulations`.
         snr_index: int64 [N], index into `snr_labels`.
         modulations: modulation names.
-        snr_labels: SNR levels in dB.
+        snr_labels: SNR labels, see channel.Channel.snr_db for what they mean.
         source: where the frames come from, ready for a run record.
         held: int64 [H], ascending, the frames whose samples are here; None for all.
         place: where the samples lie: "device", "host" or "disk".
@@ -68,11 +69,11 @@ class Frames:
 
     @property
     def description(self) -> str:
-        """Class count, SNR range and source in one line, to stand beside every number."""
+        """Class count, SNR labels and source in one line, to stand beside every number."""
         grid = self.snr_labels
         return (
-            f"{self.num_classes} classes: {len(self.modulations)} modulations x {len(grid)} SNRs "
-            f"({grid[0]} to {grid[-1]} dB), {self.source['label']}"
+            f"{self.num_classes} classes: {len(self.modulations)} modulations x {len(grid)} SNR labels "
+            f"({grid[0]} to {grid[-1]}), {self.source['label']}"
         )
 
     @property
@@ -163,11 +164,17 @@ def synthesise_frames(
     """
     channel = channel or Channel()
     index = torch.arange(len(modulations) * len(snr_labels) * num_frames_per_cell, device=device)
-    source = {"label": "synthetic", "generator": vars(channel), "seed": seed}
+    source = synthetic_source(channel, seed)
     frames = labels_only(index // num_frames_per_cell, modulations, snr_labels, source)
     frames = frames.with_room(dtype, samples_in, hold)
     redraw_frames(frames, index, 0)
     return frames
+
+
+def synthetic_source(channel: Channel, seed: int) -> dict[str, Any]:
+    """Where synthetic frames come from, ready for a run record."""
+    preset = next((name for name, known in CHANNELS.items() if known == channel), "other channel")
+    return {"label": f"synthetic ({preset})", "generator": vars(channel), "seed": seed}
 
 
 def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:

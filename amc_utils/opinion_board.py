@@ -46,7 +46,7 @@ def opinion_board(
     axes[f"picture {channels[0]}"].set_ylabel("picture")
     axes[f"map {channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
     _bars(axes["modulation"], *modulation, COLOUR_OF_TASK["modulation"]).set_xlabel("modulation")
-    _bars(axes["snr"], *snr, COLOUR_OF_TASK["snr"]).set_xlabel("SNR level (dB)")
+    _bars(axes["snr"], *snr, COLOUR_OF_TASK["snr"]).set_xlabel("SNR label (dB)")
     return fig
 
 

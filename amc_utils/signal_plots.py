@@ -138,5 +138,5 @@ def glance(
         ax.set_yticks((np.arange(len(names)) + 0.5) * side, names if number == 0 else [])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        ax.set(title=channel, xlabel="SNR (dB)")
+        ax.set(title=channel, xlabel="SNR label (dB)")
     return fig

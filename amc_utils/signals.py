@@ -85,6 +85,14 @@ def magnitude_excess_db(modulations: Sequence[str], channel: Channel) -> tuple[f
     return tuple(_excess_db(name, plain) for name in modulations)
 
 
+def class_snr_db(
+    modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel
+) -> Tensor:
+    """SNR per sample in dB of each class, float64 [num_modulations, num_labels]."""
+    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), dtype=torch.float64)
+    return excess_db[:, None] + channel.snr_db(torch.tensor(snr_labels, dtype=torch.float64))
+
+
 @cache
 def _excess_db(modulation: str, channel: Channel) -> float:
     index, noiseless = torch.arange(512), torch.full((512,), 200.0)

@@ -174,7 +174,7 @@ def offset_lines(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> T
         complex64 [B, 2, NUM_CFOS], in units of the power, so at most one; their phases are those at
         the middle of the frame.
     """
-    spectrum = _filtered(iq, receiver)
+    spectrum = _filtered(iq, receiver)[0]
     # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
     quarter = spectrum.shape[1] // 4
     slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))
@@ -184,13 +184,29 @@ def offset_lines(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> T
     return lines.unflatten(1, (2, NUM_CFOS))
 
 
-def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Tensor:
-    """Symbols as those of OQPSK, the quadrature part half a symbol late; complex64 [B, K].
+def equalised_powers(snr_db: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
+    """Power of signal and of intersymbol interference in equalised symbols of unit noise variance.
+
+    For the exponent 0.5 they are Es/N0 and zero. Shaped like `snr_db`, the SNR per sample in dB.
+    """
+    frequency = (torch.arange(256, device=snr_db.device, dtype=snr_db.dtype) + 0.5) / 512
+    rolloff = torch.tensor(receiver.mean_rolloff, device=snr_db.device, dtype=snr_db.dtype)
+    own, alias = _pulse_and_alias(frequency, rolloff, receiver)
+    energy = pulse_energy(rolloff, receiver.pulse_exponent)
+    ratio = (energy / SAMPLES_PER_SYMBOL * 10 ** (-snr_db / 10))[..., None]
+    density = own.square() + alias.square()
+    folded = density / (density + ratio)
+    noise = ratio[..., 0] * (density / (density + ratio).square()).mean(-1)
+    signal = folded.mean(-1).square()
+    return signal / noise, (folded.square().mean(-1) - signal) / noise
+
+
+def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Synchronised:
+    """Symbols as those of OQPSK, the quadrature part half a symbol late.
 
     The mean of the phases of the two lines is twice the carrier's, half their difference the timing's.
-    The offset is the one under which the two are strongest. Symbols have the scale of unit noise
-    energy per sample and are known up to quarter turns; those of any other modulation come out as a
-    smear.
+    The offset is the one under which the two are strongest. Symbols are known up to quarter turns, their
+    carrier is taken out; those of any other modulation come out as a smear.
 
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.
@@ -204,14 +220,19 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
     phase = (upper + lower) / 4
     # Phases and timing are those at the middle of the frame.
     timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + num_samples / 2
-    spectrum, parts = _filtered(iq, receiver), []
+    (spectrum, gain), noise, parts = _filtered(iq, receiver), out_of_band_power(iq), []
     for late in (0.0, SAMPLES_PER_SYMBOL / 2):
         first = (timing + late) % SAMPLES_PER_SYMBOL
         start = first + receiver.guard_symbols * SAMPLES_PER_SYMBOL - num_samples / 2
         symbols = _at_symbols(spectrum, first, num_samples, receiver)
         instants = start[:, None] + SAMPLES_PER_SYMBOL * torch.arange(symbols.shape[1], device=device)
         parts.append(symbols * unit_phasor(-2 * torch.pi * cfo[:, None] * instants - phase[:, None]))
-    return torch.complex(parts[0].real, parts[1].imag)
+    symbols = torch.complex(parts[0].real, parts[1].imag)
+    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
+    symbols = symbols / power.sqrt()[:, None]
+    rolloff = torch.full_like(power, receiver.mean_rolloff)
+    first = timing % SAMPLES_PER_SYMBOL
+    return Synchronised(symbols, rolloff, first, noise * gain / power, receiver)
 
 
 @cache
@@ -220,11 +241,11 @@ def cfo_grid(receiver: ReceiverSettings, device: torch.device) -> Tensor:
     return torch.linspace(-receiver.max_cfo, receiver.max_cfo, NUM_CFOS, device=device)
 
 
-def _filtered(iq: Tensor, receiver: ReceiverSettings) -> Tensor:
-    """Spectrum after the equaliser of mean roll-off, for where none is estimated."""
+def _filtered(iq: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
+    """What _equalised_spectrum gives with the mean roll-off, for where none is estimated."""
     ratio = noise_ratio(iq, out_of_band_power(iq), receiver)
     rolloff = torch.full((1,), receiver.mean_rolloff, device=iq.device)
-    return _equalised_spectrum(iq, rolloff, ratio, receiver)[0]
+    return _equalised_spectrum(iq, rolloff, ratio, receiver)
 
 
 def _equalised_spectrum(

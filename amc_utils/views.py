@@ -65,9 +65,7 @@ def symbols(frames: Views) -> Tensor:
 
 def offset_symbols(frames: Views) -> Tensor:
     """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
-    symbols = synchronise_offset(frames.iq, frames.receiver)
-    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
-    return symbols * (_SYMBOL_SCALE / power.sqrt())[:, None]
+    return synchronise_offset(frames.iq, frames.receiver).symbols * _SYMBOL_SCALE
 
 
 def differential_symbols(frames: Views) -> Tensor:
