@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,14 +20,20 @@ from amc_utils.analogue import (
     with_analogue_spectra,
     with_messages,
 )
-from amc_utils.channel import FRAMES_PER_BLOCK, Channel, ChannelState
+from amc_utils.channel import CHANNELS, FRAMES_PER_BLOCK, ChannelState
 from amc_utils.features import envelope_std, mean_power, power_spectrum, signature, snr_ratio
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
 from amc_utils.signals import MARGIN_IN_SYMBOLS, SAMPLES_PER_SYMBOL, generate_frames, modulate
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
 
-STILL = Channel(
-    rolloff_range=(0.25, 0.25), timing_range=(0.0, 0.0), cfo_std=0.0, clock_std=0.0, random_phase=False
+TABLE_1 = CHANNELS["table_1"]
+STILL = replace(
+    TABLE_1,
+    rolloff_range=(0.25, 0.25),
+    timing_range=(0.0, 0.0),
+    cfo_std=0.0,
+    clock_std=0.0,
+    random_phase=False,
 )
 
 
@@ -72,13 +80,14 @@ def test_power_is_one_before_and_after_noise(name):
 @pytest.mark.parametrize("name", ANALOGUE_MODULATIONS)
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
 def test_noise_has_the_power_that_the_label_says(name, snr_db):
-    measured = 10 * torch.log10(snr_ratio(make(name, 256, snr_db, Channel()).iq).mean())
+    measured = 10 * torch.log10(snr_ratio(make(name, 256, snr_db, TABLE_1).iq).mean())
     assert float(measured) == pytest.approx(snr_db, abs=0.25)
 
 
+@pytest.mark.parametrize("preset", CHANNELS)
 @pytest.mark.parametrize("name", RADIOML_2018_MODULATIONS)
-def test_every_class_looks_as_its_label_promises(name):
-    found = signature(make(name, snr_db=30.0, channel=Channel()).iq)[0]
+def test_every_class_looks_as_its_label_promises(name, preset):
+    found = signature(make(name, snr_db=30.0, channel=CHANNELS[preset]).iq)[0]
     assert found == SIGNATURE_OF_MODULATION[name]
 
 
@@ -149,7 +158,7 @@ def test_gmsk_turns_a_quarter_in_every_bit_of_a_run(sign):
 
 def test_gmsk_is_that_of_the_standard():
     """3GPP TS 45.004, section 2, bit by bit in the time domain, at the receiver's instants."""
-    frames = make("GMSK", 4, channel=Channel(clock_std=1e-3, cfo_std=1e-3))
+    frames = make("GMSK", 4, channel=replace(TABLE_1, clock_std=1e-3, cfo_std=1e-3))
     fine = np.linspace(-6, 6, 12001)
     # A rectangle of one symbol, filtered: the difference of two error functions.
     width = np.sqrt(np.log(2)) / (2 * np.pi * 0.3)
@@ -186,7 +195,7 @@ def test_fm_frequency_is_the_message():
 @pytest.mark.parametrize("name", ANALOGUE_MODULATIONS)
 def test_multipath_is_a_filter(name):
     frames = make(name, 4)
-    taps = make(name, 4, channel=Channel(delay_spread=1.0)).state.multipath
+    taps = make(name, 4, channel=replace(TABLE_1, delay_spread=1.0)).state.multipath
     is_offset, kind = torch.zeros(4, dtype=torch.bool), analogue_kind((name,), taps.device).expand(4)
     plain, filtered = (
         modulate(frames.symbols, state, is_offset=is_offset, kind=kind)
@@ -218,7 +227,7 @@ def test_frame_depends_on_seed_and_index_alone():
     modulation, snr_db = index % 24, (index % 5).float()
 
     def draw(which, modulation=modulation, modulations=RADIOML_2018_MODULATIONS):
-        options = {"modulations": modulations, "seed": 3, "channel": Channel()}
+        options = {"modulations": modulations, "seed": 3, "channel": TABLE_1}
         return generate_frames(which, modulation[which], snr_db[which], **options).iq
 
     whole = draw(index)

@@ -28,6 +28,7 @@ def picture(knobs):
     ("control", "value"),
     [
         ("modulation", "64QAM"),
+        ("preset", "table_1"),
         ("snr_label", -4),
         ("rolloff", 0.5),
         ("cfo", 12.0),
@@ -45,6 +46,10 @@ def test_every_control_changes_the_picture_and_back_again(knobs, monkeypatch, co
     np.testing.assert_array_equal(picture(knobs), first)
 
 
+def measured_db(iq):
+    return 10 * np.log10(float(features.snr_ratio(iq[None])))
+
+
 def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
     """A carrier of 20e-4 cycles per sample, found by the line of the fourth power of QPSK."""
     still = knobs.frame()
@@ -52,7 +57,9 @@ def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
     turn = torch.angle((knobs.frame() * still.conj())[1:] / (knobs.frame() * still.conj())[:-1])
     assert float(turn.median()) / (2 * np.pi) == pytest.approx(20e-4, rel=1e-3)
     knobs.controls["snr_label"].value = 6
-    assert 10 * np.log10(float(features.snr_ratio(knobs.frame()[None]))) == pytest.approx(6, abs=1)
+    for preset, snr_db in (("table_1", 6), ("radioml_2018", 12)):
+        knobs.controls["preset"].value = preset
+        assert measured_db(knobs.frame()) == pytest.approx(snr_db, abs=1)
 
 
 def test_without_a_jupyter_server_a_picture_stands_in_its_place(knobs, monkeypatch):

@@ -97,7 +97,9 @@ def test_channel_of_the_parameters_reaches_the_frames(make_config):
     frames = data.load_frames(make_config(channel={"cfo_std": 1e-3, "rolloff_range": [0.2, 0.5]}))
     generator = frames.source["generator"]
     assert (generator["cfo_std"], generator["rolloff_range"]) == (1e-3, (0.2, 0.5))
-    with pytest.raises(ValueError, match=r"channel must set some of rolloff_range, .* got 'cfo'"):
+    with pytest.raises(
+        ValueError, match=r"channel must set some of preset, rolloff_range, .* got 'cfo'"
+    ):
         make_config(channel={"cfo": 1e-3})
     with pytest.raises(ValueError, match="rolloff_range must lie in"):
         make_config(channel={"rolloff_range": [0.5, 0.2]})

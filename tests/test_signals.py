@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare, norm
 
-from amc_utils.channel import FRAMES_PER_BLOCK, Channel, ChannelState
+from amc_utils.channel import CHANNELS, FRAMES_PER_BLOCK, Channel, ChannelState, channel_from
 from amc_utils.labels import DIGITAL_MODULATIONS
 from amc_utils.signals import (
     MARGIN_IN_SYMBOLS,
     SAMPLES_PER_SYMBOL,
+    class_snr_db,
     generate_frames,
+    magnitude_excess_db,
     modulate,
+    pulse_energy,
     raised_cosine,
 )
 from amc_utils.symbol_maps import LINEAR_MODULATIONS, symbol_map
 
 ORDERS = {"OOK": 2, "BPSK": 2, "QPSK": 4, "OQPSK": 4}
-STILL = Channel(
+TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
+STILL = replace(
+    TABLE_1,
     rolloff_range=(0.25, 0.25),
     timing_range=(0.0, 0.0),
     cfo_std=0.0,
     clock_std=0.0,
     random_phase=False,
 )
+
+# Samples 0, 500 and 1023 of two frames of 8ASK at 10 dB, seed 7.
+GOLDEN = [
+    [1.034689 + 1.268374j, 0.67785 + 0.93521j, -0.97584 - 1.063509j],
+    [0.282718 + 0.460432j, -0.116065 - 0.765582j, -0.459647 - 0.392527j],
+]
 
 
 def make(num_frames, modulation="QPSK", snr_db=300.0, channel=STILL, seed=1, **options):
@@ -132,9 +145,11 @@ def test_matched_filter_gives_the_symbols_back():
     assert (received / scale - sent).abs().max() < 0.02
 
 
-def test_generator_equals_the_direct_sum():
+@pytest.mark.parametrize("preset", CHANNELS)
+def test_generator_equals_the_direct_sum(preset):
     """Every channel effect at once, against a plain evaluation of the trigonometric polynomial."""
-    channel = Channel(clock_std=1e-3, cfo_std=1e-3, delay_spread=2.0)
+    varied = {"clock_std": 1e-3, "cfo_std": 1e-3, "delay_spread": 2.0, "record_scale": False}
+    channel = replace(CHANNELS[preset], **varied)
     frames = make(3, "OQPSK", channel=channel)
     num_symbols, sample = frames.symbols.shape[1], np.arange(1024)
     period = num_symbols * SAMPLES_PER_SYMBOL
@@ -145,7 +160,8 @@ def test_generator_equals_the_direct_sum():
         half = np.exp(-1j * np.pi * bins / num_symbols)
         spectrum = np.fft.fft(symbols.real)[bins] + 1j * np.fft.fft(symbols.imag)[bins] * half
         rolloff = torch.tensor(state["rolloff"].real)
-        shape = raised_cosine(torch.tensor(bins / num_symbols), rolloff).sqrt().numpy()
+        shape = raised_cosine(torch.tensor(bins / num_symbols), rolloff).numpy()
+        shape = shape**channel.pulse_exponent
         taps = np.arange(len(state["multipath"]))
         response = np.exp(-2j * np.pi * np.outer(bins, taps) / period) @ state["multipath"]
         time = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state["timing_offset"].real
@@ -208,7 +224,7 @@ def test_timing_offset_moves_the_symbols_earlier():
 
 
 def test_frames_have_unit_power_and_channel_spread():
-    frames = make(2048, "64QAM", 10.0, Channel())
+    frames = make(2048, "64QAM", 10.0, TABLE_1)
     torch.testing.assert_close(frames.iq.abs().square().mean(1), torch.ones(2048))
     state = frames.state
     assert 0.1 <= float(state.rolloff.min()) < 0.11
@@ -220,13 +236,14 @@ def test_frames_have_unit_power_and_channel_spread():
 
 
 def test_multipath_has_unit_energy():
-    taps = make(300, channel=Channel(delay_spread=1.5)).state.multipath
+    taps = make(300, channel=replace(TABLE_1, delay_spread=1.5)).state.multipath
     torch.testing.assert_close(taps.abs().square().sum(1), torch.ones(300))
     decay = taps.abs().square().mean(0)
     assert float(decay[0] / decay[3]) == pytest.approx(np.exp(2), rel=0.35)
 
 
-def test_frame_depends_on_seed_and_index_alone():
+@pytest.mark.parametrize("preset", CHANNELS)
+def test_frame_depends_on_seed_and_index_alone(preset):
     index = torch.arange(2 * FRAMES_PER_BLOCK + 50)
     modulation, snr_db = index % 17, (index % 5).float()
 
@@ -237,7 +254,7 @@ def test_frame_depends_on_seed_and_index_alone():
             snr_db[which],
             modulations=DIGITAL_MODULATIONS,
             seed=seed,
-            channel=Channel(),
+            channel=CHANNELS[preset],
         ).iq
 
     whole = draw(index)
@@ -249,7 +266,96 @@ def test_frame_depends_on_seed_and_index_alone():
     assert (draw(some, seed=4) - whole[some]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("wrong", [{"rolloff_range": (0.0, 0.4)}, {"cfo_std": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rolloff_range": (0.0, 0.4)}, {"cfo_std": -1.0}, {"pulse_exponent": 0.0}, {"snr_slope": 0.0}],
+)
 def test_impossible_channel_is_refused(wrong):
     with pytest.raises(ValueError, match="must"):
         Channel(**wrong)
+
+
+def test_presets_are_named_and_changed_by_settings():
+    assert channel_from({}) == Channel() == RADIOML_2018
+    assert channel_from({"preset": "table_1"}) == TABLE_1
+    changed = channel_from({"preset": "table_1", "rolloff_range": [0.2, 0.3]})
+    assert changed == replace(TABLE_1, rolloff_range=(0.2, 0.3))
+    with pytest.raises(ValueError, match="preset of radioml_2018, table_1, got 'paper'"):
+        channel_from({"preset": "paper"})
+
+
+def test_frames_of_table_1_are_those_of_stored_runs():
+    """Samples written down before the other preset was there."""
+    iq = make(2, "8ASK", 10.0, TABLE_1, seed=7).iq[:, [0, 500, 1023]]
+    expected = torch.tensor(GOLDEN, dtype=torch.complex64)
+    torch.testing.assert_close(iq, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_pulse_has_the_energy_of_its_spectrum(exponent):
+    frequency = np.linspace(-1, 1, 200_001)
+    rolloff = torch.tensor([0.2, 0.41])
+    for alpha, energy in zip(rolloff, pulse_energy(rolloff, exponent), strict=True):
+        shape = raised_cosine(torch.from_numpy(frequency), alpha.double()).numpy() ** (2 * exponent)
+        assert float(energy) == pytest.approx(np.trapezoid(shape, frequency), abs=1e-4)
+
+
+def test_pulse_of_radioml_2018_is_three_root_raised_cosine_filters_in_a_row():
+    """Against the textbook's impulse response, convolved with itself in time."""
+    state = ChannelState(torch.full((1,), 0.41), *torch.zeros(4, 1))
+    impulse = torch.zeros(1, 144, dtype=torch.complex64)
+    impulse[0, 72] = 1
+    options = {"is_offset": torch.tensor([False]), "pulse_exponent": 1.5}
+    sent = modulate(impulse, state, **options)[0].real.numpy()
+    t = np.arange(-40 * 8, 40 * 8 + 1) / 8 + 1e-9
+    cosine, sine = 4 * 0.41 * t * np.cos(np.pi * t * 1.41), np.sin(np.pi * t * 0.59)
+    filtered = (sine + cosine) / (np.pi * t * (1 - (4 * 0.41 * t) ** 2)) / 8
+    cascade = np.convolve(np.convolve(filtered, filtered), filtered) * 8
+    middle, peak = len(cascade) // 2, (72 - MARGIN_IN_SYMBOLS) * SAMPLES_PER_SYMBOL
+    around = np.arange(-160, 161)
+    np.testing.assert_allclose(sent[peak + around], cascade[middle + around], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["OOK", "8ASK", "BPSK", "QPSK", "64QAM", "FM"])
+@pytest.mark.parametrize("snr_label", [-4.0, 6.0])
+def test_noise_of_radioml_2018_is_that_of_twice_the_label(name, snr_label):
+    """Its standard deviation is 10^(-label / 10) of a signal of unit mean magnitude."""
+    noisy, clean = (make(1024, name, label, RADIOML_2018).iq for label in (snr_label, 200.0))
+    gain = (noisy * clean.conj()).mean().real / clean.abs().square().mean()
+    noise = (noisy - gain * clean).abs().square().mean().sqrt() / (gain * clean.abs().mean())
+    assert 20 * float(noise.log10()) == pytest.approx(-2 * snr_label, abs=0.1)
+    snr_db = float(class_snr_db((name,), (snr_label,), RADIOML_2018))
+    excess_db = 20 * float((clean.abs().square().mean().sqrt() / clean.abs().mean()).log10())
+    assert snr_db == pytest.approx(2 * snr_label + excess_db, abs=0.06)
+
+
+def test_snr_of_a_constant_envelope_has_no_excess_and_that_of_table_1_none_at_all():
+    assert magnitude_excess_db(("FM",), RADIOML_2018)[0] == pytest.approx(0, abs=1e-3)
+    assert magnitude_excess_db(("8ASK", "QPSK"), TABLE_1) == (0, 0)
+    assert class_snr_db(("8ASK",), (4, 6), TABLE_1).tolist() == [[4, 6]]
+
+
+@pytest.mark.parametrize("name", ["4ASK", "8ASK", "OOK", "QPSK", "256QAM"])
+def test_record_of_radioml_2018_keeps_mean_and_chance(name):
+    """Its standard deviation is one; the carrier of ASK comes on top, and frames differ by chance."""
+    power = make(2048, name, 30.0, RADIOML_2018).iq.abs().square().mean(1)
+    points = symbol_map(name, unipolar_ask=True)
+    mean, energy = abs(points.mean()) ** 2, float(pulse_energy(torch.tensor(0.415), 1.5))
+    assert float(power.mean()) == pytest.approx(1 + mean / ((1 - mean) * energy), rel=0.02)
+    assert float(power.std()) > 0.02
+
+
+def test_timing_of_radioml_2018_is_whole_samples_and_a_half():
+    state = make(2048, channel=RADIOML_2018).state
+    eighths = np.bincount((state.timing_offset - 0.5).long().numpy())
+    assert torch.equal(state.timing_offset % 1, torch.full((2048,), 0.5))
+    assert len(eighths) == 8
+    assert chisquare(eighths).pvalue > 1e-4
+    assert float(state.cfo.std()) == pytest.approx(3.3e-5, rel=0.1)
+
+
+def test_unipolar_levels_begin_at_zero():
+    for name, order in (("4ASK", 4), ("8ASK", 8)):
+        points = symbol_map(name, unipolar_ask=True)
+        np.testing.assert_allclose(points / points[1], np.arange(order), atol=1e-12)
+        assert np.mean(np.abs(points) ** 2) == pytest.approx(1)

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from amc_utils.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS
 from amc_utils.constellation import constellation_images
 from amc_utils.data import read_radioml
-from amc_utils.signals import SAMPLES_PER_SYMBOL, generate_frames
+from amc_utils.labels import DIGITAL_MODULATIONS
+from amc_utils.signals import (
+    MARGIN_IN_SYMBOLS,
+    SAMPLES_PER_SYMBOL,
+    class_snr_db,
+    generate_frames,
+    raised_cosine,
+)
 from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import cfo_grid, synchronise, synchronise_offset
+from amc_utils.synchronisation import (
+    RECEIVERS,
+    ReceiverSettings,
+    _at_symbols,
+    _equalised_spectrum,
+    cfo_grid,
+    equalised_powers,
+    equaliser,
+    out_of_band_power,
+    synchronise,
+    synchronise_offset,
+)
 from amc_utils.views import (
     WINDOW,
     Views,
@@ -24,16 +43,18 @@ from amc_utils.views import (
 )
 
 NOISELESS = 200.0
+PRESETS = tuple(CHANNELS)
+TABLE_1 = RECEIVERS["table_1"]
 
 
-def make(modulation, snr_db, num_frames=40, **channel):
+def make(modulation, snr_label, num_frames=40, preset="table_1", **channel):
     return generate_frames(
         torch.arange(num_frames),
         torch.zeros(num_frames, dtype=torch.int64),
-        torch.full((num_frames,), float(snr_db)),
+        torch.full((num_frames,), float(snr_label)),
         modulations=[modulation],
         seed=11,
-        channel=Channel(**channel),
+        channel=replace(CHANNELS[preset], **channel),
     )
 
 
@@ -43,18 +64,20 @@ def four_clusters(symbols):
     return (unit**4).mean(1).abs()
 
 
-def distance_to_map(symbols, modulation):
+def distance_to_map(symbols, modulation, unipolar_ask=False):
     """Mean distance of symbols to the nearest points of the map, in the best rotation of each frame."""
-    points = torch.from_numpy(symbol_map(modulation).copy()).to(torch.complex64)
+    points = torch.from_numpy(symbol_map(modulation, unipolar_ask=unipolar_ask).copy())
+    points = points.to(torch.complex64)
     turns = torch.polar(torch.ones(64), torch.arange(64) * (math.pi / 128))
     apart = (symbols[:, None, :, None] * turns[:, None, None] - points).abs().amin(-1)
     return apart.mean(-1).amin(1)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("modulation", ["QPSK", "16APSK", "64QAM", "256QAM", "32PSK"])
-def test_timing_and_rolloff_are_those_of_the_channel(modulation):
-    made = make(modulation, 30, clock_std=0.0)
-    found = synchronise(made.iq)
+def test_timing_and_rolloff_are_those_of_the_channel(modulation, preset):
+    made = make(modulation, 30, preset=preset, clock_std=0.0)
+    found = synchronise(made.iq, RECEIVERS[preset])
     period = SAMPLES_PER_SYMBOL
     error = (found.timing + made.state.timing_offset + period / 2) % period - period / 2
     assert error.abs().max() < 0.12
@@ -62,40 +85,135 @@ def test_timing_and_rolloff_are_those_of_the_channel(modulation):
     assert (found.rolloff - made.state.rolloff).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("snr_db", [-10, 0, 10, 30])
-def test_noise_power_is_that_of_the_label(snr_db):
-    """Per symbol the noise keeps its variance, and the signal has 8 samples' energy."""
-    made = make("16QAM", snr_db, 200)
-    ratio = 1 / synchronise(made.iq).noise_power - 1
-    expected = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("snr_label", [-10, 0, 10, 30])
+def test_noise_power_is_that_of_the_label(snr_label, preset):
+    """In equalised symbols; with the matched filter that is 8 samples' energy of signal to noise."""
+    made = make("16QAM", snr_label, 200, preset)
+    ratio = 1 / synchronise(made.iq, RECEIVERS[preset]).noise_power - 1
+    snr_db = class_snr_db(("16QAM",), (snr_label,), CHANNELS[preset])
+    if preset == "table_1":
+        assert snr_db.item() == snr_label
+        expected = SAMPLES_PER_SYMBOL * 10 ** (snr_label / 10)
+    else:
+        expected = float(sum(equalised_powers(snr_db, RECEIVERS[preset])))
     assert float(ratio.median()) == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.parametrize("snr_db", [-20.0, 10.0, 60.0])
+def test_noise_beside_the_signal_is_found_without_leakage(snr_db):
+    """The strongest signal there is, and noise a millionth of it."""
+    made = make("8ASK", snr_db / 2, 200, "radioml_2018", unit_mean_magnitude=False)
+    clean = make("8ASK", NOISELESS, 200, "radioml_2018", unit_mean_magnitude=False).iq
+    gain = (made.iq * clean.conj()).mean(1).real / clean.abs().square().mean(1)
+    noise = (made.iq - gain[:, None] * clean).abs().square().mean(1)
+    error_db = 10 * (out_of_band_power(made.iq).mean() / noise.mean()).log10()
+    assert abs(float(error_db)) < 0.1
+    leaked = 10 * (out_of_band_power(clean) / clean.abs().square().mean(1)).log10()
+    assert float(leaked.max()) < -75
+
+
+def test_equaliser_is_the_matched_filter_where_that_leaves_no_interference():
+    frequency, ratio = torch.linspace(-0.8, 0.8, 161), torch.tensor([1e-3, 0.1, 3.0])
+    rolloff = torch.tensor([0.25])
+    found = equaliser(frequency, rolloff, ratio, TABLE_1)
+    matched = raised_cosine(frequency, rolloff[:, None]).sqrt()
+    torch.testing.assert_close(found * (1 + ratio[:, None]), matched.expand(3, -1))
+
+
+def test_equalised_pulse_meets_nyquist_criterion_and_costs_noise():
+    receiver = RECEIVERS["radioml_2018"]
+    upper = torch.linspace(0, 1, 101, dtype=torch.float64)
+    ratio, rolloff = torch.full((1,), 1e-9, dtype=torch.float64), torch.tensor([0.415]).double()
+    parts = [
+        equaliser(f, rolloff, ratio, receiver) * raised_cosine(f, rolloff[:, None]) ** 1.5
+        for f in (upper, upper - 1)
+    ]
+    torch.testing.assert_close(sum(parts)[0], torch.ones(101).double(), atol=1e-6, rtol=0)
+    signal, interference = equalised_powers(torch.tensor([0.0, 60.0], dtype=torch.float64), receiver)
+    # Noise is enhanced at high SNR; in noise it is the matched filter, which costs nothing.
+    assert 0.7 * 8e6 < float(signal[1]) < 0.95 * 8e6
+    assert float(interference[1] / signal[1]) < 1e-6
+    low = torch.tensor(-20.0, dtype=torch.float64)
+    assert float(equalised_powers(low, receiver)[0]) == pytest.approx(8e-2, rel=0.02)
+    signal, interference = equalised_powers(low + 30, TABLE_1)
+    assert float(signal) == pytest.approx(80)
+    assert abs(float(interference)) < 1e-9
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_carrier_offset_is_found_with_its_sign(sign):
-    cfo = sign * 2.3e-4
-    made = make("16QAM", 25, cfo_std=0.0)
-    turn = torch.polar(torch.ones(1024), 2 * torch.pi * cfo * torch.arange(1024))
-    found = estimate_cfo(synchronise(made.iq * turn))
-    # The step of the search is 1.6e-5, so the nearest two are within this.
-    assert (found - cfo).abs().max() < 1.3e-5
+@pytest.mark.parametrize(
+    ("preset", "cfo", "error"), [("table_1", 2.3e-4, 1.3e-5), ("radioml_2018", 8e-5, 5e-6)]
+)
+def test_carrier_offset_is_found_with_its_sign(sign, preset, cfo, error):
+    made = make("16QAM", 25, preset=preset, cfo_std=0.0)
+    turn = torch.polar(torch.ones(1024), 2 * torch.pi * sign * cfo * torch.arange(1024))
+    found = estimate_cfo(synchronise(made.iq * turn, RECEIVERS[preset]))
+    # Less than a step of the search, 1.6e-5 and 5.2e-6.
+    assert (found - sign * cfo).abs().max() < error
 
 
 @pytest.mark.parametrize("modulation", ["QPSK", "8PSK", "16APSK", "16QAM", "32QAM", "64QAM", "256QAM"])
 def test_noiseless_symbols_lie_on_the_points_of_their_map(modulation):
     """Unknown phase, timing, roll-off, clock and carrier offset."""
     made = make(modulation, NOISELESS)
-    apart = distance_to_map(recover_carrier(synchronise(made.iq)), modulation)
+    apart = distance_to_map(recover_carrier(synchronise(made.iq, TABLE_1)), modulation)
     points = torch.from_numpy(symbol_map(modulation).copy())
     spacing = torch.pdist(torch.view_as_real(points).float()).min()
     assert apart.median() < 0.2 * spacing
     assert apart.max() < 0.45 * spacing
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("modulation", DIGITAL_MODULATIONS)
+def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
+    """Within 2 % of the distance between neighbours (rms); the carrier, timing and roll-off are known."""
+    receiver = RECEIVERS[preset]
+    middle = {"cfo_std": 0.0, "clock_std": 0.0, "random_phase": False, "rolloff_range": (0.25, 0.25)}
+    if preset == "radioml_2018":
+        middle["rolloff_range"] = (0.415, 0.415)
+    made = make(modulation, NOISELESS, preset=preset, **middle)
+    timing = -made.state.timing_offset % SAMPLES_PER_SYMBOL
+    ratio, rolloff = torch.full((40,), 1e-7), made.state.rolloff
+    spectrum = _equalised_spectrum(made.iq, rolloff, ratio, receiver)[0]
+    late = SAMPLES_PER_SYMBOL / 2 * (modulation == "OQPSK")
+    parts = [_at_symbols(spectrum, timing + shift, 1024, receiver) for shift in (0.0, late)]
+    # The filter's transient at the ends of a frame is longer than what the pictures leave out.
+    symbols = torch.complex(parts[0].real, parts[1].imag)[:, 8:-8]
+    first = MARGIN_IN_SYMBOLS + receiver.guard_symbols + 8
+    first = first + ((made.state.timing_offset + timing) / SAMPLES_PER_SYMBOL).round().long()
+    number = first[:, None] + torch.arange(symbols.shape[1])
+    sent = made.symbols.gather(1, number)
+    gain = (symbols * sent.conj()).sum(1).real / sent.abs().square().sum(1)
+    error = (symbols / gain[:, None] - sent).abs().square().mean().sqrt()
+    points = torch.from_numpy(symbol_map(modulation, unipolar_ask=preset == "radioml_2018").copy())
+    spacing = torch.pdist(torch.view_as_real(points).float()).min()
+    assert float(error / spacing) < 0.02
+
+
+@pytest.mark.parametrize(("snr_label", "largest_db"), [(6, -19), (12, -30), (30, -37)])
+@pytest.mark.parametrize("modulation", ["QPSK", "16PSK", "16QAM"])
+def test_error_vector_of_radioml_2018_by_label(modulation, snr_label, largest_db):
+    """Blind, in the best rotation and scale: the noise at low labels, the search's steps at high ones."""
+    symbols = recover_carrier(synchronise(make(modulation, snr_label, 10, "radioml_2018").iq))
+    scales = torch.linspace(0.94, 1.06, 13)
+    apart = torch.stack([distance_to_map(symbols * k, modulation, True) for k in scales]).amin(0)
+    assert 20 * float(apart.mean().log10()) < largest_db
+
+
+def test_receiver_of_several_rolloffs_needs_a_pulse_without_interference():
+    with pytest.raises(ValueError, match="rolloffs must be a single one"):
+        ReceiverSettings(rolloffs=(0.3, 0.4))
+
+
+def as_oqpsk(iq):
+    return synchronise_offset(iq, TABLE_1).symbols
+
+
 def test_qpsk_gives_four_clusters_and_oqpsk_only_on_its_own_lines():
     for name, own, other in (
-        ("QPSK", lambda iq: synchronise(iq).symbols, synchronise_offset),
-        ("OQPSK", synchronise_offset, lambda iq: synchronise(iq).symbols),
+        ("QPSK", lambda iq: synchronise(iq, TABLE_1).symbols, as_oqpsk),
+        ("OQPSK", as_oqpsk, lambda iq: synchronise(iq, TABLE_1).symbols),
     ):
         # Without carrier offset, which only one of the two ways removes.
         iq = make(name, NOISELESS, cfo_std=0.0).iq
@@ -104,33 +222,35 @@ def test_qpsk_gives_four_clusters_and_oqpsk_only_on_its_own_lines():
 
 
 def test_oqpsk_is_found_with_carrier_offset_in_noise():
-    assert four_clusters(synchronise_offset(make("OQPSK", 6).iq)).median() > 0.85
-    assert four_clusters(synchronise_offset(make("QPSK", 6).iq)).median() < 0.5
+    assert four_clusters(as_oqpsk(make("OQPSK", 6).iq)).median() > 0.85
+    assert four_clusters(as_oqpsk(make("QPSK", 6).iq)).median() < 0.5
 
 
 @pytest.mark.parametrize("order", [4, 8, 16, 32])
 def test_strongest_line_is_that_of_the_symmetry(order):
     name = "QPSK" if order == 4 else f"{order}PSK"
     made = make(name, 30)
-    lines = power_lines(synchronise(made.iq)).abs() / 124**0.5
+    lines = power_lines(synchronise(made.iq, TABLE_1)).abs() / 124**0.5
     rows = lines.amax(2)
     lowest = next(number for number in SYMMETRIES if number % order == 0)
     assert (rows[:, SYMMETRIES.index(lowest)] > 0.8).all()
     assert rows[:, [number % order != 0 for number in SYMMETRIES]].max() < 0.5
     # It stands at the carrier offset, to within a step of the search.
-    found = cfo_grid(lines.device)[lines[:, SYMMETRIES.index(lowest)].argmax(1)]
+    found = cfo_grid(TABLE_1, lines.device)[lines[:, SYMMETRIES.index(lowest)].argmax(1)]
     assert (found - made.state.cfo).abs().max() < 1.6e-5
 
 
 def test_lines_of_noise_have_unit_power():
     noise = torch.randn(200, 1024, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
-    assert power_lines(synchronise(noise)).abs().square().mean() == pytest.approx(1, rel=0.05)
+    assert power_lines(synchronise(noise, TABLE_1)).abs().square().mean() == pytest.approx(1, rel=0.05)
 
 
 def test_picture_of_lines_tells_oqpsk_from_qpsk():
     """The topmost tenth of the points is OQPSK's; small roll-offs, which weaken its lines, overlap."""
     level = {
-        name: line_strengths(Views(make(name, 4, 200).iq)).real.unflatten(1, (10, -1))[:, -1].mean(1)
+        name: line_strengths(Views(make(name, 4, 200).iq, TABLE_1))
+        .real.unflatten(1, (10, -1))[:, -1]
+        .mean(1)
         for name in ("OQPSK", "QPSK")
     }
     middle = (level["OQPSK"].median() + level["QPSK"].median()) / 2
@@ -141,7 +261,7 @@ def test_picture_of_lines_tells_oqpsk_from_qpsk():
 @pytest.mark.parametrize(("name", "power"), [("BPSK", 2), ("QPSK", 4), ("8PSK", 8)])
 def test_differential_points_of_phase_keying_lie_on_turns_of_its_order(name, power):
     """At half the window's radius, unit magnitude, and at every turn, not at one."""
-    points = differential_symbols(Views(make(name, NOISELESS).iq)) / (WINDOW / 2)
+    points = differential_symbols(Views(make(name, NOISELESS).iq, TABLE_1)) / (WINDOW / 2)
     assert (points.abs() - 1).abs().mean() < 0.1
     turned = points / points.abs()
     assert (turned**power).real.mean(1).min() > 0.9
@@ -151,7 +271,7 @@ def test_differential_points_of_phase_keying_lie_on_turns_of_its_order(name, pow
 @pytest.mark.parametrize(("name", "radii"), [("QPSK", [1.0]), ("16QAM", [0.447, 1.0, 1.342])])
 def test_polar_points_lie_at_the_radii_of_the_map(name, radii):
     """Across the angle inside a quarter turn, up the magnitude, 0 to 2 over the window."""
-    points = polar_symbols(Views(make(name, NOISELESS).iq)) / WINDOW
+    points = polar_symbols(Views(make(name, NOISELESS).iq, TABLE_1)) / WINDOW
     magnitude, angle = points.imag + 1, (points.real + 1) * 45
     assert angle.min() >= 0
     assert angle.max() <= 90
@@ -175,7 +295,7 @@ def test_gnu_radio_s_frames_synchronise_as_well(gnuradio_slice):
         seed=0,
     )
     for name in ("QPSK", "16QAM"):
-        symbols = recover_carrier(synchronise(frames.iq(frames.select(name, 30))))
+        symbols = recover_carrier(synchronise(frames.iq(frames.select(name, 30)), TABLE_1))
         assert distance_to_map(symbols, name).max() < 0.12
 
 
@@ -184,20 +304,19 @@ def test_noise_picture_moves_linearly_in_db():
     grid = torch.arange(-10, 31, 5)
     height, expected = [], []
     for snr_db in grid.tolist():
-        points = levels(Views(make("16QAM", snr_db).iq))
+        points = levels(Views(make("16QAM", snr_db).iq, TABLE_1))
         height.append(float(points.imag.mean()) * 12.0)
         expected.append(-10 * math.log10(1 + 10 ** (snr_db / 10)))
     shift = [h - e for h, e in zip(height, expected, strict=True)]
     # A line of slope one in dB; the constant is the mean of the logarithm of exponential power.
-    # The ends of a frame leak some signal out of the band, which tells above 25 dB.
-    assert max(shift) - min(shift) < 1.0
+    assert max(shift) - min(shift) < 0.3
 
 
 @pytest.mark.parametrize("channel", ["differential", "lines", "noise"])
 def test_pictures_without_phase_ignore_a_rotation(channel):
     iq = make("16APSK", 15).iq
     turned = iq * torch.polar(torch.ones(()), torch.tensor(0.7))
-    straight, rotated = (constellation_images(x, [channel], 64) for x in (iq, turned))
+    straight, rotated = (constellation_images(x, [channel], 64, receiver=TABLE_1) for x in (iq, turned))
     # Points on an edge between pixels may fall to either side.
     assert (straight != rotated).float().mean() < 0.002
 
@@ -211,7 +330,7 @@ def test_raw_picture_turns_with_the_input():
 @pytest.mark.parametrize("channel", ["synchronised", "polar"])
 def test_synchronised_pictures_ignore_a_quarter_turn(channel):
     iq = make("64QAM", 20).iq
-    straight, turned = (constellation_images(x, [channel], 64) for x in (iq, iq * 1j))
+    straight, turned = (constellation_images(x, [channel], 64, receiver=TABLE_1) for x in (iq, iq * 1j))
     same = [
         any((torch.rot90(b, k, (1, 2)) - a).abs().mean() < 2e-3 for k in range(4))
         for a, b in zip(straight, turned, strict=True)
