@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from amc_utils.channel import Channel
 from amc_utils.labels import FAMILY_OF_MODULATION
 from amc_utils.paths import replacing
 
@@ -69,21 +70,22 @@ def save(fig: Figure, name: str, folder: Path, note: str, sources: Iterable[Path
 
 
 def accuracy_against_snr(ax: Axes, table: pd.DataFrame, *, label: str, **style) -> Axes:
-    """Accuracy against SNR with its 95 % Wilson band.
-
-    Args:
-        ax: where to draw.
-        table: rows of one metric with the columns level (dB), value, low, high.
-        label: legend entry.
-        style: line options.
-    """
+    """Accuracy against SNR with its 95 % Wilson band, from columns level, value, low, high."""
     table = table.assign(level=table["level"].astype(float)).sort_values("level")
     (line,) = ax.plot(table["level"], table["value"], label=label, **style)
     ax.fill_between(
         table["level"], table["low"], table["high"], alpha=0.15, color=line.get_color(), lw=0
     )
-    ax.set(xlabel="SNR per sample (dB)", ylabel="accuracy", ylim=(0, 1))
+    ax.set(xlabel="SNR label (dB)", ylabel="accuracy", ylim=(0, 1))
     return ax
+
+
+def true_db_axis(ax: Axes, channel: Channel) -> Axes:
+    """Second axis, on top of one over SNR labels: the SNR per sample in dB, see Channel.snr_db."""
+    slope, offset_db = channel.snr_slope, channel.snr_offset_db
+    top = ax.secondary_xaxis("top", functions=(channel.snr_db, lambda db: (db - offset_db) / slope))
+    top.set_xlabel("SNR per sample (dB)")
+    return top
 
 
 def learning_curves(ax: Axes, history: pd.DataFrame, task: str) -> Axes:
@@ -137,7 +139,7 @@ def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
     colours = ["0.35", *_STEP_COLOURS[: shares.shape[1] - 1][::-1]]
     edges = {"lw": 0.8, "edgecolor": "white"}
     ax.stackplot(shares.index, shares.to_numpy().T, labels=shares.columns, colors=colours, **edges)
-    ax.set(xlabel="SNR per sample (dB)", ylabel="share of frames", ylim=(0, 1))
+    ax.set(xlabel="SNR label (dB)", ylabel="share of frames", ylim=(0, 1))
     ax.set_xlim(shares.index.min(), shares.index.max())
     return ax
 
@@ -145,9 +147,7 @@ def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
 def interval_dots(ax: Axes, means: pd.DataFrame) -> Axes:
     """Means with their intervals, one row of the axes each, the first on top.
 
-    Args:
-        ax: where to draw.
-        means: columns mean, low, high; the index names the rows. Without interval low and high are NaN.
+    The columns are mean, low and high, NaN where there is no interval; the index names the rows.
     """
     error = np.nan_to_num([means["mean"] - means["low"], means["high"] - means["mean"]])
     ax.errorbar(means["mean"], range(len(means)), xerr=error, fmt="o", color="#0072B2", capsize=2)
@@ -221,7 +221,7 @@ def cell_heat_map(
 ) -> Axes:
     """Accuracy of every cell, rows modulations or variants, columns SNR in dB, one in `every` named."""
     options = {"cbar_kws": {"label": label}, "xticklabels": every}
-    _heat_map(ax, accuracy, **options).set(xlabel="SNR per sample (dB)", ylabel="")
+    _heat_map(ax, accuracy, **options).set(xlabel="SNR label (dB)", ylabel="")
     return ax
 
 
