@@ -19,22 +19,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from amc_utils import audit_channel, audit_snr
 from amc_utils import audit_measures as measures
 from amc_utils.audit_report import page
 from amc_utils.audit_verdicts import judge
-from amc_utils.features import snr_convention
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.features import SnrLine, level_table, snr_line
+from amc_utils.labels import SNR_LABELS
 from amc_utils.paths import replacing
 from amc_utils.progress import progress
 from amc_utils.radioml import LABEL_ORDERS, RadioMLFile, open_radioml
+from amc_utils.recognition import Known, known_preset, known_pulse
 from amc_utils.signals import NUM_SAMPLES
-from amc_utils.symbol_maps import LINEAR_MODULATIONS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000
-VERSION = 3
+VERSION = 4
 # Pieces of a cell that are read.
 _STRETCHES = 3
+# Classes are looked for this far below the highest SNR, which counts as no more than the second.
+_REACH_DB, _ENOUGH_DB = 8.5, 38.0
 
 
 def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int = NUM_FRAMES) -> dict:
@@ -51,8 +54,8 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
     """
     started = time.perf_counter()
     with open_radioml(path) as file:
-        modulation, snr_db = file.modulation(label_order), file.snr_db()
-        cell = modulation * len(SNR_LABELS) + (snr_db - SNR_LABELS[0]) // 2
+        modulation, snr_label = file.modulation(label_order), file.snr_label()
+        cell = modulation * len(SNR_LABELS) + (snr_label - SNR_LABELS[0]) // 2
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
         with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
@@ -65,11 +68,15 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
     pairs = measures.duplicates(samples, cell[rows])
     report["duplicates"] = {kind: [rows[p].tolist() for p in found] for kind, found in pairs.items()}
     sound = usable.numpy()
-    if len(sound):
+    extremes = measures.common_extremes(samples)
+    if extremes:
+        # Nothing that frames measure outlives it.
+        report["extremes"] = extremes
+    elif len(sound):
         iq = torch.view_as_complex(samples)
         # As a rule all are, and need no copy.
         iq = iq if len(sound) == len(rows) else iq[usable]
-        report |= _measure(iq, modulation[rows][sound], snr_db[rows][sound], label_order)
+        report |= _measure(iq, modulation[rows][sound], snr_label[rows][sound], label_order)
     report = _plain(report)
     report["verdicts"] = judge(report)
     report["passed"] = all(verdict["result"] != "failed" for verdict in report["verdicts"])
@@ -126,52 +133,73 @@ def _storage(file: RadioMLFile) -> str:
 
 
 def _measure(
-    iq: torch.Tensor, modulation: np.ndarray, snr_db: np.ndarray, label_order: str
+    iq: torch.Tensor, modulation: np.ndarray, snr_label: np.ndarray, label_order: str
 ) -> dict[str, Any]:
-    frames = measures.frame_measures(iq, modulation, snr_db)
-    levels = measures.level_measures(frames)
-    cells = measures.cell_measures(frames, levels)
-    powers = frames.groupby("name")["power"].median()
-    result = {
-        "levels": levels.round(4).to_dict("records"),
-        "powers": powers.round(4).to_dict(),
-        "cells": cells.round(4).to_dict("records"),
-        "snr_spread_db": measures.snr_spread(frames),
-    }
-    convention, offset_db = snr_convention(levels)
-    if convention != "cannot tell":
-        result["snr"] = {"convention": convention, "offset_db": offset_db}
-    # What is there may be another SNR than the label; of analogue classes alone only labels tell.
-    measured = levels.set_index("level")["measured_db"]
-    measured = measured.fillna(measured.index.to_series())
-    true_db = measured[snr_db].to_numpy()
-    high = true_db >= max(measures.HIGH_SNR_DB, measured.max() - 8.5)
+    frames = measures.frame_measures(iq, modulation, snr_label)
+    levels = level_table(frames)
+    line = snr_line(levels)
+    result: dict[str, Any] = {"snr_spread_db": None, "cells": []}
+    if line.is_told:
+        result["snr"] = vars(line) | {"labels": [min(line.labels), max(line.labels), len(line.labels)]}
+    if np.isfinite(line.offset_db):
+        result["cells"] = audit_snr.cell_measures(frames, levels, line).round(4).to_dict("records")
+        result["snr_spread_db"] = audit_snr.snr_spread(frames, line)
+    true_db = audit_snr.frame_snr_db(frames, levels, line)
+    high = true_db >= max(measures.HIGH_SNR_DB, min(true_db.max(), _ENOUGH_DB) - _REACH_DB)
     middle = ~high & (true_db >= measures.MIDDLE_SNR_DB)
-    if (result["snr_spread_db"] or 0) > measures.WIDE_SPREAD_DB:
+    scale = audit_channel.scale_measures(frames, high if high.any() else np.ones_like(high))
+    result |= {"levels": audit_channel.with_varying(levels, frames).round(4).to_dict("records")}
+    shown = frames["name"].map(audit_channel.shows_pulse).to_numpy() & (high if high.any() else middle)
+    result |= {"scale": scale, "channel": None}
+    known = known_preset("radioml_2018" if line.slope > 1.5 else "table_1")
+    if shown.any():
+        known, result["channel"] = _channel(iq[torch.from_numpy(shown)], modulation[shown], line)
+        if high.any():
+            result["samples_per_symbol"] = audit_channel.samples_per_symbol(iq[torch.from_numpy(shown)])
+    excess_db = measures.mean_excess_db(frames, known)
+    if (result["snr_spread_db"] or 0) > audit_snr.WIDE_SPREAD_DB:
         true_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
+    base_db = true_db - excess_db
     if middle.any():
-        some = torch.from_numpy(np.flatnonzero(middle))
-        found = measures.foreign_in_the_middle(iq[some], modulation[middle], true_db[middle])
-        result["middle"] = found | {"levels": [int(snr_db[middle].min()), int(snr_db[middle].max())]}
-    if not high.any():
-        return result
-    names = LABEL_ORDERS[label_order]
-    some = torch.from_numpy(np.flatnonzero(high))
-    evidence, result["sideband"] = measures.class_evidence(iq[some], modulation[high], true_db[high])
+        some = torch.from_numpy(middle)
+        found = measures.foreign_in_the_middle(iq[some], modulation[middle], base_db[middle], known)
+        found["levels"] = [int(snr_label[middle].min()), int(snr_label[middle].max())]
+        result["middle"] = found
+    if high.any():
+        result["class_levels"] = [int(snr_label[high].min()), int(snr_label[high].max())]
+        names = LABEL_ORDERS[label_order]
+        some = torch.from_numpy(high)
+        result |= _classes(iq[some], modulation[high], base_db[high], known, names)
+    return result
+
+
+def _channel(iq: torch.Tensor, modulation: np.ndarray, line: SnrLine) -> tuple[Known, dict[str, Any]]:
+    """What to know when frames are named, and how the channel of linear modulations spreads."""
+    preset = "radioml_2018" if line.slope > 1.5 else "table_1"
+    pulse = audit_channel.fit_pulse(*audit_channel.mean_density(iq, modulation))
+    known = known_preset(preset)
+    if pulse:
+        by_magnitude = known.channel.unit_mean_magnitude
+        known = known_pulse(pulse["exponent"], pulse["rolloff"], unit_mean_magnitude=by_magnitude)
+    return known, {"pulse": pulse, **audit_channel.channel_spread(iq, known.receiver)}
+
+
+def _classes(
+    iq: torch.Tensor,
+    modulation: np.ndarray,
+    snr_db: np.ndarray,
+    known: Known,
+    names: tuple[str, ...],
+) -> dict[str, Any]:
+    """What frames of high SNR look like, class by class, and which list of names that fits."""
+    evidence, sideband = measures.class_evidence(iq, modulation, snr_db, known)
     evidence.insert(1, "column", [names.index(name) for name in evidence["name"]])
     evidence = evidence.sort_values("column")
-    result["class_levels"] = [int(snr_db[high].min()), int(snr_db[high].max())]
-    result["classes"] = evidence.round(4).to_dict("records")
-    result["order"] = measures.label_order_confidence(evidence, names)
-    # OQPSK has no symbol instants that both parts share, OOK a carrier of its own.
-    linear = [
-        RADIOML_2018_MODULATIONS.index(m) for m in LINEAR_MODULATIONS if m not in ("OQPSK", "OOK")
-    ]
-    regular = iq[some[torch.from_numpy(np.isin(modulation[high], linear))]]
-    if len(regular):
-        result["samples_per_symbol"] = measures.samples_per_symbol(regular)
-        result["channel"] = measures.channel_spread(regular)
-    return result
+    return {
+        "sideband": sideband,
+        "classes": evidence.round(4).to_dict("records"),
+        "order": measures.label_order_confidence(evidence, names),
+    }
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
+
+_WIDTH, _INDENT = 110, 37
 
 
 def page(report: dict[str, Any]) -> str:
@@ -14,7 +17,7 @@ def page(report: dict[str, Any]) -> str:
         f"looked at {report['frames']:,} frames, read by the {report['label_order']} list, "
         f"in {report['seconds']:.0f} s",
         "",
-        *(f"{v['result']:12}{v['check']:25}{v['what']}" for v in report["verdicts"]),
+        *(line for verdict in report["verdicts"] for line in _verdict(verdict)),
         *_classes(report),
         *_levels(report),
         "",
@@ -23,13 +26,18 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _verdict(verdict: dict[str, str]) -> list[str]:
+    line = f"{verdict['result']:12}{verdict['check']:25}{verdict['what']}"
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=" " * _INDENT, break_on_hyphens=False)
+
+
 def _classes(report: dict[str, Any]) -> list[str]:
     if "classes" not in report:
         return []
     low, high = report["class_levels"]
     lines = [
         "",
-        f"Frames of {low} to {high} dB. line: share of the power of iq^2 in its strongest line;",
+        f"Frames of labels {low} to {high}. line: share of the power of iq^2 in its strongest line;",
         "envelope: its standard deviation over its mean; then the class that most frames look like,",
         "the share that does, and that which looks like another kind of signal than its label says.",
         "",
@@ -54,7 +62,7 @@ def _levels(report: dict[str, Any]) -> list[str]:
     rows = ["   ".join(pairs[start : start + 7]) for start in range(0, len(pairs), 7)]
     return [
         "",
-        "SNR label (dB), and what the spectrum says (a decibel or more off by chance below -12):",
+        "SNR label, and the SNR per sample in dB that the spectrum shows (off by chance below -12 dB):",
         *rows,
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+from amc_utils.audit_presets import channel_verdicts
 from amc_utils.audit_signal import Verdict, signal_verdicts
 from amc_utils.labels import SIGNATURE_OF_MODULATION
 
@@ -18,8 +19,10 @@ _SURE = 0.99
 # class, and at lower SNRs. Sound files of two makers keep some room to each. A
 # file fails where chance would bring what was found less often than _CHANCE.
 _OWN, _OWN_LOOSE, _OWN_OF_ALL = 0.9, 0.75, 0.95
-_LOOSE = ("64APSK", "128APSK")
+_LOOSE = ("16APSK", "32APSK", "64APSK", "128APSK")
 _FOREIGN, _FOREIGN_IN_CLASS, _FOREIGN_IN_THE_MIDDLE, _CHANCE = 0.01, 0.03, 0.03, 1e-4
+# Share of a class's frames that look like the one it was exchanged with.
+_EXCHANGED = 0.7
 _SHOWN = 5
 
 
@@ -27,7 +30,8 @@ def judge(report: dict[str, Any]) -> list[dict[str, str]]:
     """Verdicts with check, result and what was found, see Verdict."""
     labels = list(_labels(report))
     labels_hold = all(result != "failed" for _, result, _ in labels)
-    parts = (_frames(report), labels, signal_verdicts(report, labels_hold))
+    signal = (verdicts(report, labels_hold) for verdicts in (signal_verdicts, channel_verdicts))
+    parts = (_frames(report), labels, *signal)
     return [
         {"check": check, "result": result, "what": what}
         for verdicts in parts
@@ -40,6 +44,13 @@ def _frames(report: dict[str, Any]) -> Iterator[Verdict]:
         result = "failed" if rows else "ok"
         found = f"{len(rows)} of {report['frames']:,} frames{_few(rows)}"
         yield f"frames {what}", result, found
+    extremes = report.get("extremes")
+    if extremes:
+        reach = f"from {extremes['lowest']:.4g} to {extremes['highest']:.4g}"
+        what = (
+            f"{extremes['share']:.0%} of frames reach {reach}: each was scaled by its own minimum and "
+        )
+        yield "scale of each frame", "failed", f"{what}maximum, or cut off; take them as they were"
     for kind, pairs in report["duplicates"].items():
         result = "failed" if pairs else "ok"
         yield f"duplicates {kind}", result, f"{len(pairs)} pairs that agree to the bit{_few(pairs)}"
@@ -63,8 +74,11 @@ def _few(found: list) -> str:
 def _labels(report: dict[str, Any]) -> Iterator[Verdict]:
     told = report["label_order"]
     order, holds = told, True
-    if "order" not in report:
-        yield "label order", "cannot tell", "no frames of 20 dB or more show what class they are"
+    if "extremes" in report:
+        yield "label order", "cannot tell", "frames that were scaled one by one do not show their class"
+    elif "order" not in report:
+        what = "no sound frames of 20 dB or more show what class they are"
+        yield "label order", "cannot tell", what
     else:
         order, sure = max(report["order"].items(), key=lambda item: item[1])
         holds = order == told or sure < _SURE
@@ -77,7 +91,7 @@ def _labels(report: dict[str, Any]) -> Iterator[Verdict]:
         others = round(middle["share"] * middle["frames"])
         bad = binom.sf(others - 1, middle["frames"], _FOREIGN_IN_THE_MIDDLE) < _CHANCE
         low, high = middle["levels"]
-        what = f"{middle['share']:.1%} at {low} to {high} dB look like another kind of signal"
+        what = f"{middle['share']:.1%} at labels {low} to {high} look like another kind of signal"
         yield "frames at lower SNR", "failed" if bad else "ok", f"{what}; nothing below"
     side = report.get("sideband")
     if side is not None and side < 0:
@@ -120,7 +134,7 @@ def _classes(classes: list[dict[str, Any]], levels: list[int]) -> Iterator[Verdi
     }
     wrong = [row for name, row in unlike.items() if _is_wrong(name, unlike)]
     least = min(classes, key=lambda row: row["own_share"])
-    at = f"at {levels[0]} to {levels[1]} dB"
+    at = f"at labels {levels[0]} to {levels[1]}"
     # What makers call AM differs, and a class that is wholly another is named by itself.
     rest = [r for r in classes if not r["name"].startswith("AM-") and r["name"] not in unlike]
     frames = np.array([row["frames"] for row in rest], int)
@@ -138,7 +152,7 @@ def _classes(classes: list[dict[str, Any]], levels: list[int]) -> Iterator[Verdi
     elif least["own_share"] < 0.5:
         yield "each class", "cannot tell", f"{least['frames']} frames of a class are too few, {at}"
     else:
-        what = f"the least share that looks like its name is {least['own_share']:.0%} ({least['name']})"
+        what = f"least share that looks like its name: {least['own_share']:.0%} ({least['name']})"
         yield "each class", "ok", f"{at}, {what}"
     if len(rest):
         yield _kinds(rest, frames)
@@ -156,5 +170,17 @@ def _kinds(classes: list[dict[str, Any]], frames: np.ndarray) -> Verdict:
 
 
 def _is_wrong(name: str, unlike: dict[str, dict]) -> bool:
-    """Makers differ in what they call AM: there, only names that are exchanged are wrong for sure."""
-    return not name.startswith("AM-") or unlike[name]["looks_like"] in unlike
+    """Whether a class's name is wrong: of AM and APSK, only where it was exchanged, for makers differ.
+
+    Names are exchanged where most frames of one class look like a second, which in turn looks like
+    another, and so on back to the first.
+    """
+    if not (name.startswith("AM-") or name in _LOOSE):
+        return True
+    seen, now = [name], unlike[name]
+    while now["share"] > _EXCHANGED and now["looks_like"] in unlike:
+        if now["looks_like"] in seen:
+            return now["looks_like"] == name
+        seen.append(now["looks_like"])
+        now = unlike[seen[-1]]
+    return False

@@ -138,7 +138,7 @@ def check_layout(x: h5py.Dataset, y: h5py.Dataset, z: h5py.Dataset, path: Path) 
             options = " or ".join(str(shape).replace(f"({num_rows},", "(rows,", 1) for shape in shapes)
             raise ValueError(
                 f"{name} in {path} must have the shape {options}, with as many rows as X "
-                f"({num_rows:,}), got {dataset.shape}; {_LAYOUT}"
+                f"({num_rows:,}), got {dataset.shape}; {_turned(x.shape, y.shape) or _LAYOUT}"
             )
         code = dataset.dtype.str[1:]
         good = dataset.dtype.kind in "iufb" if kinds == "numbers" else code in kinds.split()
@@ -149,6 +149,19 @@ def check_layout(x: h5py.Dataset, y: h5py.Dataset, z: h5py.Dataset, path: Path) 
                 f"{name} in {path} must hold {'float or int8 or int16' if name == 'X' else 'numbers'}, "
                 f"got {dataset.dtype}"
             )
+
+
+def _turned(x: tuple[int, ...], y: tuple[int, ...]) -> str | None:
+    """What to do about samples or labels whose axes come in another order; None where they do not."""
+    num_classes = len(RADIOML_2018_MODULATIONS)
+    if x[:2] == (2, NUM_SAMPLES) and len(x) == 3:
+        what = "it is transposed, as MATLAB writes arrays"
+        return f"{what}; reverse the axes of X, Y and Z, for instance X.transpose(2, 1, 0)"
+    if x[1:] == (2, NUM_SAMPLES):
+        return "its last two axes are transposed; write X.transpose(0, 2, 1)"
+    if x[1:] == (NUM_SAMPLES, 2) and y == (num_classes, x[0]):
+        return "it is transposed, as MATLAB writes arrays; reverse the axes of Y, for instance Y.T"
+    return None
 
 
 def check_complete(dataset: h5py.Dataset, path: Path) -> None:

@@ -8,17 +8,19 @@ What a spectrum or an envelope shows is asked first, a likelihood receiver decid
     a real signal       AM-DSB-SC where the envelope varies more than that of any symbols
     all else            what the receiver of amc_utils.receiver finds likeliest
 
-The thresholds lie in gaps between the classes, the same for our frames and for GNU Radio's, from 20 dB
-up.
+The thresholds lie in gaps between the classes, the same for our frames of either channel and for GNU
+Radio's, from 20 dB up. ASK may send a carrier or not: both are tried.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS, DEFAULT_PRESET, Channel
 from amc_utils.features import (
     CONSTANT_ENVELOPE,
     envelope_std,
@@ -30,9 +32,11 @@ from amc_utils.progress import progress
 from amc_utils.receiver import receiver_log_likelihoods
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
+from amc_utils.synchronisation import RECEIVERS, ReceiverSettings
 
-# Share of the power in the carrier: OOK has a half, AM four fifths and more.
-_CARRIER = 0.7
+# Share of the power in the carrier, and spread of the envelope: AM with carrier has 0.75 and more, and
+# 0.4 at most. ASK that sends a carrier may have as much of it, up to 0.83, but an envelope from 0.5 up.
+_CARRIER, _CARRIED_MESSAGE = 0.6, 0.45
 # Difference of the powers on the two sides of the carrier over their sum: AM-SSB above 0.9.
 _ONE_SIDED = 0.7
 # Share of the power of iq^2 in its strongest line: real signals from 0.23 up, others to 0.16.
@@ -54,6 +58,57 @@ _KINDS = tuple(
     or _KIND_OF_FAMILY.get(FAMILY_OF_MODULATION[name], FAMILY_OF_MODULATION[name])
     for name in RADIOML_2018_MODULATIONS
 )
+# Levels of ASK that begin at zero tell apart only where their scale is known to a fiftieth: of real
+# signals these errors of the SNR are tried, in dB.
+_ASK, _REAL_LINEAR = ("4ASK", "8ASK"), ("4ASK", "8ASK", "OOK", "BPSK")
+_ERRORS_DB = (-0.5, -0.25, 0.0, 0.25, 0.5)
+# Pulses of an exponent nearer to 0.5 than this are taken for root-raised cosines of any roll-off.
+_ROOT_ROOM = 0.25
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known about the channel of frames that are named.
+
+    Attributes:
+        channel: gives the carrier offsets, and which SNR a class has beyond that of the frames, see
+            Channel.unit_mean_magnitude; its labels mean nothing here.
+        receiver: gives the pulse.
+    """
+
+    channel: Channel
+    receiver: ReceiverSettings
+
+
+def known_preset(preset: str = DEFAULT_PRESET) -> Known:
+    """The channel and receiver of a preset of channel.CHANNELS."""
+    return Known(CHANNELS[preset], RECEIVERS[preset])
+
+
+def known_pulse(exponent: float, rolloff: float, *, unit_mean_magnitude: bool) -> Known:
+    """Channel and receiver for a measured pulse, and for carrier offsets as wide as any preset's.
+
+    For the exponent 0.5 the receiver estimates the roll-off of every frame.
+
+    Args:
+        exponent: power of the raised-cosine spectrum; rounded to halves.
+        rolloff: roll-off, rounded to hundredths.
+        unit_mean_magnitude: see Channel.
+    """
+    if abs(exponent - 0.5) < _ROOT_ROOM:
+        known = known_preset("table_1")
+    else:
+        exponent, rolloff = max(round(2 * exponent) / 2, 0.5), min(max(round(rolloff, 2), 0.05), 1.0)
+        known = known_preset("radioml_2018")
+        receiver = replace(
+            known.receiver,
+            rolloffs=(rolloff,),
+            mean_rolloff=rolloff,
+            pulse_exponent=exponent,
+            max_cfo=RECEIVERS["table_1"].max_cfo,
+        )
+        known = Known(replace(known.channel, cfo_std=CHANNELS["table_1"].cfo_std), receiver)
+    return replace(known, channel=replace(known.channel, unit_mean_magnitude=unit_mean_magnitude))
 
 
 def sidedness(iq: Tensor) -> Tensor:
@@ -86,18 +141,22 @@ def half_rate_lines(iq: Tensor) -> Tensor:
     return power[:, torch.cat([half_rate + around, -half_rate + around])].sum(1) / power.sum(1)
 
 
-def name_frames(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
+def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known | None = None) -> np.ndarray:
     """The class that each frame looks like, int64 [B], index into RADIOML_2018_MODULATIONS.
 
     Args:
         iq: complex64 [B, num_samples], of 20 dB or more; below, names mean less.
-        snr_db: float [B], per sample, to half a decibel. That of many frames alike: the symbols of one
-            frame have more energy or less by chance, which is no other amplitude.
+        snr_db: float [B], per sample, to half a decibel, without what a class has beyond it, see
+            Channel.unit_mean_magnitude. That of many frames alike: the symbols of one frame have more
+            energy or less by chance, which is no other amplitude.
+        known: channel and receiver; those of the default preset if left out.
     """
-    constant = envelope_std(iq) < CONSTANT_ENVELOPE
+    known, envelope = known or known_preset(), envelope_std(iq)
+    constant = envelope < CONSTANT_ENVELOPE
     real, carrier = squared_line(iq) > _REAL, carrier_share(iq)
-    with_carrier, one_sided = carrier > _CARRIER, sidedness(iq).abs() > _ONE_SIDED
-    is_message = real & (envelope_std(iq) > _MESSAGE) & (carrier < _OWN_CARRIER)
+    with_carrier = (carrier > _CARRIER) & (envelope < _CARRIED_MESSAGE)
+    one_sided = sidedness(iq).abs() > _ONE_SIDED
+    is_message = real & (envelope > _MESSAGE) & (carrier < _OWN_CARRIER)
     names = {
         "AM-DSB-SC": is_message,
         "AM-SSB-SC": one_sided & ~with_carrier,
@@ -110,23 +169,60 @@ def name_frames(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
     for name, where in names.items():
         found[where.numpy()] = RADIOML_2018_MODULATIONS.index(name)
     rest = np.flatnonzero(found < 0)
-    found[rest] = likeliest_linear(iq[torch.from_numpy(rest)], snr_db[rest])
+    some = iq[torch.from_numpy(rest)]
+    found[rest] = likeliest_linear(some, snr_db[rest], known, errors_db=_ERRORS_DB)
     return found
 
 
-def likeliest_linear(iq: Tensor, snr_db: np.ndarray) -> np.ndarray:
-    """The likeliest linear modulation of each frame; arguments and result as those of name_frames."""
+def likeliest_linear(
+    iq: Tensor,
+    snr_db: np.ndarray,
+    known: Known | None = None,
+    *,
+    errors_db: tuple[float, ...] = (0.0,),
+) -> np.ndarray:
+    """The likeliest linear modulation of each frame; arguments and result as those of name_frames.
+
+    Args:
+        iq: see name_frames, as the next two.
+        snr_db: float [B].
+        known: channel and receiver.
+        errors_db: of the SNR of real signals, of which the likeliest is taken.
+    """
+    known = known or known_preset()
+    places = [LINEAR_MODULATIONS.index(name) for name in _REAL_LINEAR]
     snr_db = torch.from_numpy(np.round(4 * snr_db) / 4)
     found = np.zeros(len(iq), np.int64)
     with progress(total=len(iq), desc="naming frames", unit=" frames") as bar:
         for one in snr_db.unique().tolist():
             some = torch.nonzero(snr_db == one)[:, 0]
-            likelihood = receiver_log_likelihoods(
-                iq[some], modulations=LINEAR_MODULATIONS, snr_grid_db=(one,), channel=Channel()
-            )
-            found[some.numpy()] = likelihood[:, :, 0].argmax(1).numpy()
+            likelihood = _likelihoods(iq[some], one, LINEAR_MODULATIONS, known)
+            real = torch.nonzero(squared_line(iq[some]) > _REAL)[:, 0]
+            if len(real):
+                tried_db = one + np.array(errors_db)
+                likelihood[real[:, None], places] = _real_likelihoods(iq[some[real]], tried_db, known)
+            found[some.numpy()] = likelihood.argmax(1).numpy()
             bar.update(len(some))
     return np.array([RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS])[found]
+
+
+def _real_likelihoods(iq: Tensor, tried_db: np.ndarray, known: Known) -> Tensor:
+    """The greatest log-likelihood of each of _REAL_LINEAR, with ASK of either kind; float32 [B, 4]."""
+    other = replace(known.channel, unipolar_ask=not known.channel.unipolar_ask)
+    best = iq.real.new_full((len(iq), len(_REAL_LINEAR)), -torch.inf)
+    for snr_db in tried_db.tolist():
+        best = best.maximum(_likelihoods(iq, snr_db, _REAL_LINEAR, known))
+        ask = _likelihoods(iq, snr_db, _ASK, replace(known, channel=other))
+        best[:, : len(_ASK)] = best[:, : len(_ASK)].maximum(ask)
+    return best
+
+
+def _likelihoods(iq: Tensor, snr_db: float, names: tuple[str, ...], known: Known) -> Tensor:
+    """Log-likelihood of each modulation, float32 [B, len(names)], up to a constant a frame."""
+    label = (snr_db - known.channel.snr_offset_db) / known.channel.snr_slope
+    return receiver_log_likelihoods(
+        iq, modulations=names, snr_labels=(label,), channel=known.channel, receiver=known.receiver
+    )[:, :, 0]
 
 
 def foreign(names: np.ndarray, labels: np.ndarray) -> np.ndarray:
