@@ -35,9 +35,11 @@ from amc_utils.channel import Channel, ChannelState
 from amc_utils.signals import (
     NUM_SAMPLES,
     SAMPLES_PER_SYMBOL,
+    class_es_n0_db,
     class_snr_db,
     modulate,
     raised_cosine,
+    symbol_energy_share,
     symbol_table,
 )
 from amc_utils.symbol_maps import symbol_map
@@ -102,6 +104,7 @@ def genie_frames(
     is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)
     noise = torch.randn(size, num_samples, dtype=torch.complex128, **options)
+    iq = iq * symbol_energy_share(modulations, channel).to(device)[modulation].sqrt()[:, None]
     snr_db = class_snr_db(modulations, snr_labels, channel).to(device)[modulation, level]
     iq = iq + noise * 10 ** (-snr_db / 20)[:, None]
     if channel.record_scale:
@@ -110,9 +113,7 @@ def genie_frames(
     return matched_filter(iq, rolloff)
 
 
-def noise_levels(
-    modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel
-) -> Tensor:
+def noise_levels(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
     """Noise variance per sample of each class at the scale of a record, float64 [M, G].
 
     A record is divided by its standard deviation: carriers that symbols of non-zero mean send are no
@@ -120,6 +121,7 @@ def noise_levels(
     """
     maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
     varying = torch.tensor([1 - abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
+    varying = varying * symbol_energy_share(modulations, channel)
     noise = 10 ** (-class_snr_db(modulations, snr_labels, channel) / 10)
     return noise / (varying[:, None] + noise)
 
@@ -169,7 +171,7 @@ def log_likelihoods(
         told: int64 [B], index of the true SNR label of each frame if the receiver may know it.
     """
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
-    symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (class_snr_db(modulations, snr_labels, channel) / 10)
+    symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10)
     levels = noise_levels(modulations, snr_labels, channel) if channel.record_scale else None
     for number, name in enumerate(modulations):
         symbols = output.offset if name == "OQPSK" else output.aligned

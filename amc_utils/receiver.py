@@ -25,7 +25,7 @@ from torch import Tensor
 
 from amc_utils.bounds import energy_fit
 from amc_utils.channel import Channel
-from amc_utils.signals import SAMPLES_PER_SYMBOL, class_snr_db, unit_phasor
+from amc_utils.signals import SAMPLES_PER_SYMBOL, class_es_n0_db, unit_phasor
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.synchronisation import (
     DEFAULT_RECEIVER,
@@ -80,27 +80,30 @@ def _log_likelihoods(
     receiver: ReceiverSettings,
 ) -> Tensor:
     symbols = {}
-    for kind, timed in {False: synchronise(iq, receiver), True: synchronise_offset(iq, receiver)}.items():
+    for kind, timed in {
+        False: synchronise(iq, receiver),
+        True: synchronise_offset(iq, receiver),
+    }.items():
         symbols[kind] = timed.symbols * timed.noise_power.rsqrt()[:, None]
     result = iq.real.new_empty(len(iq), len(modulations), len(snr_labels))
     cfos = cfo_grid(receiver, iq.device)
     prior = -0.5 * (cfos / max(channel.cfo_std, 1e-9)).square()
     # The interference at high SNR is a small difference, which float32 would not show.
-    snr_db = class_snr_db(modulations, snr_labels, channel)
-    signal, interference = (power.to(iq.real) for power in equalised_powers(snr_db, receiver))
+    es_n0_db = class_es_n0_db(modulations, snr_labels, channel)
+    signal, interference = (power.to(iq.real) for power in equalised_powers(es_n0_db, receiver))
     for number, name in enumerate(modulations):
         seen = symbols[name == "OQPSK"]
         fit = _snr_fit(seen, iq.shape[1], signal[number] + interference[number])
         level = fit.argmax(1)
         # Interference is taken for noise.
         noise = 1 + interference[number][level]
-        es_n0_db = 10 * (signal[number] / (1 + interference[number])).log10()
-        used_db = es_n0_db.clamp(max=_MAX_ES_N0_DB)
+        seen_db = 10 * (signal[number] / (1 + interference[number])).log10()
+        used_db = seen_db.clamp(max=_MAX_ES_N0_DB)
         shape = iq.real.new_empty(len(iq))
         for one in level.unique().tolist():
             rows = level == one
             # Where frames are judged as if they had less SNR, symbols are scaled to have it.
-            gain = 10 ** ((used_db[one] - es_n0_db[one]) / 20) / noise[rows].sqrt()
+            gain = 10 ** ((used_db[one] - seen_db[one]) / 20) / noise[rows].sqrt()
             points = symbol_map(name, unipolar_ask=channel.unipolar_ask)
             scaled = seen[rows] * gain[:, None]
             found = _shape_likelihood(scaled, points, round(used_db[one].item(), 3), prior, cfos)
@@ -135,10 +138,12 @@ def _shape_likelihood(
     waves = _offset_waves(order, symbols.shape[1], tuple(cfos.tolist()), symbols.device)
     # [B, K, N] and [N, K, W] give [B, N, W]; then all phases of one turn by 1/order.
     by_offset = torch.einsum("bkn,nkw->bwn", turned, waves)
-    phases = torch.arange(_NUM_PHASES, device=symbols.device) * (2 * torch.pi / _NUM_PHASES)
+    # As many to a quarter turn, or to one by 1/order if that is less.
+    num_phases = _NUM_PHASES * max(4 // order, 1)
+    phases = torch.arange(num_phases, device=symbols.device) * (2 * torch.pi / num_phases)
     rotation = torch.view_as_real(unit_phasor(harmonics[:, None] * phases))
     real = by_offset.real @ rotation[..., 0] + by_offset.imag @ rotation[..., 1]
-    return (real + prior[:, None]).logsumexp((1, 2)) - prior.logsumexp(0) - math.log(_NUM_PHASES)
+    return (real + prior[:, None]).logsumexp((1, 2)) - prior.logsumexp(0) - math.log(num_phases)
 
 
 def _largest_radius(es_n0_db: float) -> float:
@@ -183,5 +188,10 @@ def _offset_waves(
     """Conjugate carriers at each harmonic of each offset, complex64 [harmonics, K, offsets]."""
     number = torch.arange(num_symbols, device=device) - (num_symbols - 1) / 2
     harmonics = order * torch.arange(_NUM_HARMONICS, device=device)
-    turns = harmonics[:, None, None] * SAMPLES_PER_SYMBOL * number[:, None] * torch.tensor(cfos, device=device)
+    turns = (
+        harmonics[:, None, None]
+        * SAMPLES_PER_SYMBOL
+        * number[:, None]
+        * torch.tensor(cfos, device=device)
+    )
     return unit_phasor(-2 * torch.pi * turns)

@@ -132,9 +132,7 @@ def noise_ratio(iq: Tensor, noise: Tensor, receiver: ReceiverSettings) -> Tensor
     return ratio.clamp(*_NOISE_RATIO_RANGE)
 
 
-def equaliser(
-    frequency: Tensor, rolloff: Tensor, ratio: Tensor, receiver: ReceiverSettings
-) -> Tensor:
+def equaliser(frequency: Tensor, rolloff: Tensor, ratio: Tensor, receiver: ReceiverSettings) -> Tensor:
     """Filter of least mean-square error at the symbol instants, float32 [B, F].
 
     H / (H^2 + H_alias^2 + N0 / Es), where H_alias is the pulse's spectrum a symbol rate away: sampled
@@ -184,16 +182,16 @@ def offset_lines(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> T
     return lines.unflatten(1, (2, NUM_CFOS))
 
 
-def equalised_powers(snr_db: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
+def equalised_powers(es_n0_db: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
     """Power of signal and of intersymbol interference in equalised symbols of unit noise variance.
 
-    For the exponent 0.5 they are Es/N0 and zero. Shaped like `snr_db`, the SNR per sample in dB.
+    For the exponent 0.5 they are Es/N0 and zero. Shaped like `es_n0_db`.
     """
-    frequency = (torch.arange(256, device=snr_db.device, dtype=snr_db.dtype) + 0.5) / 512
-    rolloff = torch.tensor(receiver.mean_rolloff, device=snr_db.device, dtype=snr_db.dtype)
+    frequency = (torch.arange(256, device=es_n0_db.device, dtype=es_n0_db.dtype) + 0.5) / 512
+    rolloff = torch.tensor(receiver.mean_rolloff, device=es_n0_db.device, dtype=es_n0_db.dtype)
     own, alias = _pulse_and_alias(frequency, rolloff, receiver)
     energy = pulse_energy(rolloff, receiver.pulse_exponent)
-    ratio = (energy / SAMPLES_PER_SYMBOL * 10 ** (-snr_db / 10))[..., None]
+    ratio = (energy * 10 ** (-es_n0_db / 10))[..., None]
     density = own.square() + alias.square()
     folded = density / (density + ratio)
     noise = ratio[..., 0] * (density / (density + ratio).square()).mean(-1)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from amc_utils import bounds
 from amc_utils.bounds import MatchedFilterOutput, genie_frames, log_likelihoods, matched_filter
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS
 from amc_utils.labels import DIGITAL_MODULATIONS, SNR_LABELS
+from amc_utils.signals import class_snr_db
 from amc_utils.symbol_maps import symbol_map
 
+TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
 
-def observe(modulations, snr_db, num_frames, *, num_symbols=128, seed=0):
-    """The same number of frames of each modulation at one SNR; their modulation and what is seen."""
+
+def observe(modulations, snr_label, num_frames, *, num_symbols=128, seed=0, channel=TABLE_1):
+    """The same number of frames of each modulation at one label; their modulation and what is seen."""
     modulation = torch.arange(len(modulations)).repeat_interleave(num_frames)
     output = genie_frames(
         modulation,
-        torch.full((len(modulation),), float(snr_db)),
+        torch.zeros_like(modulation),
+        snr_labels=[float(snr_label)],
         modulations=modulations,
         generator=torch.Generator().manual_seed(seed),
-        channel=Channel(),
+        channel=channel,
         num_symbols=num_symbols,
     )
     return modulation, output
@@ -47,7 +53,7 @@ def brute_force(output, modulation, snr_db):
 @pytest.mark.parametrize(("names", "snr_db"), [(["BPSK", "QPSK"], -8), (["64QAM", "256QAM"], 8)])
 def test_likelihood_equals_brute_force_over_levels(names, snr_db):
     _, output = observe(names, snr_db, 4)
-    found = log_likelihoods(output, modulations=names, snr_grid_db=[snr_db])[:, :, 0]
+    found = log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=[snr_db])[:, :, 0]
     expected = np.stack([brute_force(output, name, snr_db) for name in names], 1)
     np.testing.assert_allclose(found[:, 0] - found[:, 1], expected[:, 0] - expected[:, 1], atol=0.1)
 
@@ -55,7 +61,9 @@ def test_likelihood_equals_brute_force_over_levels(names, snr_db):
 def test_bpsk_against_qpsk_has_the_error_rate_of_the_known_level_receiver():
     """128 symbols tell the two apart as often as an independent float64 receiver told the level."""
     modulation, output = observe(["BPSK", "QPSK"], -16, 2000)
-    found = log_likelihoods(output, modulations=["BPSK", "QPSK"], snr_grid_db=[-16])[:, :, 0]
+    found = log_likelihoods(output, channel=TABLE_1, modulations=["BPSK", "QPSK"], snr_labels=[-16])[
+        :, :, 0
+    ]
     error = (found.argmax(1) != modulation).double().mean()
     rng = np.random.default_rng(1)
     gain, v = 8 * 10**-1.6, 1.0
@@ -79,7 +87,9 @@ def test_snr_estimate_has_the_variance_of_the_cramer_rao_bound(snr_db):
     """Known symbols: var(ln SNR) >= 2 / (K Es/N0) + 1 / N, attained when K Es/N0 is large."""
     grid = [snr_db + 0.02 * step for step in range(-45, 46)]
     _, output = observe(["QPSK"], snr_db, 1500)
-    best = log_likelihoods(output, modulations=["QPSK"], snr_grid_db=grid, num_candidates=91)[:, 0]
+    best = log_likelihoods(
+        output, channel=TABLE_1, modulations=["QPSK"], snr_labels=grid, num_candidates=91
+    )[:, 0]
     estimate = torch.tensor(grid)[best.argmax(1)] * np.log(10) / 10
     bound = 2 / (128 * 8 * 10 ** (snr_db / 10)) + 1 / 1024
     # Four standard errors of a variance over 1,500 frames are 15 %.
@@ -90,11 +100,12 @@ def test_snr_estimate_has_the_variance_of_the_cramer_rao_bound(snr_db):
 def test_order_of_the_hypotheses_changes_nothing():
     names, grid = ["4ASK", "QPSK", "16QAM", "OQPSK"], [-4, 0, 4, 8]
     _, output = observe(names, 2, 20)
-    straight = log_likelihoods(output, modulations=names, snr_grid_db=grid)
+    straight = log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=grid)
     permuted = log_likelihoods(
         output,
+        channel=TABLE_1,
         modulations=[names[k] for k in (2, 0, 3, 1)],
-        snr_grid_db=[grid[k] for k in (3, 1, 0, 2)],
+        snr_labels=[grid[k] for k in (3, 1, 0, 2)],
     )
     torch.testing.assert_close(
         permuted, straight[:, (2, 0, 3, 1)][:, :, (3, 1, 0, 2)], rtol=0, atol=0.02
@@ -106,16 +117,16 @@ def test_more_symbols_never_hurt():
     accuracy = []
     for num_symbols in (32, 64, 128, 256):
         modulation, output = observe(names, -7, 400, num_symbols=num_symbols)
-        found = log_likelihoods(output, modulations=names, snr_grid_db=[-7])[:, :, 0]
+        found = log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=[-7])[:, :, 0]
         accuracy.append(float((found.argmax(1) == modulation).float().mean()))
     assert accuracy == sorted(accuracy)
     assert accuracy[-1] > accuracy[0] + 0.1
 
 
 def test_candidates_and_steps_that_are_spared_change_no_decision(monkeypatch):
-    options = {"modulations": DIGITAL_MODULATIONS, "snr_grid_db": SNR_LABELS}
+    options = {"modulations": DIGITAL_MODULATIONS, "snr_labels": SNR_LABELS, "channel": TABLE_1}
     for snr_db in (-20, -6, 6, 18):
-        _, output = observe(DIGITAL_MODULATIONS, snr_db, 3, seed=snr_db + 50)
+        _, output = observe(DIGITAL_MODULATIONS, snr_db, 1, seed=snr_db + 50)
         quick = log_likelihoods(output, **options).flatten(1).argmax(1)
         monkeypatch.setattr(bounds, "_NUM_STEPS", 8)
         full = log_likelihoods(output, num_candidates=len(SNR_LABELS), **options).flatten(1).argmax(1)
@@ -127,7 +138,7 @@ def test_candidates_and_steps_that_are_spared_change_no_decision(monkeypatch):
 def test_matched_filter_returns_the_symbols_and_all_their_energy(name):
     _, output = observe([name], 200, 5)
     symbols = output.offset if name == "OQPSK" else output.aligned
-    points = torch.from_numpy(symbol_map(name).copy()).to(torch.complex64) * 8**0.5
+    points = torch.from_numpy(symbol_map(name).copy()) * 8**0.5
     assert (symbols[..., None] - points).abs().amin(-1).max() < 1e-3
     inside = torch.view_as_real(symbols).square().sum((1, 2))
     torch.testing.assert_close(inside, output.energy, rtol=1e-4, atol=0)
@@ -145,7 +156,11 @@ def test_bound_knows_everything_without_noise_and_next_to_nothing_in_it():
     names, grid = DIGITAL_MODULATIONS, SNR_LABELS
     for snr_db, num_frames, low, high in ((20, 10, 1, 1), (-20, 50, 0.02, 0.08)):
         modulation, output = observe(names, snr_db, num_frames)
-        best = log_likelihoods(output, modulations=names, snr_grid_db=grid).flatten(1).argmax(1)
+        best = (
+            log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=grid)
+            .flatten(1)
+            .argmax(1)
+        )
         right = (best == modulation * len(grid) + grid.index(snr_db)).float().mean()
         assert low <= right <= high
 
@@ -153,9 +168,9 @@ def test_bound_knows_everything_without_noise_and_next_to_nothing_in_it():
 def test_memory_is_bounded_by_chunks_that_change_nothing(monkeypatch):
     names = ["QPSK", "256QAM"]
     _, output = observe(names, 5, 9)
-    whole = log_likelihoods(output, modulations=names, snr_grid_db=SNR_LABELS)
+    whole = log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=SNR_LABELS)
     monkeypatch.setattr(bounds, "_ELEMENTS_AT_ONCE", {"cpu": 1})
-    single = log_likelihoods(output, modulations=names, snr_grid_db=SNR_LABELS)
+    single = log_likelihoods(output, channel=TABLE_1, modulations=names, snr_labels=SNR_LABELS)
     torch.testing.assert_close(whole, single, rtol=1e-6, atol=0.02)
 
 
@@ -166,3 +181,48 @@ def test_output_type_holds_what_it_says(rng):
     assert isinstance(output, MatchedFilterOutput)
     assert output.aligned.shape == output.offset.shape == (3, 8)
     assert output.num_dimensions == 64
+
+
+def test_known_level_is_the_likelihood_of_its_definition():
+    """At the scale of a record, with unipolar ASK, against the Gaussian density written out."""
+    names, label = ["8ASK", "QPSK"], 2
+    _, output = observe(names, label, 3, channel=RADIOML_2018)
+    options = {"modulations": names, "snr_labels": [label], "channel": RADIOML_2018}
+    found = log_likelihoods(output, **options)[:, :, 0].numpy()
+    snr_db = class_snr_db(names, [label], RADIOML_2018).numpy()[:, 0]
+    expected = np.empty_like(found)
+    for number, name in enumerate(names):
+        points = symbol_map(name, unipolar_ask=True)
+        noise = 10 ** (-snr_db[number] / 10)
+        # Of a signal of unit power, the carrier has mean^2 and symbols their pulse's energy of 0.844;
+        # a record's standard deviation leaves the carrier out.
+        mean = abs(points.mean()) ** 2
+        total = mean + (1 - mean) * 0.844375
+        v = noise / ((1 - mean) * 0.844375 / total + noise)
+        amplitude = np.sqrt(8 * 0.844375 / total / noise * v)
+        symbols = output.aligned.numpy()
+        distance = np.abs(symbols[..., None] - amplitude * points) ** 2 / v
+        outside = output.energy.numpy() - np.sum(np.abs(symbols) ** 2, 1)
+        inside = np.log(np.exp(-distance).mean(-1)).sum(1)
+        expected[:, number] = inside - outside / v - 1024 * np.log(v)
+    np.testing.assert_allclose(found[:, 0] - found[:, 1], expected[:, 0] - expected[:, 1], atol=1e-6)
+
+
+def test_level_says_next_to_nothing_of_the_class():
+    """Unit power costs the best receiver nothing that a thousand frames would show."""
+    names, right = DIGITAL_MODULATIONS, []
+    for channel in (RADIOML_2018, replace(RADIOML_2018, record_scale=False)):
+        modulation, output = observe(names, 1, 60, channel=channel)
+        options = {"modulations": names, "snr_labels": [-1, 1, 3], "channel": channel}
+        best = log_likelihoods(output, **options).flatten(1).argmax(1)
+        right.append(float((best == modulation * 3 + 1).float().mean()))
+    assert right[0] == pytest.approx(right[1], abs=0.01)
+    assert 0.4 < right[0] < 0.9
+
+
+def test_labels_of_radioml_2018_are_told_at_60_db():
+    """Noise is a millionth of the signal there, and the labels 28 and 30 differ by 4 dB of it."""
+    names = ("QPSK", "8ASK", "256QAM")
+    modulation, output = observe(names, 30, 20, channel=RADIOML_2018)
+    options = {"modulations": names, "snr_labels": (26, 28, 30), "channel": RADIOML_2018}
+    assert torch.equal(log_likelihoods(output, **options).flatten(1).argmax(1), modulation * 3 + 2)

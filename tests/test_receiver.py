@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.channel import Channel
+from amc_utils.channel import CHANNELS
 from amc_utils.frames import synthesise_frames
 from amc_utils.receiver import (
     _NUM_RADII,
@@ -18,19 +18,21 @@ from amc_utils.receiver import (
     receiver_log_likelihoods,
 )
 from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import NUM_CFOS, cfo_grid
+from amc_utils.synchronisation import NUM_CFOS, RECEIVERS, cfo_grid
 
+TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")
 
 
 @pytest.mark.parametrize(("name", "order"), [("4ASK", 2), ("16PSK", 16), ("64APSK", 4), ("128QAM", 4)])
 def test_series_is_the_likelihood_of_a_symbol(name, order, rng):
-    series, found = _angle_series(name, 6, torch.device("cpu"))
+    points = symbol_map(name).astype(complex)
+    es_n0_db = 10 * math.log10(8 * 10**0.6)
+    series, found = _angle_series(tuple(points.tolist()), es_n0_db, torch.device("cpu"))
     assert found == order
     snr = 8 * 10**0.6
-    points = symbol_map(name).astype(complex)
     for row in (14, 84, 168):
-        radius = (row + 0.5) * _largest_radius(6) / _NUM_RADII
+        radius = (row + 0.5) * _largest_radius(es_n0_db) / _NUM_RADII
         for angle in torch.rand(5, generator=rng).mul(2 * math.pi).tolist():
             z = radius * np.exp(1j * angle)
             direct = np.log(np.mean(np.exp(snr * (2 * (z * points.conj()).real - abs(points) ** 2))))
@@ -41,7 +43,7 @@ def test_series_is_the_likelihood_of_a_symbol(name, order, rng):
 
 def test_low_snr_tells_maps_as_the_definition_does():
     """Noise throws symbols far beyond the map; they count with their true distance."""
-    snr_db, snr = -14, 8 * 10**-1.4
+    snr = 8 * 10**-1.4
     rng = np.random.default_rng(5)
     noise = (rng.normal(size=(40, 124)) + 1j * rng.normal(size=(40, 124))) / np.sqrt(2)
     symbols = np.sqrt(snr) * rng.choice(symbol_map("BPSK").astype(complex), (40, 124)) + noise
@@ -57,16 +59,15 @@ def test_low_snr_tells_maps_as_the_definition_does():
         prior = torch.full((NUM_CFOS,), -1e9)
         prior[NUM_CFOS // 2] = 0
         frames = torch.from_numpy(symbols).to(torch.complex64)
-        found.append(_shape_likelihood(frames, name, snr_db, prior).numpy())
+        cfos = cfo_grid(RECEIVERS["table_1"], torch.device("cpu"))
+        found.append(_shape_likelihood(frames, points, 10 * math.log10(snr), prior, cfos).numpy())
     np.testing.assert_allclose(found[0] - found[1], expected[0] - expected[1], atol=0.15)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_frames_without_a_signal_name_no_modulation(value):
     iq = torch.full((2, 1024), value, dtype=torch.complex64)
-    found = receiver_log_likelihoods(
-        iq, modulations=("QPSK", "OQPSK"), snr_grid_db=(0, 10), channel=Channel()
-    )
+    found = receiver_log_likelihoods(iq, modulations=("QPSK", "OQPSK"), snr_labels=(0, 10), **TABLE_1)
     assert found.shape == (2, 2, 2)
     assert found.isfinite().all()
     assert torch.equal(found[:, 0], found[:, 1])
@@ -74,13 +75,14 @@ def test_frames_without_a_signal_name_no_modulation(value):
 
 def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
     """The same sum, written out: every phase and offset, every symbol, every point of the map."""
-    snr_db, snr = 4, 8 * 10**0.4
+    snr = 8 * 10**0.4
     rng = np.random.default_rng(3)
     points = symbol_map("QPSK").astype(complex)
     turn = np.exp(1j * (0.4 + 2 * np.pi * 8 * 1e-4 * np.arange(124)))
     noise = (rng.normal(size=124) + 1j * rng.normal(size=124)) / np.sqrt(2)
     symbols = np.sqrt(snr) * rng.choice(points, 124) * turn + noise
-    cfos = cfo_grid(torch.device("cpu")).numpy()
+    grid = cfo_grid(RECEIVERS["table_1"], torch.device("cpu"))
+    cfos = grid.numpy()
     prior = -0.5 * (cfos / 1e-4) ** 2
     number = np.arange(124) - 123 / 2
     terms = []
@@ -92,30 +94,49 @@ def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
     expected = np.logaddexp.reduce(terms) - np.logaddexp.reduce(prior) - np.log(64)
     found = _shape_likelihood(
         torch.from_numpy(symbols).to(torch.complex64)[None],
-        "QPSK",
-        snr_db,
+        points,
+        10 * math.log10(snr),
         torch.from_numpy(prior).float(),
+        grid,
     )
     assert float(found) == pytest.approx(expected, abs=0.15)  # radii are binned
 
 
-def test_receiver_names_clear_frames_and_guesses_in_noise():
-    frames = synthesise_frames(modulations=NAMES, snr_grid_db=(-20, 16), num_frames_per_cell=20, seed=4)
+@pytest.mark.parametrize("preset", CHANNELS)
+def test_receiver_names_clear_frames_and_guesses_in_noise(preset):
+    channel, receiver = CHANNELS[preset], RECEIVERS[preset]
+    frames = synthesise_frames(
+        modulations=NAMES, snr_labels=(-20, 16), num_frames_per_cell=20, seed=4, channel=channel
+    )
     found = receiver_log_likelihoods(
         frames.iq(torch.arange(len(frames))),
         modulations=NAMES,
-        snr_grid_db=(-20, 16),
-        channel=Channel(),
+        snr_labels=(-20, 16),
+        channel=channel,
+        receiver=receiver,
     )
     right = found.flatten(1).argmax(1) == frames.cell
     assert right[frames.snr_index == 1].float().mean() > 0.97
     assert right[frames.snr_index == 0].float().mean() < 0.5
 
 
-def test_order_of_the_hypotheses_changes_nothing():
-    frames = synthesise_frames(modulations=NAMES, snr_grid_db=(2,), num_frames_per_cell=3, seed=4)
+def test_receiver_of_radioml_2018_knows_unipolar_levels_and_all_labels_up_to_30():
+    names = ("OOK", "4ASK", "8ASK", "BPSK", "16QAM")
+    options = {"modulations": names, "snr_labels": (6, 16, 26, 28, 30)}
+    frames = synthesise_frames(**options, num_frames_per_cell=10, seed=4)
+    channel = CHANNELS["radioml_2018"]
     iq = frames.iq(torch.arange(len(frames)))
-    options = {"snr_grid_db": (0, 2, 4), "channel": Channel()}
+    found = receiver_log_likelihoods(iq, **options, channel=channel).flatten(1).argmax(1)
+    assert (found == frames.cell).float().mean() > 0.95
+    # The scale of a frame says nothing.
+    scaled = receiver_log_likelihoods(iq * 3, **options, channel=channel).flatten(1).argmax(1)
+    assert (scaled == found).float().mean() > 0.99
+
+
+def test_order_of_the_hypotheses_changes_nothing():
+    frames = synthesise_frames(modulations=NAMES, snr_labels=(2,), num_frames_per_cell=3, seed=4)
+    iq = frames.iq(torch.arange(len(frames)))
+    options = {"snr_labels": (0, 2, 4), "channel": CHANNELS["radioml_2018"]}
     straight = receiver_log_likelihoods(iq, modulations=NAMES, **options)
     permuted = receiver_log_likelihoods(iq, modulations=NAMES[::-1], **options)
     torch.testing.assert_close(permuted, straight.flip(1), rtol=0, atol=1e-2)
