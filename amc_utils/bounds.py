@@ -157,7 +157,7 @@ def log_likelihoods(
     num_candidates: int = _NUM_CANDIDATES,
     told: Tensor | None = None,
 ) -> Tensor:
-    """Log-likelihood of every class, float64 [B, num_modulations, num_labels], up to a constant a frame.
+    """Log-likelihood of every class, float64 [B, num_modulations, num_labels], but for a constant.
 
     Only the `num_candidates` SNR labels that fit the energies best are compared, or the label that the
     receiver is told; the others are -inf.
@@ -184,20 +184,9 @@ def log_likelihoods(
         else:
             chosen = told[:, None]
         points = torch.from_numpy(symbol_map(name, unipolar_ask=channel.unipolar_ask).copy())
-        size = symbols.shape[1] * len(points) * chosen.shape[1]
-        step = max(1, _ELEMENTS_AT_ONCE.get(result.device.type, 1 << 19) // size)
-        found = [
-            _likelihood(
-                symbols[part],
-                output.energy[part],
-                snr[chosen[part]],
-                points.to(symbols),
-                output.num_dimensions,
-                None if level is None else level[chosen[part]],
-            )
-            for part in torch.arange(len(symbols), device=result.device).split(step)
-        ]
-        result[:, number].scatter_(1, chosen, torch.cat(found))
+        of_frames = [symbols, output.energy, snr[chosen], None if level is None else level[chosen]]
+        found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)
+        result[:, number].scatter_(1, chosen, found)
     return result
 
 
@@ -229,51 +218,86 @@ def _likelihood(
     symbols: Tensor,
     energy: Tensor,
     symbol_snr: Tensor,
+    level: Tensor | None,
     points: Tensor,
     num_dimensions: int,
-    level: Tensor | None,
 ) -> Tensor:
     """Log-likelihood of one modulation at each SNR, [B, G].
 
     With c the scale that brings the noise to unit variance and a^2 the symbol SNR it is at one level
-    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2). Where the level is not known,
-    the average over log c is that of a Gaussian of the same maximum and curvature, exact to the order
-    1 / N.
+    2 N log c - c^2 E + sum_k log mean_s exp(2 a c Re(z_k s*) - a^2 |s|^2).
 
     Args:
         symbols: complex128 [B, K].
         energy: float64 [B].
         symbol_snr: float64 [B, G], Es/N0 as a ratio.
+        level: float64 [B, G], noise variance of each class; None where it is not known.
         points: complex128 [M], the symbol map.
         num_dimensions: N.
-        level: float64 [B, G], noise variance of each class; None where it is not known.
     """
-    amplitude = symbol_snr.sqrt()[:, :, None, None]
-    inner = (symbols.real[..., None] * points.real + symbols.imag[..., None] * points.imag)[:, None]
-    shift = symbol_snr[:, :, None, None] * torch.view_as_real(points).square().sum(-1)
-    if level is not None:
-        scale = level.rsqrt()
-        exponent = (2 * amplitude * scale[..., None, None]) * inner - shift
-        likelihood = exponent.logsumexp(-1).sum(-1) - symbols.shape[1] * math.log(len(points))
-        return likelihood + 2 * num_dimensions * scale.log() - scale.square() * energy[:, None]
-    num_noise = num_dimensions - symbols.shape[1]
-    inside = torch.view_as_real(symbols).square().sum((1, 2))
-    scale = (num_noise / (energy - inside)).sqrt()[:, None].expand(symbol_snr.shape)
-    for _ in range(_NUM_STEPS):
-        exponent = (2 * amplitude * scale[..., None, None]) * inner - shift
+    size = symbols.shape[1] * len(points) * symbol_snr.shape[1]
+    step = max(1, _ELEMENTS_AT_ONCE.get(symbols.device.type, 1 << 19) // size)
+    found = []
+    for part in torch.arange(len(symbols), device=symbols.device).split(step):
+        z, snr = symbols[part], symbol_snr[part]
+        inner = z.real[..., None] * points.real + z.imag[..., None] * points.imag
+        terms = _Terms(inner[:, None], snr, points, energy[part, None], num_dimensions)
+        if level is not None:
+            found.append(terms.at(level[part].rsqrt()))
+            continue
+        outside = energy[part] - torch.view_as_real(z).square().sum((1, 2))
+        first = ((num_dimensions - z.shape[1]) / outside).sqrt()[:, None].expand(snr.shape)
+        found.append(terms.averaged(first))
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Likelihood of some frames under one modulation as a function of the scale c, see _likelihood.
+
+    Attributes:
+        inner: float64 [B, 1, K, M], Re(z_k s*).
+        symbol_snr: float64 [B, G], a^2.
+        points: complex128 [M].
+        energy: float64 [B, 1].
+        num_dimensions: N.
+    """
+
+    inner: Tensor
+    symbol_snr: Tensor
+    points: Tensor
+    energy: Tensor
+    num_dimensions: int
+
+    def exponent(self, scale: Tensor) -> Tensor:
+        """Exponents of all symbols and points, [B, G, K, M], at scales [B, G]."""
+        shift = self.symbol_snr[..., None, None] * torch.view_as_real(self.points).square().sum(-1)
+        return (2 * (self.symbol_snr.sqrt() * scale)[..., None, None]) * self.inner - shift
+
+    def at(self, scale: Tensor, exponent: Tensor | None = None) -> Tensor:
+        """Log-likelihood at scales, [B, G]."""
+        exponent = self.exponent(scale) if exponent is None else exponent
+        symbols = exponent.logsumexp(-1).sum(-1) - exponent.shape[2] * math.log(len(self.points))
+        return symbols + 2 * self.num_dimensions * scale.log() - scale.square() * self.energy
+
+    def averaged(self, scale: Tensor) -> Tensor:
+        """Log-likelihood averaged over all levels, from a first guess of the scale; [B, G].
+
+        The average over log c is that of a Gaussian of the same maximum and curvature, exact to the
+        order 1 / N.
+        """
+        num, energy = self.num_dimensions, self.energy
+        for _ in range(_NUM_STEPS):
+            weights = self.exponent(scale).softmax(-1)
+            # Expected correlation with the symbols; the scale then solves c^2 E - c a R - N = 0.
+            correlation = (weights * self.inner).sum((2, 3)) * self.symbol_snr.sqrt()
+            root = (correlation.square() + 4 * num * energy).sqrt()
+            scale = (correlation + root) / (2 * energy)
+        exponent = self.exponent(scale)
         weights = exponent.softmax(-1)
-        # Expected correlation with the symbols; the scale then solves c^2 E - c a R - N = 0.
-        correlation = (weights * inner).sum((2, 3)) * symbol_snr.sqrt()
-        root = (correlation.square() + 4 * num_dimensions * energy[:, None]).sqrt()
-        scale = (correlation + root) / (2 * energy[:, None])
-    exponent = (2 * amplitude * scale[..., None, None]) * inner - shift
-    weights = exponent.softmax(-1)
-    mean = (weights * inner).sum(-1, keepdim=True)
-    variance = (weights * (inner - mean).square()).sum((2, 3))
-    gain = scale * symbol_snr.sqrt()
-    curvature = 4 * num_dimensions + 2 * gain * mean.sum((2, 3)) - 4 * gain.square() * variance
-    # Far from the truth the likelihood need not be concave at the last step; it is tiny there.
-    curvature = curvature.clamp_min(num_dimensions)
-    likelihood = exponent.logsumexp(-1).sum(-1) - symbols.shape[1] * math.log(len(points))
-    likelihood = likelihood + 2 * num_dimensions * scale.log() - scale.square() * energy[:, None]
-    return likelihood - 0.5 * curvature.log()
+        mean = (weights * self.inner).sum(-1, keepdim=True)
+        variance = (weights * (self.inner - mean).square()).sum((2, 3))
+        gain = scale * self.symbol_snr.sqrt()
+        curvature = 4 * num + 2 * gain * mean.sum((2, 3)) - 4 * gain.square() * variance
+        # Far from the truth the likelihood need not be concave at the last step; it is tiny there.
+        return self.at(scale, exponent) - 0.5 * curvature.clamp_min(num).log()

@@ -166,7 +166,9 @@ def changed_predictions(run: Run, other: Run) -> float:
 FRAME_MEASURES: dict[str, Numbers] = {
     "joint": lambda predictions: outcomes(predictions)["joint"],
     "snr": lambda predictions: outcomes(predictions)["snr"],
-    "snr_mae_db": lambda predictions: (predictions["snr_label"] - predictions["predicted_snr_label"]).abs(),
+    "snr_mae_db": lambda predictions: (
+        predictions["snr_label"] - predictions["predicted_snr_label"]
+    ).abs(),
 }
 MEASURES: dict[str, Callable[[Run], float]] = {
     "attractor": attractor,

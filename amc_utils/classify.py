@@ -157,7 +157,8 @@ def _check_scale(power: float, name: str) -> None:
     if not low <= power <= high:
         raise ValueError(
             f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "
-            f"{high}, got {power:.3g}; divide them by their standard deviation, or take --model pocket-442"
+            f"{high}, got {power:.3g}; divide them by their standard deviation, "
+            f"or take --model pocket-442"
         )
 
 

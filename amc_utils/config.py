@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from amc_utils.channel import Channel, channel_from
+from amc_utils.channel import Channel, ReceiverSettings, channel_from, receiver_settings
 from amc_utils.engine import Engine
 from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import SNR_LOSSES
 from amc_utils.parameters import Parameters
-from amc_utils.synchronisation import ReceiverSettings, receiver_settings
 
 Fraction = Field(ge=0, lt=1)
 NotNegative = Field(ge=0, allow_inf_nan=False)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from amc_utils import views
+from amc_utils.channel import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import NUM_SAMPLES
-from amc_utils.synchronisation import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.views import WINDOW, Views
 
 # On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while pictures

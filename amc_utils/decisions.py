@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.bounds import genie_frames, log_likelihoods
-from amc_utils.channel import Channel, channel_from
+from amc_utils.channel import Channel, channel_from, receiver_settings
 from amc_utils.checkpoints import read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.data import read_radioml
@@ -24,7 +24,6 @@ from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.progress import progress
 from amc_utils.receiver import receiver_log_likelihoods
-from amc_utils.synchronisation import receiver_settings
 
 _FRAMES_AT_ONCE = 1024
 # Settings of a channel that matter to the genie, and those that a receiver of a file's frames is told.
@@ -104,9 +103,10 @@ class Assessment:
         )
         if self.what == "receiver" and (not known or channel.delay_spread):
             raise ValueError(
-                f"channel must have roll-offs near {min(receiver.rolloffs)} to {max(receiver.rolloffs)}, "
-                f"pulse_exponent {receiver.pulse_exponent}, cfo_std up to {receiver.max_cfo / 3:.3g} and "
-                f"no multipath for the receiver, which knows no more; got {channel}"
+                f"channel must have roll-offs near {min(receiver.rolloffs)} to "
+                f"{max(receiver.rolloffs)}, pulse_exponent {receiver.pulse_exponent}, cfo_std up to "
+                f"{receiver.max_cfo / 3:.3g} and no multipath for the receiver, which knows no more; "
+                f"got {channel}"
             )
 
     @property

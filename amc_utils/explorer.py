@@ -9,11 +9,10 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 
-from amc_utils.channel import CHANNELS, DEFAULT_PRESET
+from amc_utils.channel import CHANNELS, DEFAULT_PRESET, RECEIVERS, ReceiverSettings
 from amc_utils.frame_board import FrameBoard
 from amc_utils.labels import RADIOML_2018_MODULATIONS
 from amc_utils.signals import generate_frames, unit_phasor
-from amc_utils.synchronisation import RECEIVERS, ReceiverSettings
 
 # Carrier offsets on the slider are in this many cycles per sample.
 _CFO_UNIT = 1e-4

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
 from amc_utils import signal_plots
+from amc_utils.channel import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.constellation import constellation_images
 from amc_utils.features import eye_traces, power_spectrum
 from amc_utils.plots import WIDTH_INCHES
-from amc_utils.synchronisation import DEFAULT_RECEIVER, ReceiverSettings
 
 # Pictures on the board, the plain one and what a receiver would see.
 PICTURES = ("raw", "synchronised", "differential", "polar", "lines", "noise")
@@ -81,7 +81,5 @@ def _views(iq: Tensor, receiver: ReceiverSettings) -> dict[str, np.ndarray]:
         "frequency": frequency.numpy(),
         "power": 10 * np.log10(power[0].clamp_min(1e-9).numpy()),
         "eye": eye_traces(iq).numpy(),
-        "pictures": constellation_images(
-            iq[None], PICTURES, _IMAGE_SIZE, receiver=receiver
-        )[0].numpy(),
+        "pictures": constellation_images(iq[None], PICTURES, _IMAGE_SIZE, receiver=receiver)[0].numpy(),
     }

@@ -96,7 +96,10 @@ def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     tables = {
         "all": [accuracy_table(predictions), snr_error_table(predictions)],
-        "snr_label": [accuracy_table(predictions, "snr_label"), snr_error_table(predictions, "snr_label")],
+        "snr_label": [
+            accuracy_table(predictions, "snr_label"),
+            snr_error_table(predictions, "snr_label"),
+        ],
         "modulation": [accuracy_table(predictions, "modulation"), class_table(predictions)],
     }
     not_negative = predictions[predictions["snr_label"] >= 0]
@@ -117,7 +120,9 @@ def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
     keys = [predictions["modulation"].astype(str), predictions["snr_label"]]
     rows = []
     for (name, snr_label), group in right.groupby(keys):
-        rows.append((name, snr_label, group.mean(), *wilson_interval(group.sum(), len(group)), len(group)))
+        rows.append(
+            (name, snr_label, group.mean(), *wilson_interval(group.sum(), len(group)), len(group))
+        )
     return pd.DataFrame(rows, columns=["modulation", "snr_label", "value", "low", "high", "num_frames"])
 
 
@@ -156,8 +161,8 @@ def confused_pairs(predictions: pd.DataFrame) -> pd.DataFrame:
     """For every SNR the two modulations that are taken for one another most often.
 
     Returns:
-        Index snr_label, without the SNRs at which no two are; columns a, b and share, the fraction of the
-        frames of both that are exchanged.
+        Index snr_label, without the labels at which no two are; columns a, b and share, the fraction of
+        the frames of both that are exchanged.
     """
     rows = []
     for snr_label, group in predictions.groupby("snr_label"):

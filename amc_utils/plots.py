@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -80,10 +80,29 @@ def accuracy_against_snr(ax: Axes, table: pd.DataFrame, *, label: str, **style) 
     return ax
 
 
-def true_db_axis(ax: Axes, channel: Channel) -> Axes:
-    """Second axis, on top of one over SNR labels: the SNR per sample in dB, see Channel.snr_db."""
+def true_db_axis(ax: Axes, channel: Channel, labels: Sequence[float] | None = None) -> Axes:
+    """Second axis, on top of one over SNR labels: the SNR per sample in dB, see Channel.snr_db.
+
+    Where the label is the SNR per sample, the one axis says so.
+
+    Args:
+        ax: axes over SNR labels.
+        channel: relates the two.
+        labels: evenly spaced labels of a heat map's columns; None where the axis counts in labels.
+    """
     slope, offset_db = channel.snr_slope, channel.snr_offset_db
-    top = ax.secondary_xaxis("top", functions=(channel.snr_db, lambda db: (db - offset_db) / slope))
+    if (slope, offset_db) == (1, 0):
+        ax.set_xlabel("SNR label, that is SNR per sample (dB)")
+        return ax
+    first, step, shift = (labels[0], labels[1] - labels[0], 0.5) if labels is not None else (0, 1, 0)
+
+    def to_db(place: np.ndarray) -> np.ndarray:
+        return channel.snr_db(first + step * (np.asarray(place) - shift))
+
+    def to_place(snr_db: np.ndarray) -> np.ndarray:
+        return ((np.asarray(snr_db) - offset_db) / slope - first) / step + shift
+
+    top = ax.secondary_xaxis("top", functions=(to_db, to_place))
     top.set_xlabel("SNR per sample (dB)")
     return top
 

@@ -24,17 +24,10 @@ import torch
 from torch import Tensor
 
 from amc_utils.bounds import energy_fit
-from amc_utils.channel import Channel
+from amc_utils.channel import DEFAULT_RECEIVER, Channel, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, class_es_n0_db, unit_phasor
 from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import (
-    DEFAULT_RECEIVER,
-    ReceiverSettings,
-    cfo_grid,
-    equalised_powers,
-    synchronise,
-    synchronise_offset,
-)
+from amc_utils.synchronisation import cfo_grid, equalised_powers, synchronise, synchronise_offset
 
 # Above this Es/N0 frames are judged as if they had no more: finer structure than the grids of phase and
 # offset resolve would count against the truth.
@@ -52,7 +45,7 @@ def receiver_log_likelihoods(
     channel: Channel,
     receiver: ReceiverSettings = DEFAULT_RECEIVER,
 ) -> Tensor:
-    """Log-likelihood of every class, float32 [B, num_modulations, num_labels], up to a constant a frame.
+    """Log-likelihood of every class, float32 [B, num_modulations, num_labels], but for a constant.
 
     A frame with samples that are no numbers has the same likelihood in all classes. The scale of frames
     says nothing here.

@@ -98,7 +98,9 @@ def _codes(predictions: pd.DataFrame, split: Mapping[str, np.ndarray] | None) ->
         "modulation": predictions["modulation"].cat.codes.to_numpy(np.uint8),
         "snr_index": np.searchsorted(grid, predictions["snr_label"]).astype(np.uint8),
         "predicted_modulation": predictions["predicted_modulation"].cat.codes.to_numpy(np.uint8),
-        "predicted_snr_index": np.searchsorted(grid, predictions["predicted_snr_label"]).astype(np.uint8),
+        "predicted_snr_index": np.searchsorted(grid, predictions["predicted_snr_label"]).astype(
+            np.uint8
+        ),
         "modulation_confidence": predictions["modulation_confidence"].to_numpy(np.float16),
         "snr_confidence": predictions["snr_confidence"].to_numpy(np.float16),
     }

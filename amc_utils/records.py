@@ -17,6 +17,8 @@ import coolname
 import numpy as np
 import pandas as pd
 
+from amc_utils.channel import Channel, channel_from
+
 
 @dataclass(frozen=True)
 class Run:
@@ -110,8 +112,14 @@ class Run:
         return f"{self.facts['network']['name']}, {'+'.join(self.facts['config']['channels'])}"
 
     @property
+    def channel(self) -> Channel:
+        """Channel of its frames: the generator's, or of a file that which its parameters name."""
+        named = self.facts["config"].get("channel", {})
+        return channel_from(self.facts["data"]["source"].get("generator", named))
+
+    @property
     def scope(self) -> str:
-        """Classes, SNR range and source, to stand beside every number of the run."""
+        """Classes, SNR labels and source, to stand beside every number of the run."""
         return self.facts["data"]["description"]
 
 

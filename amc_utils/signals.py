@@ -103,7 +103,7 @@ def class_es_n0_db(modulations: Sequence[str], snr_labels: Sequence[float], chan
 
 
 def symbol_energy_share(modulations: Sequence[str], channel: Channel) -> Tensor:
-    """Energy of a symbol over the power of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
+    """Energy of a symbol over that of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
     maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
     direct = torch.tensor([abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
     middle = torch.tensor(sum(channel.rolloff_range) / 2, dtype=torch.float64)
@@ -159,29 +159,36 @@ def generate_frames(
     if kind is not None:
         kind = kind[modulation]
         symbols = with_messages(symbols, kind, uniform)
-    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)
-    iq = modulate(
-        symbols,
-        state,
-        is_offset=is_offset[modulation],
-        kind=kind,
-        num_samples=num_samples,
-        pulse_exponent=channel.pulse_exponent,
-    )
+    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
+    options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponent}
+    iq = modulate(symbols, state, is_offset=is_offset, kind=kind, **options)
+    noise_std = _noise_std(modulation, snr_label, modulations, channel)
     direct, varying = _expected_powers(points, orders, modulation, kind, state.rolloff, channel)
-    noise_std = 10 ** (-channel.snr_db(snr_label.to(torch.float32)) / 20)
-    if channel.unit_mean_magnitude:
-        excess_db = torch.tensor(magnitude_excess_db(modulations, channel), device=device)
-        noise_std = noise_std * 10 ** (-excess_db[modulation] / 20)
+    total = direct + varying
     if channel.pulse_exponent != 0.5:
-        iq = iq / (direct + varying).sqrt()[:, None]
+        iq = iq / total.sqrt()[:, None]
     iq = iq + noise * noise_std[:, None]
-    if channel.record_scale:
-        spread = varying / (direct + varying) + noise_std.square()
-        return GeneratedFrames(iq / spread.sqrt()[:, None], symbols, state)
+    deviation = (varying / total + noise_std.square()).sqrt() if channel.record_scale else None
+    return GeneratedFrames(_scaled(iq, deviation), symbols, state)
+
+
+def _scaled(iq: Tensor, deviation: Tensor | None) -> Tensor:
+    """Frames over the standard deviation of their record, or at unit mean power each."""
+    if deviation is not None:
+        return iq / deviation[:, None]
     root_energy = torch.linalg.vector_norm(torch.view_as_real(iq), dim=(1, 2))
-    iq = iq * (num_samples**0.5 / root_energy)[:, None]
-    return GeneratedFrames(iq, symbols, state)
+    return iq * (iq.shape[1] ** 0.5 / root_energy)[:, None]
+
+
+def _noise_std(
+    modulation: Tensor, snr_label: Tensor, modulations: Sequence[str], channel: Channel
+) -> Tensor:
+    """Standard deviation of the noise beside a signal of unit power, float32 [B]."""
+    noise_std = 10 ** (-channel.snr_db(snr_label.to(torch.float32)) / 20)
+    if not channel.unit_mean_magnitude:
+        return noise_std
+    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), device=noise_std.device)
+    return noise_std * 10 ** (-excess_db[modulation] / 20)
 
 
 def _expected_powers(

@@ -9,61 +9,16 @@ is found at random.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import scipy.signal
 import torch
 from torch import Tensor
 
-from amc_utils.channel import DEFAULT_PRESET
+from amc_utils.channel import DEFAULT_RECEIVER, RECEIVERS, ReceiverSettings, receiver_settings  # noqa: F401
 from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
 
-
-@dataclass(frozen=True)
-class ReceiverSettings:
-    """What a receiver knows about the signals of a channel.
-
-    Attributes:
-        rolloffs: roll-offs that are tried; several only for the exponent 0.5, whose matched filters
-            all have the same energy.
-        mean_rolloff: the one that stands for all where none is estimated.
-        pulse_exponent: power of the raised-cosine spectrum, see channel.Channel.
-        guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
-        max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
-            standard deviations of the channel's.
-        level_range_db: lowest and highest level that the picture of levels shows.
-    """
-
-    rolloffs: tuple[float, ...] = (0.415,)
-    mean_rolloff: float = 0.415
-    pulse_exponent: float = 1.5
-    guard_symbols: int = 4
-    max_cfo: float = 1.25e-4
-    level_range_db: tuple[float, float] = (-72.0, 18.0)
-
-    def __post_init__(self) -> None:
-        if len(self.rolloffs) > 1 and self.pulse_exponent != 0.5:
-            raise ValueError(
-                f"rolloffs must be a single one unless pulse_exponent is 0.5, got {self.rolloffs}"
-            )
-
-
-# One for each preset of channel.CHANNELS.
-RECEIVERS = {
-    "radioml_2018": ReceiverSettings(),
-    "table_1": ReceiverSettings(
-        rolloffs=tuple(round(0.1 + 0.025 * step, 3) for step in range(13)),
-        mean_rolloff=0.25,
-        pulse_exponent=0.5,
-        guard_symbols=2,
-        max_cfo=3.75e-4,
-        level_range_db=(-45.0, 15.0),
-    ),
-}
-DEFAULT_RECEIVER = RECEIVERS[DEFAULT_PRESET]
 # Carrier offsets that are tried; on a grid of 3.75e-4 to each side, neighbours turn the ends of a frame
 # by less than three degrees.
 NUM_CFOS = 49
@@ -74,11 +29,6 @@ _LEAST_SIGNAL = 0.003
 # Of the filter that lets noise beside the signal through: length, edge in cycles per sample. It holds
 # back a signal of roll-off 0.44 by 90 dB.
 _NUM_HIGH_PASS_TAPS, _HIGH_PASS_EDGE = 97, 0.12
-
-
-def receiver_settings(channel: Mapping[str, Any]) -> ReceiverSettings:
-    """Receiver for the preset that settings of a channel name, see channel.channel_from."""
-    return RECEIVERS[channel.get("preset", DEFAULT_PRESET)]
 
 
 @dataclass(frozen=True)
@@ -203,8 +153,8 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
     """Symbols as those of OQPSK, the quadrature part half a symbol late.
 
     The mean of the phases of the two lines is twice the carrier's, half their difference the timing's.
-    The offset is the one under which the two are strongest. Symbols are known up to quarter turns, their
-    carrier is taken out; those of any other modulation come out as a smear.
+    The offset is the one under which the two are strongest. The carrier is taken out, up to quarter
+    turns; symbols of any other modulation come out as a smear.
 
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from amc_utils.carrier import power_lines, recover_carrier
+from amc_utils.channel import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
 from amc_utils.synchronisation import (
-    DEFAULT_RECEIVER,
-    ReceiverSettings,
     Synchronised,
     offset_lines,
     out_of_band,
@@ -108,8 +107,8 @@ def line_strengths(frames: Views) -> Tensor:
 def levels(frames: Views) -> Tensor:
     """Level through the matched filter (across) and outside the signal's band (up), sample by sample.
 
-    The window spans the receiver's level_range_db. Noise reaches both, the signal the first only, so SNR
-    is a displacement. Both levels are those of the noise alone when there is no signal.
+    The window spans the receiver's level_range_db. Noise reaches both, the signal the first only, so
+    SNR is a displacement. Both levels are those of the noise alone when there is no signal.
     """
     iq, receiver = frames.iq, frames.receiver
     frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)

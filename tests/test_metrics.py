@@ -89,7 +89,9 @@ def test_calibration_of_a_sure_and_a_humble_guess(table):
 
 
 def test_paired_comparison_is_the_exact_sign_test(table):
-    better = table.assign(predicted_modulation=table["modulation"], predicted_snr_label=table["snr_label"])
+    better = table.assign(
+        predicted_modulation=table["modulation"], predicted_snr_label=table["snr_label"]
+    )
     row = metrics.paired_comparison({"a": table, "b": better}).iloc[0]
     assert (row["only a right"], row["only b right"]) == (0, 2)
     assert row["difference"] == -0.5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.channel import CHANNELS
+from amc_utils.channel import CHANNELS, RECEIVERS
 from amc_utils.frames import synthesise_frames
 from amc_utils.receiver import (
     _NUM_RADII,
@@ -18,7 +18,7 @@ from amc_utils.receiver import (
     receiver_log_likelihoods,
 )
 from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import NUM_CFOS, RECEIVERS, cfo_grid
+from amc_utils.synchronisation import NUM_CFOS, cfo_grid
 
 TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amc_utils.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
-from amc_utils.channel import CHANNELS
+from amc_utils.channel import CHANNELS, RECEIVERS, ReceiverSettings
 from amc_utils.constellation import constellation_images
 from amc_utils.data import read_radioml
 from amc_utils.labels import DIGITAL_MODULATIONS
@@ -22,8 +22,6 @@ from amc_utils.signals import (
 )
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.synchronisation import (
-    RECEIVERS,
-    ReceiverSettings,
     _at_symbols,
     _equalised_spectrum,
     cfo_grid,
@@ -166,7 +164,7 @@ def test_noiseless_symbols_lie_on_the_points_of_their_map(modulation):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("modulation", DIGITAL_MODULATIONS)
 def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
-    """Within 2 % of the distance between neighbours (rms); the carrier, timing and roll-off are known."""
+    """Within 2 % of the distance between neighbours (rms); carrier, timing, roll-off are known."""
     receiver = RECEIVERS[preset]
     middle = {"cfo_std": 0.0, "clock_std": 0.0, "random_phase": False, "rolloff_range": (0.25, 0.25)}
     if preset == "radioml_2018":
@@ -193,7 +191,7 @@ def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
 @pytest.mark.parametrize(("snr_label", "largest_db"), [(6, -19), (12, -30), (30, -37)])
 @pytest.mark.parametrize("modulation", ["QPSK", "16PSK", "16QAM"])
 def test_error_vector_of_radioml_2018_by_label(modulation, snr_label, largest_db):
-    """Blind, in the best rotation and scale: the noise at low labels, the search's steps at high ones."""
+    """Blind, in the best rotation and scale: noise at low labels, steps of the search at high ones."""
     symbols = recover_carrier(synchronise(make(modulation, snr_label, 10, "radioml_2018").iq))
     scales = torch.linspace(0.94, 1.06, 13)
     apart = torch.stack([distance_to_map(symbols * k, modulation, True) for k in scales]).amin(0)
