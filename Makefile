@@ -30,12 +30,14 @@ reproduce: $(INSTALLED)
 	$(EXECUTE) notebooks/05_ceiling_anatomy.ipynb outputs/05_ceiling_anatomy.ipynb
 	$(EXECUTE) notebooks/06_choices_and_channels.ipynb outputs/06_choices_and_channels.ipynb
 	$(EXECUTE) notebooks/07_claims.ipynb outputs/07_claims.ipynb
+	$(EXECUTE) notebooks/08_real_file_curves.ipynb outputs/08_real_file_curves.ipynb
 	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
 
 # From results/ and the generator, without training.
 figures: $(INSTALLED)
 	mkdir -p outputs
-	for name in 01_data_exploration 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims; do \
+	for name in 01_data_exploration 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims \
+		08_real_file_curves; do \
 		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb || exit 1; \
 	done
 

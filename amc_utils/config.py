@@ -223,6 +223,21 @@ class AnatomyParameters(Parameters):
     frame_study: str
 
 
+class RealFileParameters(Parameters):
+    """Which stored runs stand beside published results on the real file."""
+
+    log_picture: str
+    half: str
+    few: str
+    pixels_128: str
+    pixels_224: str
+    table_1: str
+    stack: str
+    receiver: str
+    bound: str
+    samples: str
+
+
 class ClaimsParameters(Parameters):
     """Which claims notebook 07 is about."""
 

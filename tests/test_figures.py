@@ -33,7 +33,14 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["04_per_class_analysis", "05_ceiling_anatomy", "06_choices_and_channels", "07_claims"]
+    "name",
+    [
+        "04_per_class_analysis",
+        "05_ceiling_anatomy",
+        "06_choices_and_channels",
+        "07_claims",
+        "08_real_file_curves",
+    ],
 )
 def test_figures_redrawn_from_the_results_are_the_committed_ones(root, name):
     notebook = REPOSITORY / "notebooks" / f"{name}.ipynb"

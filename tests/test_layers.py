@@ -54,7 +54,7 @@ ROWS = (
     {"training"},
     {"experiment"},
     {"decisions", "train", "classifier"},
-    {"assess", "study_plan", "classify", "model_report", "frame_browser"},
+    {"shared_scaling", "assess", "study_plan", "classify", "model_report", "frame_browser"},
     {"study", "export", "paper_plan"},
     {"paper"},
 )

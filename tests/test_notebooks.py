@@ -19,6 +19,7 @@ from amc_utils.config import (
     ChoicesParameters,
     ClaimsParameters,
     ExplorationParameters,
+    RealFileParameters,
     TrainingParameters,
 )
 from amc_utils.paths import REPOSITORY
@@ -34,6 +35,7 @@ PARAMETERS = {
     "05_ceiling_anatomy": AnatomyParameters,
     "06_choices_and_channels": ChoicesParameters,
     "07_claims": ClaimsParameters,
+    "08_real_file_curves": RealFileParameters,
 }
 NAMES = list(PARAMETERS)
 SMOKE = REPOSITORY / "profiles" / "smoke"
