@@ -180,7 +180,7 @@ def _is_wrong(name: str, unlike: dict[str, dict]) -> bool:
     seen, now = [name], unlike[name]
     while now["share"] > _EXCHANGED and now["looks_like"] in unlike:
         if now["looks_like"] in seen:
-            return now["looks_like"] == name
+            return now["looks_like"] == name and len(seen) > 1
         seen.append(now["looks_like"])
         now = unlike[seen[-1]]
     return False

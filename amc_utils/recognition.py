@@ -59,9 +59,9 @@ _KINDS = tuple(
     for name in RADIOML_2018_MODULATIONS
 )
 # Levels of ASK that begin at zero tell apart only where their scale is known to a fiftieth: of real
-# signals these errors of the SNR are tried, in dB.
+# signals these errors of the SNR are tried as well, in dB.
 _ASK, _REAL_LINEAR = ("4ASK", "8ASK"), ("4ASK", "8ASK", "OOK", "BPSK")
-_ERRORS_DB = (-0.5, -0.25, 0.0, 0.25, 0.5)
+_ERRORS_DB = (-0.3, 0.3)
 # Pulses of an exponent nearer to 0.5 than this are taken for root-raised cosines of any roll-off.
 _ROOT_ROOM = 0.25
 
@@ -179,7 +179,7 @@ def likeliest_linear(
     snr_db: np.ndarray,
     known: Known | None = None,
     *,
-    errors_db: tuple[float, ...] = (0.0,),
+    errors_db: tuple[float, ...] = (),
 ) -> np.ndarray:
     """The likeliest linear modulation of each frame; arguments and result as those of name_frames.
 
@@ -199,20 +199,21 @@ def likeliest_linear(
             likelihood = _likelihoods(iq[some], one, LINEAR_MODULATIONS, known)
             real = torch.nonzero(squared_line(iq[some]) > _REAL)[:, 0]
             if len(real):
-                tried_db = one + np.array(errors_db)
-                likelihood[real[:, None], places] = _real_likelihoods(iq[some[real]], tried_db, known)
+                other = _real_likelihoods(iq[some[real]], one, errors_db, known)
+                likelihood[real[:, None], places] = likelihood[real[:, None], places].maximum(other)
             found[some.numpy()] = likelihood.argmax(1).numpy()
             bar.update(len(some))
     return np.array([RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS])[found]
 
 
-def _real_likelihoods(iq: Tensor, tried_db: np.ndarray, known: Known) -> Tensor:
-    """The greatest log-likelihood of each of _REAL_LINEAR, with ASK of either kind; float32 [B, 4]."""
-    other = replace(known.channel, unipolar_ask=not known.channel.unipolar_ask)
+def _real_likelihoods(iq: Tensor, snr_db: float, errors_db: tuple[float, ...], known: Known) -> Tensor:
+    """Greatest log-likelihood of each of _REAL_LINEAR, with the other ASK or SNR; float32 [B, 4]."""
+    other = replace(known, channel=replace(known.channel, unipolar_ask=not known.channel.unipolar_ask))
     best = iq.real.new_full((len(iq), len(_REAL_LINEAR)), -torch.inf)
-    for snr_db in tried_db.tolist():
-        best = best.maximum(_likelihoods(iq, snr_db, _REAL_LINEAR, known))
-        ask = _likelihoods(iq, snr_db, _ASK, replace(known, channel=other))
+    for error_db in (0.0, *errors_db):
+        if error_db:
+            best = best.maximum(_likelihoods(iq, snr_db + error_db, _REAL_LINEAR, known))
+        ask = _likelihoods(iq, snr_db + error_db, _ASK, other)
         best[:, : len(_ASK)] = best[:, : len(_ASK)].maximum(ask)
     return best
 

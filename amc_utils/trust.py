@@ -37,7 +37,8 @@ def require_sound(path: Path | str, label_order: str) -> None:
     if failed:
         first, *others = failed
         more = f"; and {', '.join(others)}" if others else ""
-        broken = {f"frames {what}" for what in ("not finite", "without power")} & failed.keys()
+        damage = ("not finite", "without power", "silent in part")
+        broken = {f"frames {what}" for what in damage} & failed.keys()
         way = "remove these frames" if broken else "trust_file: true trains on it all the same"
         raise ValueError(
             f"{path} must pass its audit to be trained on: {first}: {failed[first]}{more}; "

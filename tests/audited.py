@@ -1,11 +1,79 @@
-"""What tests of the audit share: files that are changed, and what reports say."""
+"""What tests of the audit share: files of either channel, files that are changed, what reports say."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
 import h5py
 import numpy as np
+import pytest
 
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS
+from amc_utils.channel import CHANNELS, Channel
+from amc_utils.data import write_radioml
+from amc_utils.frames import synthesise_frames
+from amc_utils.labels import (
+    DIGITAL_MODULATIONS,
+    RADIOML_2018_MODULATIONS,
+    SHIPPED_WRONG_MODULATIONS,
+)
+from amc_utils.paths import REPOSITORY
+
+TABLE_1 = CHANNELS["table_1"]
+# Genuine pieces of the licensed file, which are no part of the repository.
+EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
+needs_excerpts = pytest.mark.skipif(
+    not EXCERPTS.is_dir(), reason="excerpts of RadioML 2018.01A are under licence and not here"
+)
+both_presets = pytest.mark.parametrize("preset", CHANNELS)
+
+
+@cache
+def _folder():
+    return tempfile.TemporaryDirectory(prefix="audited")
+
+
+@cache
+def simulated(
+    channel: Channel | str,
+    *,
+    modulations=DIGITAL_MODULATIONS,
+    snr_labels=(-4, 0, 4, 8, 12, 26, 28, 30),
+    num_frames_per_cell=6,
+    seed=3,
+) -> Path:
+    """A file of our own generator, the same whenever it is asked for, through a preset or a channel."""
+    channel = CHANNELS[channel] if isinstance(channel, str) else channel
+    frames = synthesise_frames(
+        modulations=modulations,
+        snr_labels=snr_labels,
+        num_frames_per_cell=num_frames_per_cell,
+        seed=seed,
+        channel=channel,
+    )
+    path = Path(_folder().name) / f"{len(list(Path(_folder().name).iterdir()))}.h5"
+    write_radioml(path, frames)
+    return path
+
+
+def of_all_classes(channel: Channel | str) -> Path:
+    """A file of all 24 classes at the highest labels."""
+    return simulated(
+        channel,
+        modulations=RADIOML_2018_MODULATIONS,
+        snr_labels=(22, 24, 30),
+        num_frames_per_cell=4,
+        seed=4,
+    )
+
+
+def twin(**settings) -> Channel:
+    """The channel radioml_2018 but for some settings; a single roll-off may be given as rolloff."""
+    if "rolloff" in settings:
+        settings["rolloff_range"] = (settings.pop("rolloff"),) * 2
+    return replace(CHANNELS["radioml_2018"], **settings)
 
 
 def altered(source, target, change):

@@ -246,7 +246,20 @@ BAD_FILES = {
         arrays(lambda p: p.update(x=p["X"], X=None)), "X is missing; it has Y, Z, x"
     ),
     "frames of 512 samples": (setting("X", lambda x: x[:, :512]), r"X .* shape \(rows, 1024, 2\)"),
-    "channels first": (setting("X", lambda x: x.transpose(0, 2, 1)), r"got \(120, 2, 1024\)"),
+    "channels first": (
+        setting("X", lambda x: x.transpose(0, 2, 1)),
+        r"got \(120, 2, 1024\); its last two axes are transposed; write X.transpose\(0, 2, 1\)",
+    ),
+    "all axes reversed, as by MATLAB": (
+        arrays(lambda p: p.update({n: v.T for n, v in p.items()})),
+        r"got \(2, 1024, 120\); it is transposed, as MATLAB writes arrays; reverse the axes of X, Y",
+    ),
+    "labels in columns": (
+        setting("Y", lambda y: y.T), r"got \(24, 120\); it is transposed, .*reverse the axes of Y"
+    ),
+    "frames silent in part": (
+        put("X", (slice(70, 74), slice(0, 600)), 0), "silent in part: 4 of .* rows 70.*remove these"
+    ),
     "flat frames": (setting("X", lambda x: x.reshape(120, 2048)), r"got \(120, 2048\)"),
     "one number": (setting("X", lambda x: 1.0), r"X .* must have the shape"),
     "no rows": (arrays(lambda p: p.update({n: v[:0] for n, v in p.items()})), "X .* shape"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from audited import both_presets
 
-from amc_utils.features import duplicate_pairs, level_table, snr_convention, snr_ratio
+from amc_utils.channel import CHANNELS, Channel
+from amc_utils.features import duplicate_pairs, level_table, snr_convention, snr_line, snr_ratio
 from amc_utils.frames import (
     synthesise_frames,
 )
@@ -29,9 +33,9 @@ def test_label_order_is_the_one_the_data_follow():
     assert tuple(order.split()) == RADIOML_2018_MODULATIONS
 
 
-def levels_of(frames, shift_db=0.0):
+def levels_of(frames, shift=0.0):
     index = torch.arange(len(frames))
-    level = torch.tensor(frames.snr_labels)[frames.snr_index] + shift_db
+    level = torch.tensor(frames.snr_labels)[frames.snr_index] + shift
     ratio = snr_ratio(frames.iq(index))
     return level_table(
         pd.DataFrame({"level": level, "power": 1.0, "snr_ratio": ratio, "digital": True})
@@ -44,25 +48,41 @@ def test_measured_snr_has_no_bias_where_there_is_hardly_a_signal(rng):
     assert float(snr_ratio(noise).mean()) == pytest.approx(0, abs=0.0012)
 
 
-def test_snr_convention_is_told_apart():
+@both_presets
+@pytest.mark.parametrize(("num_samples", "least_db"), [(1024, 95), (128, 75)])
+def test_no_signal_leaks_into_the_noise_beside_it(preset, num_samples, least_db):
+    """Frames without noise: what is measured there is leakage, far below the noise at 60 dB."""
     frames = synthesise_frames(
-        modulations=("QPSK", "16QAM"), snr_labels=(0, 4, 8), num_frames_per_cell=30, seed=1
-    )
-    verdict, offset = snr_convention(levels_of(frames))
-    assert (verdict, offset) == ("SNR per sample", pytest.approx(0, abs=0.3))
-    # The same frames under labels that are Es/N0 of 8 samples per symbol.
-    mislabelled = synthesise_frames(
-        modulations=("QPSK", "16QAM"),
-        snr_labels=(8, 12, 16),
-        num_frames_per_cell=20,
-        seed=1,
-        snr_offset_db=-9.03,
-    )
-    assert snr_convention(levels_of(mislabelled))[0] == "Es/N0"
-    verdict, offset = snr_convention(levels_of(frames, 9.03))
-    assert (verdict, offset) == ("Es/N0", pytest.approx(-9.03, abs=0.3))
-    assert snr_convention(levels_of(frames, 5.0))[0] == "undecided"
-    assert snr_convention(levels_of(frames, 11.0))[0] == "undecided"
+        modulations=DIGITAL_MODULATIONS, snr_labels=(200,), num_frames_per_cell=4, seed=1,
+        channel=CHANNELS[preset],
+    )  # fmt: skip
+    ratio = snr_ratio(frames.iq(torch.arange(len(frames)))[:, :num_samples])
+    assert 10 * float(ratio.min().log10()) > least_db
+
+
+def snr_of_labels(**settings):
+    """The line found in 15 frames at each of three labels of the twin but for some settings."""
+    frames = synthesise_frames(
+        modulations=("QPSK", "16QAM"), snr_labels=(0, 8, 30), num_frames_per_cell=15, seed=1,
+        channel=replace(Channel(), **settings),
+    )  # fmt: skip
+    return snr_line(levels_of(frames))
+
+
+@pytest.mark.parametrize(
+    ("settings", "convention"),
+    [({}, "noise standard deviation"), ({"snr_slope": 1.0}, "SNR per sample"),
+     ({"snr_slope": 1.0, "snr_offset_db": -9.03}, "Es/N0"), ({"snr_slope": 1.5}, "undecided"),
+     ({"snr_slope": 3.0}, "undecided"), ({"snr_offset_db": 8.0}, "undecided"),
+     ({"snr_offset_db": -8.0}, "undecided"), ({"snr_slope": 1.0, "snr_offset_db": 4.0}, "undecided")],
+)  # fmt: skip
+def test_snr_convention_is_told_apart_from_30_frames_a_label(settings, convention):
+    line, channel = snr_of_labels(**settings), replace(Channel(), **settings)
+    assert line.convention == convention
+    assert line.measured_slope == pytest.approx(channel.snr_slope, abs=0.03)
+    # QPSK and 16QAM have half a decibel more, see signals.magnitude_excess_db.
+    assert line.snr_db(8) == pytest.approx(channel.snr_db(8) + 0.5, abs=0.4)
+    assert line.labels == (0, 8, 30)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +92,62 @@ def test_snr_convention_is_told_apart():
 )  # fmt: skip
 def test_snr_convention_is_decided_to_a_decibel(shift, verdict):
     """Labels are two decibels apart, so a shift by one level must not pass."""
-    levels = pd.DataFrame({"level": [0, 2, 4], "measured_db": [0 - shift, 2 - shift, 4 - shift]})
-    assert snr_convention(levels) == (verdict, pytest.approx(-shift))
+    measured = {"level": [0, 2, 4], "measured_db": [0 - shift, 2 - shift, 4 - shift], "error_db": 0.1}
+    line = snr_line(pd.DataFrame(measured))
+    assert (line.convention, line.offset_db) == (verdict, pytest.approx(-shift))
+
+
+@pytest.mark.parametrize(
+    ("offset", "verdict"),
+    [(-1.1, "undecided"), (-0.9, "noise standard deviation"), (2.4, "noise standard deviation"),
+     (2.6, "undecided"), (-4.0, "undecided"), (4.7, "undecided")],
+)  # fmt: skip
+def test_twice_the_label_may_be_exceeded_by_what_classes_do(offset, verdict):
+    """A shift of labels by 2 moves the SNR by 4 dB, and must not pass."""
+    measured = {"level": [0, 2, 4], "measured_db": [offset, 4 + offset, 8 + offset], "error_db": 0.1}
+    line = snr_line(pd.DataFrame(measured))
+    assert (line.convention, line.offset_db) == (verdict, pytest.approx(offset))
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict"),
+    [(0.85, "undecided"), (0.95, "SNR per sample"), (1.05, "SNR per sample"), (1.15, "undecided"),
+     (1.85, "undecided"), (1.95, "noise standard deviation"), (2.15, "undecided")],
+)  # fmt: skip
+def test_snr_convention_is_decided_by_the_slope(slope, verdict):
+    label = np.arange(-10, 31, 2)
+    levels = pd.DataFrame({"level": label, "measured_db": slope * label, "error_db": 0.01})
+    line = snr_line(levels)
+    assert line.measured_slope == pytest.approx(slope)
+    # What a slope does to the SNR of labels of 10 on average is no offset.
+    assert line.convention == verdict
+
+
+@pytest.mark.parametrize(
+    ("level", "measured_db", "verdict"),
+    [(30, 30.2, "SNR per sample"), (30, 60.5, "noise standard deviation"), (30, 21.0, "Es/N0"),
+     (0, 0.5, "cannot tell"), (30, 45.0, "undecided")],
+)  # fmt: skip
+def test_a_single_label_tells_its_convention_where_only_one_fits(level, measured_db, verdict):
+    levels = pd.DataFrame({"level": [level], "measured_db": [measured_db], "error_db": [0.1]})
+    assert snr_line(levels).convention == verdict
+
+
+def test_levels_exchanged_or_too_unsure_leave_the_slope_alone():
+    label = np.arange(-20, 31, 2)
+    levels = pd.DataFrame({"level": label, "measured_db": 2.0 * label, "error_db": 0.1})
+    levels.loc[label < -8, ["measured_db", "error_db"]] = -30, 3.0
+    levels.loc[label == 30, "measured_db"] = 8.0
+    levels.loc[label == 4, "measured_db"] = 60.0
+    line = snr_line(levels)
+    assert (line.convention, line.measured_slope) == ("noise standard deviation", pytest.approx(2))
+    assert min(line.labels) == -8
 
 
 def test_snr_convention_of_nothing_cannot_be_told():
-    levels = pd.DataFrame({"level": [22, 24], "measured_db": [22.0, 24.0]})
+    levels = pd.DataFrame({"level": [0, 2], "measured_db": [np.nan, np.nan], "error_db": np.inf})
     assert snr_convention(levels)[0] == "cannot tell"
-    assert snr_convention(levels.assign(level=[0, 2], measured_db=np.nan))[0] == "cannot tell"
+    assert not snr_line(levels.assign(measured_db=[0.0, 2.0])).is_told
 
 
 def test_labels_are_the_published_counts():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from amc_utils import storage, synthetic_file
+from amc_utils.channel import CHANNELS
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.synthetic_file import main, write_synthetic_file
@@ -83,13 +84,34 @@ def test_command_says_what_it_writes_and_where(command, tmp_path, capsys):
     path = tmp_path / "file.h5"
     command(path, "--num-frames-per-cell", 1, "--seed", 4)
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first == f"writing 624 frames (0.00524 GB), 24 classes at 26 SNRs, to {path}"
+    assert (
+        first
+        == f"writing 624 frames (0.00524 GB), 24 classes at 26 SNRs, channel radioml_2018, to {path}"
+    )
     assert last == f"written to {path}"
     # Little but frames is in the file, so the size that is announced is its own.
     assert path.stat().st_size == pytest.approx(0.00524e9, rel=0.01)
     with h5py.File(path) as file:
         assert len(file["X"]) == 624
-        assert file.attrs["seed"] == 4
+        assert (file.attrs["seed"], file.attrs["preset"]) == (4, "radioml_2018")
+
+
+def test_frames_of_another_channel_are_written_if_asked_for(command, tmp_path, capsys):
+    command(tmp_path / "file.h5", "--num-frames-per-cell", 1, "--seed", 4, "--preset", "table_1")
+    assert "channel table_1, to" in capsys.readouterr().out
+    frames = synthesise_frames(
+        modulations=RADIOML_2018_MODULATIONS, snr_labels=SNR_LABELS, num_frames_per_cell=1, seed=4,
+        channel=CHANNELS["table_1"],
+    )  # fmt: skip
+    with h5py.File(tmp_path / "file.h5") as file:
+        assert file.attrs["preset"] == "table_1"
+        assert torch.equal(torch.from_numpy(file["X"][:]), frames.iq_pairs)
+
+
+def test_a_channel_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="preset must be one of radioml_2018, table_1, got 'table1'"):
+        write_synthetic_file(tmp_path / "file.h5", num_frames_per_cell=1, seed=1, preset="table1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_there_stays_unless_told_otherwise(command, tmp_path):
