@@ -140,7 +140,7 @@ def _measure(
     line = snr_line(levels)
     result: dict[str, Any] = {"snr_spread_db": None, "cells": []}
     if line.is_told:
-        result["snr"] = vars(line) | {"labels": [min(line.labels), max(line.labels), len(line.labels)]}
+        result["snr"] = vars(line) | {"labels": list(line.labels)}
     if np.isfinite(line.offset_db):
         result["cells"] = audit_snr.cell_measures(frames, levels, line).round(4).to_dict("records")
         result["snr_spread_db"] = audit_snr.snr_spread(frames, line)

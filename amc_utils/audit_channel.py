@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from amc_utils.carrier import estimate_cfo
+from amc_utils.channel import ReceiverSettings
 from amc_utils.features import OUT_OF_BAND, power_spectrum
 from amc_utils.labels import FAMILY_OF_MODULATION
 from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine, unit_phasor
-from amc_utils.synchronisation import ReceiverSettings, synchronise
+from amc_utils.synchronisation import synchronise
 
 _AT_ONCE = 256
 # A pulse is fitted beyond this frequency, in symbol rates, for carriers lie below, and beyond as many

@@ -85,10 +85,16 @@ def duplicates(samples: Tensor, cell: np.ndarray) -> dict[str, list[list[int]]]:
 
 
 def frame_measures(iq: Tensor, modulation: np.ndarray, snr_label: np.ndarray) -> pd.DataFrame:
-    """Columns name, level: the SNR label, digital, power, snr_ratio and carrier_share of each frame."""
+    """Columns name, level: the SNR label, digital, power, snr_ratio and carrier_share of each frame.
+
+    Where there is no digital class, OOK and GMSK stand for them.
+    """
     parts = iq.split(_AT_ONCE)
     name = np.array(RADIOML_2018_MODULATIONS)[modulation]
-    table = {"name": name, "level": snr_label, "digital": np.isin(name, DIGITAL_MODULATIONS)}
+    digital = np.isin(name, DIGITAL_MODULATIONS)
+    if not digital.any():
+        digital = np.isin(name, ("OOK", "GMSK"))
+    table = {"name": name, "level": snr_label, "digital": digital}
     for column, measure in (
         ("power", mean_power), ("snr_ratio", snr_ratio), ("carrier_share", carrier_share)
     ):  # fmt: skip

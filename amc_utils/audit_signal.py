@@ -61,7 +61,8 @@ def _snr(report: dict[str, Any], labels_hold: bool) -> Iterator[Verdict]:
 
 
 def _convention(snr: dict[str, Any]) -> Verdict:
-    low, high, number = snr["labels"]
+    low, high = snr["labels"][0], snr["labels"][-1]
+    number = len(snr["labels"])
     found = f"{number} labels from {low} to {high}" if number > 1 else f"label {low} alone"
     if snr["offset_db"] is not None:
         found = f"{snr['offset_db']:+.2f} dB at label 0, on {found}"

@@ -204,9 +204,3 @@ def snr_line(levels: pd.DataFrame) -> SnrLine:
     if fits or math.isnan(slope):
         return SnrLine("cannot tell" if fits else "undecided", slope, math.nan, slope, told)
     return SnrLine("undecided", slope, float(np.median(measured - slope * label)), slope, told)
-
-
-def snr_convention(levels: pd.DataFrame) -> tuple[str, float]:
-    """Name of what snr_line finds, and the SNR per sample at label 0 in dB."""
-    line = snr_line(levels)
-    return line.convention, line.offset_db

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.channel import CHANNELS, DEFAULT_PRESET, Channel
+from amc_utils.channel import CHANNELS, DEFAULT_PRESET, RECEIVERS, Channel, ReceiverSettings
 from amc_utils.features import (
     CONSTANT_ENVELOPE,
     envelope_std,
@@ -32,7 +32,6 @@ from amc_utils.progress import progress
 from amc_utils.receiver import receiver_log_likelihoods
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 from amc_utils.symbol_maps import LINEAR_MODULATIONS
-from amc_utils.synchronisation import RECEIVERS, ReceiverSettings
 
 # Share of the power in the carrier, and spread of the envelope: AM with carrier has 0.75 and more, and
 # 0.4 at most. ASK that sends a carrier may have as much of it, up to 0.83, but an envelope from 0.5 up.

@@ -24,12 +24,11 @@ from amc_utils import signals, symbol_maps
 from amc_utils.audit import audit
 from amc_utils.audit_channel import channel_spread, fit_pulse, mean_density
 from amc_utils.audit_report import page
-from amc_utils.channel import CHANNELS, Channel
+from amc_utils.channel import CHANNELS, RECEIVERS, Channel
 from amc_utils.features import snr_ratio
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS
 from amc_utils.recognition import known_preset, known_pulse, name_frames
-from amc_utils.synchronisation import RECEIVERS
 
 NOTHING = set()
 # Channel; what fails; the beginning of what is said about labels; the preset that is named.
@@ -264,4 +263,4 @@ def test_label_line_is_what_a_report_keeps():
     snr = report["snr"]
     assert snr["slope"] * 6 + snr["offset_db"] == pytest.approx(Channel().snr_db(6) + 0.7, abs=0.3)
     with h5py.File(simulated("radioml_2018")) as file:
-        assert snr["labels"][1] == int(file["Z"][:].max())
+        assert set(snr["labels"]) <= set(file["Z"][:, 0].tolist())

@@ -52,7 +52,7 @@ def sound_report():
         "cells": cells,
         "snr": {
             "convention": "SNR per sample", "slope": 1.0, "offset_db": 0.0, "measured_slope": 1.0,
-            "labels": [-12, 30, 22],
+            "labels": [-12, 0, 30],
         },
         "snr_spread_db": 0.4,
         "samples_per_symbol": 8.0,

@@ -8,7 +8,7 @@ import os
 import h5py
 import numpy as np
 import pytest
-from audited import altered, shipped
+from audited import altered, shipped, simulated
 
 from amc_utils import trust as trust_module
 from amc_utils.audit import audit, main
@@ -17,7 +17,7 @@ from amc_utils.frames import synthesise_frames
 from amc_utils.labels import (
     DIGITAL_MODULATIONS,
 )
-from amc_utils.trust import require_sound
+from amc_utils.trust import require_sound, snr_of_labels
 
 
 @pytest.fixture
@@ -34,21 +34,38 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "amc_utils" / "audits", made
 
 
-def test_training_on_a_failed_file_needs_a_word_and_a_verdict_is_kept(synthetic, tmp_path, own_cache):
-    path = altered(synthetic, tmp_path / "shipped.h5", shipped)
+def test_training_on_a_failed_file_needs_a_word_and_a_verdict_is_kept(
+    gnuradio_slice, tmp_path, own_cache
+):
+    path = altered(gnuradio_slice, tmp_path / "shipped.h5", shipped)
     for _ in range(2):
-        require_sound(synthetic, "corrected")
+        require_sound(gnuradio_slice, "corrected")
         with pytest.raises(ValueError, match=r"must pass its audit .* the shipped list.*trust_file"):
             require_sound(path, "corrected")
         require_sound(path, "shipped")
     assert len(own_cache[1]) == 3, "one for each file and list, and none a second time"
-    altered(synthetic, path, lambda parts: None)
+    altered(gnuradio_slice, path, lambda parts: None)
     require_sound(path, "corrected")
     assert len(own_cache[1]) == 4, "the file has changed"
 
 
-def test_damaged_verdict_is_found_anew(synthetic, own_cache, capsys):
-    require_sound(synthetic, "corrected")
+@pytest.mark.parametrize(("preset", "meant_db"), [("radioml_2018", 16.7), ("table_1", 8.0)])
+def test_an_audited_file_says_what_its_labels_mean(preset, meant_db, own_cache):
+    path = simulated(preset)
+    for _ in range(2):
+        line = snr_of_labels(path, "corrected")
+        assert line.snr_db(8) == pytest.approx(meant_db, abs=0.3)
+        require_sound(path, "corrected")
+    assert len(own_cache[1]) == 1, "the audit was kept"
+
+
+def test_labels_of_a_file_that_does_not_tell_mean_nothing(tmp_path, own_cache):
+    path = simulated("radioml_2018", modulations=("QPSK",), snr_labels=(0,), num_frames_per_cell=4)
+    assert snr_of_labels(path, "corrected") is None
+
+
+def test_damaged_verdict_is_found_anew(gnuradio_slice, own_cache, capsys):
+    require_sound(gnuradio_slice, "corrected")
     (kept,) = own_cache[0].glob("*.json")
     for damage in (
         "",
@@ -59,13 +76,13 @@ def test_damaged_verdict_is_found_anew(synthetic, own_cache, capsys):
         kept.read_text()[:100],
     ):
         kept.write_text(damage)
-        require_sound(synthetic, "corrected")
+        require_sound(gnuradio_slice, "corrected")
         assert "was damaged" in capsys.readouterr().out
     assert len(own_cache[1]) == 7
 
 
-def test_verdict_does_not_outlive_labels_that_changed_in_place(synthetic, tmp_path, own_cache):
-    path = altered(synthetic, tmp_path / "same.h5", lambda parts: None)
+def test_verdict_does_not_outlive_labels_that_changed_in_place(gnuradio_slice, tmp_path, own_cache):
+    path = altered(gnuradio_slice, tmp_path / "same.h5", lambda parts: None)
     require_sound(path, "corrected")
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     with h5py.File(path, "r+") as file:
@@ -105,13 +122,13 @@ def test_report_on_any_choice_of_classes_and_levels_can_be_written(
     require_sound(tmp_path / "some.h5", "corrected")
 
 
-def test_command_line_prints_a_page_and_says_by_its_status(synthetic, tmp_path, capsys):
+def test_command_line_prints_a_page_and_says_by_its_status(gnuradio_slice, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([str(synthetic), "--json", str(tmp_path / "report.json")])
+        main([str(gnuradio_slice), "--json", str(tmp_path / "report.json")])
     assert ended.value.code == 0
     assert "passed" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["passed"]
-    path = altered(synthetic, tmp_path / "shipped.h5", shipped)
+    path = altered(gnuradio_slice, tmp_path / "shipped.h5", shipped)
     with pytest.raises(SystemExit) as ended:
         main([str(path)])
     assert ended.value.code == 2
