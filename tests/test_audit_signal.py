@@ -217,7 +217,7 @@ def test_too_little_to_tell_is_not_called_sound_or_wrong(preset, level):
 
 def test_sample_is_bounded_and_meets_copies_of_cells(tmp_path):
     def copy_a_cell(parts):
-        parts["X"][-6:] = parts["X"][:6]
+        parts["X"][-4:] = parts["X"][:4]
 
     path = altered(simulated("table_1"), tmp_path / "copied.h5", copy_a_cell)
     report = audit(path, num_frames=17 * 8 * 2)
