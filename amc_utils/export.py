@@ -1,9 +1,12 @@
 """A finished run's network as one small file for use: calibrated, tried on foreign signals.
 
     python -m amc_utils.export pocket-442
+    python -m amc_utils.export pocket-442 --recalibrate
 
 Reads outputs/checkpoints/<run>/best.ckpt and writes results/<run>/model.safetensors, and beside it
 model.json, which says how well it is calibrated and which foreign signals it knows for such.
+With --recalibrate the weights are those of the model that is there, and all else is fitted anew, as
+after a change of the pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from amc_utils.data import load_frames
 from amc_utils.experiment import untrained_network
 from amc_utils.frames import Frames, Split, stratified_split, synthesise_frames
 from amc_utils.model_report import report
-from amc_utils.models import count_parameters
+from amc_utils.models import TwoHeadNetwork, count_parameters
 from amc_utils.novelty import Novelty
 from amc_utils.paths import Workspace, replacing
 from amc_utils.recording import environment
@@ -41,7 +44,7 @@ _CALIBRATING_SEED, _TRYING_SEED = 1_000_003, 2_000_003
 _Some = tuple[Frames, Tensor]
 
 
-def export(run: str, output_root: str = "", data_path: str = "") -> Path:
+def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate: bool = False) -> Path:
     """Write model.safetensors and model.json of a finished run; returns the model's path.
 
     Temperatures and usual distances come from frames that it has not seen, the numbers of model.json
@@ -51,6 +54,7 @@ def export(run: str, output_root: str = "", data_path: str = "") -> Path:
         run: its name.
         output_root: where results/ and outputs/ lie; empty is the repository.
         data_path: file that the run was trained on, if it was one.
+        recalibrate: take the weights of model.safetensors, not of the checkpoint.
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint is gone.
@@ -60,14 +64,11 @@ def export(run: str, output_root: str = "", data_path: str = "") -> Path:
     folder = workspace.results / run
     if not folder.is_dir():
         raise FileNotFoundError(f"no finished run {run!r} in {workspace.results}; train it first")
-    stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
-    if stored["config"]["data_path"] and not data_path:
+    network, settings = _trained(workspace, run, recalibrate)
+    if settings["data_path"] and not data_path:
         raise ValueError(f"data_path must name the file that {run!r} was trained on, got none")
-    config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": data_path})
-    network = untrained_network(config)
-    network.load_state_dict(_rounded(stored["network"]))
-    network = network.eval().to(memory_format=torch.channels_last)
-    frames = load_frames(config, dtype=torch.float16)
+    config = TrainingParameters.checked(settings | {"resume_from": "", "data_path": data_path})
+    frames = load_frames(config)
     split = stratified_split(frames, seed=config.seed)
     raw = Classifier(network, config, run=run, trained_on=frames.description)
     calibrating, trying = _unseen(config, frames, split)
@@ -90,6 +91,18 @@ def export(run: str, output_root: str = "", data_path: str = "") -> Path:
         with replacing(folder / "model.json") as described:
             described.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return path
+
+
+def _trained(workspace: Workspace, run: str, exported: bool) -> tuple[TwoHeadNetwork, dict]:
+    """Network with its weights as they will be written, and the parameters of its training."""
+    if exported:
+        classifier = load_classifier(workspace.results / run / "model.safetensors")
+        return classifier.network, classifier.config.model_dump()
+    stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
+    unused = {"resume_from": "", "data_path": ""}
+    network = untrained_network(TrainingParameters.checked(stored["config"] | unused))
+    network.load_state_dict(_rounded(stored["network"]))
+    return network.eval().to(memory_format=torch.channels_last), stored["config"]
 
 
 def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -115,7 +128,6 @@ def _unseen(config: TrainingParameters, frames: Frames, split: Split) -> tuple[_
             snr_labels=config.snr_labels,
             num_frames_per_cell=count,
             seed=config.seed + seed,
-            dtype=torch.float16,
             channel=config.synthetic_channel,
         )
         return made, torch.arange(len(made))
@@ -159,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("run", help="name of a finished run whose checkpoint is still there")
+    options.add_argument("--recalibrate", action="store_true", help="the model that is there")
     options.add_argument("--data-path", default="", help="file that it was trained on, if one")
     options.add_argument("--output-root", default="", help="where it was written; the repository")
     return options
@@ -168,7 +181,7 @@ def main() -> None:
     """Export from the command line."""
     given = parser().parse_args()
     try:
-        print(export(given.run, given.output_root, given.data_path))
+        print(export(**vars(given)))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

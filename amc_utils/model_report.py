@@ -73,11 +73,11 @@ def _foreign(written: Classifier, frames: Frames, index: Tensor) -> pd.DataFrame
     Li, "Energy-based Out-of-distribution Detection", 2020, equation 4.
     """
     generator = torch.Generator().manual_seed(written.config.seed)
-    own = _scores(written, frames.iq(index))
+    own, channel = _scores(written, frames.iq(index)), written.config.synthetic_channel
     rows = [_row("test frames", "all", own, own)]
     for kind in progress(foreign_kinds(written.config.modulation_names), desc="foreign signals"):
         for snr_db in _FOREIGN_SNRS_DB:
-            iq = foreign_frames(kind, snr_db, _FRAMES_A_KIND, generator=generator)
+            iq = foreign_frames(kind, snr_db, _FRAMES_A_KIND, generator=generator, channel=channel)
             rows.append(_row(kind, snr_db, _scores(written, iq), own))
     return pd.DataFrame(rows)
 

@@ -6,8 +6,8 @@ Later runs of the log's authors divide the counts of each picture by the largest
 frames of one class and label, before frames are mixed. The grey of a single count then tells class and
 label a little, which no receiver of single frames knows. This command takes runs on the log's picture,
 whose checkpoints must be there, and adds that knowledge to what the network says: its posterior, among
-the classes with labels from 0 on, times the likelihood of the batch's largest count. It writes accuracies
-by label to results/radioml_2018_facts/shared_scaling.csv.
+the classes with labels from 0 on, times the likelihood of the batch's largest count. Accuracies by
+label go to results/radioml_2018_facts/shared_scaling.csv.
 """
 
 from __future__ import annotations

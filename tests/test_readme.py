@@ -201,7 +201,7 @@ def test_shipped_network_says_what_readme_quotes():
     assert f"{recordings['called_foreign']} of {recordings['num_recordings']} recordings" in told
     assert f"{recordings['frames_each']} frames of a single class" in told
     for row in others:
-        if row["snr_label"] == 20:
+        if row["snr_db"] == 20:
             assert f"{row['signal']} {100 * row['called_foreign']:.0f} %" in told
 
 
