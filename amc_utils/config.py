@@ -227,7 +227,7 @@ class RealFileParameters(Parameters):
     """Which stored runs stand beside published results on the real file."""
 
     log_picture: str
-    half: str
+    quarter: str
     few: str
     pixels_128: str
     pixels_224: str

@@ -20,17 +20,23 @@ from scipy.signal import upfirdn
 from amc_utils import classify
 from amc_utils.channel import CHANNELS
 from amc_utils.checkpoints import read_checkpoint
-from amc_utils.classifier import SHIPPED, load_classifier
+from amc_utils.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
+from amc_utils.data import write_radioml
 from amc_utils.experiment import untrained_network
 from amc_utils.export import export
 from amc_utils.foreign import foreign_frames, foreign_kinds
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.novelty import Novelty
+from amc_utils.paths import REPOSITORY
 from amc_utils.symbol_maps import symbol_map
 from amc_utils.train import train
 
-RECORD = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+RECORD, RADIOML_RECORD = (
+    json.loads(path.with_name("model.json").read_text(encoding="utf8"))
+    for path in (SHIPPED, SHIPPED_FOR_RADIOML)
+)
+EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 SMALL = {"network": "test_resnet", "channels": ["stack"], "num_frames_per_cell": 60}
 
 
@@ -57,12 +63,13 @@ def opinion(shipped, new_frames):
     return shipped(new_frames.iq(torch.arange(len(new_frames))))
 
 
-def test_shipped_network_is_the_one_of_its_record(shipped):
-    run = json.loads(SHIPPED.with_name("run.json").read_text(encoding="utf8"))
-    assert shipped.run == RECORD["run"] == run["run"]
-    assert SHIPPED.stat().st_size == RECORD["bytes"] < 4e6
-    assert hashlib.sha256(SHIPPED.read_bytes()).hexdigest() == RECORD["sha256"]
-    before, after = run["test"]["joint_accuracy"]["value"], RECORD["test"]["joint_accuracy"]["value"]
+@pytest.mark.parametrize(("path", "record"), [(SHIPPED, RECORD), (SHIPPED_FOR_RADIOML, RADIOML_RECORD)])
+def test_shipped_network_is_the_one_of_its_record(path, record):
+    run = json.loads(path.with_name("run.json").read_text(encoding="utf8"))
+    assert load_classifier(path).run == record["run"] == run["run"]
+    assert path.stat().st_size == record["bytes"] < 4e6
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
+    before, after = run["test"]["joint_accuracy"]["value"], record["test"]["joint_accuracy"]["value"]
     assert after == pytest.approx(before, abs=0.003), "half precision costs next to nothing"
 
 
@@ -170,6 +177,94 @@ def test_snr_and_name_do_not_depend_on_the_recordings_rate(shipped, tmp_path, na
     assert abs(table["snr_db"].median() - snr_db) <= 2
     assert (table["modulation"] == name).mean() > 0.6
     assert "UNLIKE" not in classify.summary(table)
+
+
+@pytest.fixture(scope="module")
+def for_radioml():
+    return load_classifier(SHIPPED_FOR_RADIOML)
+
+
+@pytest.fixture(scope="module")
+def radioml_frames(for_radioml):
+    """New frames of the channel of the real file, at labels where little is lost to noise."""
+    return synthesise_frames(
+        modulations=for_radioml.config.modulation_names,
+        snr_labels=(-20, 6, 30),
+        num_frames_per_cell=6,
+        seed=98,
+    )
+
+
+@pytest.mark.skipif(not EXCERPTS.is_dir(), reason="genuine excerpts of RadioML 2018.01A are not here")
+@pytest.mark.parametrize(
+    ("row", "names", "label"), [(1, {"16PSK"}, 26), (2, {"4ASK", "8ASK"}, 0), (3, {"BPSK"}, 6)]
+)
+def test_genuine_frames_are_named_with_their_labels(for_radioml, row, names, label):
+    """Class and label of these were inferred from power, lines and noise floor, not by a network."""
+    iq = torch.from_numpy(np.load(EXCERPTS / "four_whole_frames.npz")["iq"][[row]])
+    said = for_radioml.table(for_radioml(iq)).iloc[0]
+    assert said["modulation"] in names
+    assert (said["snr_label"], said["snr_db"]) == (label, 2 * label)
+    assert said["snr_confidence"] > 0.9
+    assert said["modulation_confidence"] > 0.9
+
+
+def test_frames_of_a_file_are_named_with_their_labels(for_radioml, radioml_frames, tmp_path):
+    """At the scale of the file; one of unit power is another."""
+    write_radioml(tmp_path / "twin.h5", radioml_frames)
+    table = classify.classify(tmp_path / "twin.h5", for_radioml, num_frames=10**6)
+    assert len(table) == len(radioml_frames)
+    high = table["true_snr_label"] >= 6
+    right = (table["modulation"] == table["true_modulation"]) & (
+        table["snr_label"] == table["true_snr_label"]
+    )
+    assert right[high].mean() > 0.97
+    assert right[~high].mean() < 0.2
+    text = classify.summary(table)
+    assert f"labels of 0 and more: {high.sum()} frames; as labelled: modulation" in text
+    assert (table["snr_db"] == 2 * table["snr_label"]).all()
+
+
+def test_array_of_frames_keeps_its_scale_and_says_what_the_label_means(
+    for_radioml, radioml_frames, tmp_path, capsys
+):
+    iq = radioml_frames.iq(radioml_frames.select("8ASK", 6))
+    np.save(tmp_path / "frames.npy", iq.numpy())
+    classify.main([str(tmp_path / "frames.npy"), "--model", "radioml_2018"])
+    text = capsys.readouterr().out
+    assert "8ASK       100% of frames" in text
+    assert "SNR label 6, that is SNR per sample 12 dB" in text
+    np.save(tmp_path / "loud.npy", 100 * iq.numpy())
+    with pytest.raises(SystemExit, match="must have the scale of RadioML"):
+        classify.main([str(tmp_path / "loud.npy"), "--model", "radioml_2018"])
+
+
+def test_recording_is_brought_to_the_scale_of_a_record(for_radioml, radioml_frames, tmp_path):
+    """A recording's own gain says nothing; its mean is kept beside the standard deviation."""
+    tables = []
+    for gain in (1.0, 250.0):
+        samples = gain * radioml_frames.iq(radioml_frames.select("QPSK", 6)).numpy().reshape(-1)
+        (samples.astype(np.complex64)).tofile(tmp_path / "r.cf32")
+        tables.append(classify.classify(tmp_path / "r.cf32", for_radioml))
+    pd.testing.assert_frame_equal(*tables, check_exact=False, atol=0.01)
+    assert (tables[0]["modulation"] == "QPSK").all()
+
+
+def test_file_without_known_classes_is_refused(for_radioml, tmp_path):
+    frames = synthesise_frames(modulations=("FM",), snr_labels=(10,), num_frames_per_cell=4, seed=1)
+    write_radioml(tmp_path / "fm.h5", frames)
+    with pytest.raises(ValueError, match=r"must hold frames of 4ASK, .* it has none"):
+        classify.classify(tmp_path / "fm.h5", for_radioml)
+
+
+def test_weights_stay_when_a_model_is_calibrated_anew(make_config, tmp_path):
+    train(make_config(**SMALL, run_name="mine"), "test")
+    first = load_classifier(export("mine", str(tmp_path)))
+    (tmp_path / "outputs/checkpoints/mine/best.ckpt").unlink()
+    again = load_classifier(export("mine", str(tmp_path), recalibrate=True))
+    assert first.temperatures == pytest.approx(again.temperatures, rel=1e-3)
+    for name, weight in first.network.state_dict().items():
+        assert torch.equal(weight, again.network.state_dict()[name])
 
 
 def root_raised_cosine(t, rolloff):
