@@ -60,7 +60,7 @@ _KINDS = tuple(
 # Levels of ASK that begin at zero tell apart only where their scale is known to a fiftieth: of real
 # signals these errors of the SNR are tried as well, in dB.
 _ASK, _REAL_LINEAR = ("4ASK", "8ASK"), ("4ASK", "8ASK", "OOK", "BPSK")
-_ERRORS_DB = (-0.5, -0.25, 0.25, 0.5)
+_ERRORS_DB = (-0.3, 0.3)
 # Pulses of an exponent nearer to 0.5 than this are taken for root-raised cosines of any roll-off.
 _ROOT_ROOM = 0.25
 
