@@ -144,12 +144,14 @@ def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.Da
 
 
 def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
-    """Frames at the scale of a record: as they are, or over the recording's standard deviation."""
+    """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
     iq = cut.iq * cut.root_power[:, None]
     if kept:
         _check_scale(float(iq.abs().square().mean()), "the array")
         return iq
-    return iq / (iq.abs().square().mean() - iq.mean().abs().square()).sqrt()
+    # Phases differ from frame to frame, so the mean that is kept is that of each.
+    varying = iq.abs().square().mean(1) - iq.mean(1).abs().square()
+    return iq / varying.mean().sqrt()
 
 
 def _check_scale(power: float, name: str) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
 from amc_utils import classify
+from amc_utils.captures import open_capture
 from amc_utils.channel import CHANNELS
 from amc_utils.checkpoints import read_checkpoint
 from amc_utils.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
@@ -239,15 +240,21 @@ def test_array_of_frames_keeps_its_scale_and_says_what_the_label_means(
         classify.main([str(tmp_path / "loud.npy"), "--model", "radioml_2018"])
 
 
-def test_recording_is_brought_to_the_scale_of_a_record(for_radioml, radioml_frames, tmp_path):
-    """A recording's own gain says nothing; its mean is kept beside the standard deviation."""
+@pytest.mark.parametrize(("name", "power"), [("QPSK", 1.0), ("8ASK", 3.8)])
+def test_recording_is_brought_to_the_scale_of_a_record(
+    for_radioml, radioml_frames, tmp_path, name, power
+):
+    """A recording's own gain says nothing; the carrier of ASK stays beside the standard deviation."""
     tables = []
     for gain in (1.0, 250.0):
-        samples = gain * radioml_frames.iq(radioml_frames.select("QPSK", 6)).numpy().reshape(-1)
-        (samples.astype(np.complex64)).tofile(tmp_path / "r.cf32")
+        samples = gain * radioml_frames.iq(radioml_frames.select(name, 6)).numpy().reshape(-1)
+        samples.astype(np.complex64).tofile(tmp_path / "r.cf32")
+        cut = open_capture(tmp_path / "r.cf32").frames()
+        found = classify._at_scale(cut, kept=False).abs().square().mean()
+        assert float(found) == pytest.approx(power, rel=0.1)
         tables.append(classify.classify(tmp_path / "r.cf32", for_radioml))
     pd.testing.assert_frame_equal(*tables, check_exact=False, atol=0.01)
-    assert (tables[0]["modulation"] == "QPSK").all()
+    assert (tables[0]["modulation"] == name).all()
 
 
 def test_file_without_known_classes_is_refused(for_radioml, tmp_path):

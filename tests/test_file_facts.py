@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.interpolate import PchipInterpolator
 
 from amc_utils import file_facts, file_measures
 from amc_utils.channel import Channel
@@ -93,6 +94,27 @@ def test_twin_is_within_reach_of_the_file(table):
     assert apart["8ASK: mean power"] < 0.1
 
 
+def test_slope_of_the_labels_is_two():
+    """The label at which the twin clips as the file does, against the file's own, where it shows."""
+    stored = {
+        name: facts[facts["quantity"] == "clipping"]
+        for name, facts in (("real", read_facts("measured")), ("twin", read_facts("simulated")))
+    }
+    stored["twin"] = stored["twin"][stored["twin"]["channel"] == "radioml_2018"]
+    labels, found = np.arange(-2, 7, 2), []
+    for name in PSKS:
+        real, twin = (
+            facts[facts["modulation"] == name].set_index("snr_label")["value"]
+            for facts in stored.values()
+        )
+        curve = PchipInterpolator(twin.index, np.log(twin.clip(lower=1e-6)))
+        fine = np.linspace(-4, 8, 1201)
+        alike = [fine[np.abs(curve(fine) - np.log(real[label])).argmin()] for label in labels]
+        found.append(2 * np.polyfit(labels, alike, 1)[0])
+    assert np.mean(found) == pytest.approx(2, abs=0.03)
+    assert np.std(found) < 0.05
+
+
 def test_textbooks_and_table_1_are_far_off(table):
     for channel in ("table_1", "per_sample", "es_n0"):
         for name in PSKS:
@@ -107,7 +129,7 @@ def test_textbooks_and_table_1_are_far_off(table):
     assert table.loc["8ASK: mean power", "table_1"] < 1.1
 
 
-@pytest.mark.parametrize("channel", ["radioml_2018", "table_1"])
+@pytest.mark.parametrize("channel", SIMULATED)
 def test_record_of_the_simulation_is_what_is_simulated(channel):
     """Fewer frames than the record's, so within what chance does to them."""
     record = read_facts("simulated")
