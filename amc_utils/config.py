@@ -228,9 +228,7 @@ class RealFileParameters(Parameters):
 
     log_picture: str
     quarter: str
-    few: str
     pixels_128: str
-    pixels_224: str
     table_1: str
     stack: str
     receiver: str

@@ -33,7 +33,7 @@ from amc_utils.signals import generate_frames
 
 BATCH_SIZE = 512
 # Batches of each class from which the spread of their largest counts is taken, and others to be tried.
-_NUM_FITTED, _NUM_TRIED = 8, 4
+_NUM_FITTED, _NUM_TRIED = 4, 2
 _NUM_FRAMES_PER_CELL, _SEED = 40, 3_000_003
 _FIRST_LABEL = 0
 
