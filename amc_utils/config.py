@@ -227,9 +227,8 @@ class RealFileParameters(Parameters):
     """Which stored runs stand beside published results on the real file."""
 
     log_picture: str
-    quarter: str
-    pixels_128: str
     table_1: str
+    others: list[str]
     stack: str
     receiver: str
     bound: str
