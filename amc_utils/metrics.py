@@ -236,3 +236,14 @@ def forecast_accuracy(
             method="bounded",
         ).x
     return carried_on(limit, np.asarray(frames_seen, float)), limit
+
+
+def knee(accuracy: pd.Series) -> float:
+    """First label from which on an accuracy stays below three quarters of its maximum; NaN for none.
+
+    Args:
+        accuracy: indexed by ascending labels; labels without a value are left out.
+    """
+    accuracy = accuracy.dropna()
+    is_low = (accuracy < 0.75 * accuracy.max())[::-1].cummin()[::-1]
+    return float(is_low.idxmax()) if is_low.any() else float("nan")

@@ -111,6 +111,12 @@ class Run:
             return self.facts["network"]["name"]
         return f"{self.facts['network']['name']}, {'+'.join(self.facts['config']['channels'])}"
 
+    def by_label(self, task: str) -> pd.DataFrame:
+        """Accuracy of a task ("joint", "modulation", "snr") with its interval, a row an SNR label."""
+        rows = self.metrics.query(f"group == 'snr_label' and metric == '{task}_accuracy'")
+        rows = rows.assign(level=rows["level"].astype(int))
+        return rows.set_index("level", drop=False).sort_index()
+
     @property
     def channel(self) -> Channel:
         """Channel of its frames: the generator's, or of a file that which its parameters name."""

@@ -124,3 +124,13 @@ def test_forecast_continues_a_power_law_towards_the_bound():
     assert found == pytest.approx([0.7 - 5 * 64e3**-0.5, 0.7], abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 budgets, got 1"):
         metrics.forecast_accuracy(curve.head(1), 0.7, 1e6)
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [([0.1, 0.8, 0.8, 0.5, 0.7, 0.4, 0.1], 10), ([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], None)],
+)
+def test_knee_is_where_an_accuracy_falls_for_good(values, label):
+    """A dip that it recovers from is none, and neither are low values before the maximum."""
+    found = metrics.knee(pd.Series(values, index=range(0, 14, 2)))
+    assert found == label if label else np.isnan(found)
