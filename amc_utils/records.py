@@ -115,7 +115,7 @@ class Run:
         """Accuracy of a task ("joint", "modulation", "snr") with its interval, a row an SNR label."""
         rows = self.metrics.query(f"group == 'snr_label' and metric == '{task}_accuracy'")
         rows = rows.assign(level=rows["level"].astype(int))
-        return rows.set_index("level", drop=False).sort_index()
+        return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
     @property
     def channel(self) -> Channel:
