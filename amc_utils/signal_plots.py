@@ -167,6 +167,8 @@ def clipping(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame) -> Axes:
     for line, label in {"-": "twin", "--": "label per sample", ":": "label Es/N0"}.items():
         ax.plot([], [], line, color="0.3", lw=0.8, label=label)
     ax.set(xlabel="SNR label", ylabel="I and Q beyond ±2 (%)", yscale="log", ylim=(5e-6, 40))
+    # Powers of ten would be printed too small to read.
+    ax.yaxis.set_major_formatter("{x:g}")
     return ax
 
 
