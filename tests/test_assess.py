@@ -94,14 +94,14 @@ def test_channel_of_the_command_line_reaches_the_frames(trained, tmp_path):
         (("bound", "--delay-spread", "2"), "delay_spread must be left out for bound"),
         (("bound", "--data-path", "x.h5"), "data_path must be left out for bound"),
         (("receiver", "--checkpoint", "x"), "checkpoint must be left out for receiver"),
-        (("receiver", "--cfo-std", "1e-3"), "cfo_std up to 0.000125 and no multipath"),
+        (("receiver", "--cfo-std", "1e-3"), "cfo_std up to 4.17e-05 and no multipath"),
         (("receiver", "--delay-spread", "1"), "no multipath for the receiver"),
         (("network", "--modulations", "BPSK"), "modulations must be left out for network"),
         (
             ("network", "--data-path", "x.h5", "--cfo-std", "1e-3"),
             "cfo_std must be left out for network",
         ),
-        (("receiver", "--data-path", "x.h5", "--snr-offset-db", "1"), "snr_offset_db must be left out"),
+        (("receiver", "--data-path", "x.h5", "--delay-spread", "1"), "delay_spread must be left out"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(arguments, sentence):

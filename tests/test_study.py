@@ -55,14 +55,14 @@ def test_shards_share_the_runs_and_leave_the_diary_to_the_whole(study_file, tmp_
 def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file, tmp_path, capsys):
     content = yaml.safe_load(study_file.read_text(encoding="utf8"))
     content |= {"seeds": [1], "transfers": {"easy": {"num_frames_per_cell": 5}}}
-    content["transfers"]["Es-N0"] = {"num_frames_per_cell": 5, "snr_offset_db": -9.03}
+    content["transfers"]["Es-N0"] = {"num_frames_per_cell": 5, "channel": {"snr_offset_db": -9.03}}
     study_file.write_text(yaml.safe_dump(content), encoding="utf8")
     assert run_study(study_file, str(tmp_path)) == []
     folder = tmp_path / "results/studies/small"
     table = StudyRecord(folder).table
     assert sorted(table["tested_on"]) == ["", "", "Es-N0", "Es-N0", "easy", "easy"]
     other = Run(folder / "plain-s1-on-Es-N0")
-    assert other.facts["data"]["source"]["snr_offset_db"] == -9.03
+    assert other.facts["data"]["source"]["generator"]["snr_offset_db"] == -9.03
     diary = Workspace(tmp_path).runlog.read_text(encoding="utf8")
     assert "## Study small" in diary
     assert "- **Question**: Which?" in diary
