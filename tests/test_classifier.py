@@ -251,7 +251,7 @@ def test_recording_is_brought_to_the_scale_of_a_record(
         samples.astype(np.complex64).tofile(tmp_path / "r.cf32")
         cut = open_capture(tmp_path / "r.cf32").frames()
         found = classify._at_scale(cut, kept=False).abs().square().mean()
-        assert float(found) == pytest.approx(power, rel=0.1)
+        assert float(found) == pytest.approx(power, rel=0.25)
         tables.append(classify.classify(tmp_path / "r.cf32", for_radioml))
     pd.testing.assert_frame_equal(*tables, check_exact=False, atol=0.01)
     assert (tables[0]["modulation"] == name).all()

@@ -76,7 +76,7 @@ def test_controls_choose_frames_and_redraw(classifier, monkeypatch):
         browser.controls[control].value = value
         seen.add(drawn())
     assert len(seen) == 7
-    assert "is QPSK at 20 dB" in browser.widget.children[1].value
+    assert "is QPSK at label 20" in browser.widget.children[1].value
     plt.close("all")
 
 
@@ -87,7 +87,7 @@ def test_wrong_ones_are_wrong(classifier):
     def read():
         for number in range(browser.controls["frame"].max + 1):
             browser.controls["frame"].value = number
-            yield re.search(r"read as (\w+) \(.*\) at (-?\d+) dB", browser.words()).groups()
+            yield re.search(r"read as (\w+) \(.*\) at label (-?\d+) ", browser.words()).groups()
 
     among_all = sum(said != ("128QAM", "10") for said in read())
     browser.controls["show"].value = "wrong ones"
