@@ -158,7 +158,13 @@ def test_variants_of_the_layout_are_read(written, tmp_path, variant, storage):
     assert torch.equal(plain.cell, other.cell)
     coarse = {"int8": 0.03, "int16": 3e-4, "float16": 2e-3}.get(variant, 0)
     # Integers come back at unit mean power, whatever their scale was.
-    torch.testing.assert_close(plain.iq_pairs, other.iq_pairs, atol=coarse, rtol=coarse / 3)
+    found = other.iq_pairs
+    if variant.startswith("int"):
+        # Integers are brought to unit mean power, from which a record of few frames may differ.
+        ratio = (plain.iq_pairs * found).sum() / found.square().sum()
+        assert float(ratio) == pytest.approx(1, abs=0.03)
+        found = found * ratio
+    torch.testing.assert_close(plain.iq_pairs, found, atol=coarse, rtol=coarse / 3)
 
 
 def test_labels_by_the_wrong_list_are_read_by_it(written, tmp_path):
