@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from amc_utils.channel import Channel
 from amc_utils.labels import FAMILY_OF_MODULATION
-from amc_utils.paths import replacing
+from amc_utils.paths import REPOSITORY, replacing
 
 WIDTH_INCHES = {"column": 3.5, "page": 7.16}
 
@@ -55,12 +55,15 @@ def figure(
     return plt.subplots(rows, columns, figsize=(WIDTH_INCHES[width], height), **options)
 
 
-def save(fig: Figure, name: str, folder: Path, note: str, sources: Iterable[Path] = ()) -> Figure:
+def save(fig: Figure, name: str, folder: Path, note: str, sources: Sequence[Path] = ()) -> Figure:
     """Write fig_<name>.pdf and .png: `note` in small print, and inside whose results they show."""
     # At this size about 26 letters of the note fit into an inch.
     lines = textwrap.wrap(note, int(26 * fig.get_figwidth()), break_on_hyphens=False)
     fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
-    places = ", ".join(path.relative_to(folder.parent).as_posix() for path in sources) or None
+    # What the project measured stays in its own results/, wherever the runs are.
+    roots = [folder.parent if path.is_relative_to(folder.parent) else REPOSITORY for path in sources]
+    shown = zip(sources, roots, strict=True)
+    places = ", ".join(path.relative_to(root).as_posix() for path, root in shown) or None
     # Without a date or version of its maker in it, the same figure is the same file.
     pdf = {"CreationDate": None, "Producer": None, "Subject": places}
     for suffix, told in {".pdf": pdf, ".png": {"Software": None, "Source": places}}.items():

@@ -57,7 +57,10 @@ def all_numbers(results: Path) -> pd.DataFrame:
     first = pd.DataFrame(rows, columns=["value", "owner", "file", "what"])
     # What a run or a variant is known for stands before all else that rounds to the same.
     first = first.iloc[(~first["what"].str.match(_HEADLINE)).to_numpy().argsort(kind="stable")]
-    return pd.concat([first, *tables], ignore_index=True).dropna(subset="value")
+    numbers = pd.concat([first, *tables], ignore_index=True).dropna(subset="value")
+    # The many thresholds of a network for use fit by chance what is a score.
+    of_use = numbers["file"].str.endswith("model.json")
+    return numbers.iloc[of_use.to_numpy().argsort(kind="stable")]
 
 
 def _of_run(run: Run, owner: str, results: Path) -> Iterator[tuple[float, str, str, str]]:

@@ -252,7 +252,7 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv").set_index("what")
     row = rows.loc["Swin-Tiny less ResNet18, stack"]
     assert row["scale"] == (
-        "442 classes, synthetic; swin_tiny, 17,680 frames less resnet18, 43,140 frames; 32 px"
+        "442 classes, synthetic (table_1); swin_tiny, 17,680 frames less resnet18, 43,140 frames; 32 px"
     )
     assert row["tflop"] == pytest.approx(9.6, rel=0.05)
     equal = rows[rows["claim"].isin(["swin", "larger"]) & rows["tflop_minus"].notna()]

@@ -322,7 +322,9 @@ def test_batch_larger_than_the_set_is_refused(make_config, tmp_path):
 
 
 def test_fresh_frames_are_new_every_epoch_for_training_alone(make_config, tmp_path):
-    trainer = make_trainer(make_config(num_epochs=2, fresh_frames=True), tmp_path)
+    """On Table I, where frames have unit power."""
+    on_table_1 = {"channel": {"preset": "table_1"}}
+    trainer = make_trainer(make_config(num_epochs=2, fresh_frames=True, **on_table_1), tmp_path)
     frames, split = trainer.frames, trainer.split
     before = frames.iq_pairs.clone()
     epochs = trainer.fit()
