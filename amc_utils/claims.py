@@ -161,7 +161,7 @@ def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
     parts = []
     for some in (runs, others):
         networks = sorted({run.facts["network"]["name"] for run in some})
-        frames = sorted({_frames_seen(run) for run in some})
+        frames = sorted({_trained(run).frames_seen for run in some})
         seen = (
             " to ".join(f"{count:,}" for count in dict.fromkeys([frames[0], frames[-1]]))
             if some
@@ -173,17 +173,11 @@ def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
     return f"{about}; {parts[0]}{against}; {first['config']['image_size']} px"
 
 
-def _frames_seen(run: Run) -> int:
-    """Frames that training went through, each time counted."""
-    facts = _trained(run).facts
-    return facts["epochs"] * facts["data"]["counts"]["train"]
-
-
 def _tflop(runs: Sequence[Run]) -> float | None:
     """A backward pass costs two forward passes."""
     if not runs:
         return None
-    costs = [3 * run.facts["network"]["flops_per_frame"] * _frames_seen(run) for run in runs]
+    costs = [3 * run.facts["network"]["flops_per_frame"] * _trained(run).frames_seen for run in runs]
     return float(f"{np.mean(costs) / 1e12:.4g}")
 
 

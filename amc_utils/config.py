@@ -228,7 +228,7 @@ class RealFileParameters(Parameters):
 
     log_picture: str
     table_1: str
-    others: list[str]
+    others: dict[str, list[str]]
     stack: str
     receiver: str
     bound: str

@@ -84,7 +84,7 @@ def _foreign(written: Classifier, frames: Frames, index: Tensor) -> pd.DataFrame
 
 def _scores(classifier: Classifier, iq: Tensor) -> dict[str, np.ndarray]:
     features, logits = classifier.look(iq)
-    usual = classifier.novelty.usual(features, logits.snr.argmax(1))
+    usual = classifier.novelty.usual(features, classifier.decided(logits))
     energy = sum(part.logsumexp(1) for part in logits)
     return {"distance": 1 - usual.numpy(), "energy": -energy.numpy()}
 

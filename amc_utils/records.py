@@ -118,6 +118,11 @@ class Run:
         return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
     @property
+    def frames_seen(self) -> int:
+        """Frames that training went through, each time counted; none where nothing was trained."""
+        return self.facts["epochs"] * self.facts["data"]["counts"].get("train", 0)
+
+    @property
     def channel(self) -> Channel:
         """Channel of its frames: the generator's, or of a file that which its parameters name."""
         named = self.facts["config"].get("channel", {})

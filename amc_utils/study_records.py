@@ -123,6 +123,5 @@ def _index(names: list[str], name: str) -> int:
 
 def _row(run: Run) -> tuple[str | int | float, ...]:
     variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
-    frames_seen = run.facts["epochs"] * run.facts["data"]["counts"].get("train", 0)
     scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
-    return variant, int(seed), tested_on or "", frames_seen, *scores
+    return variant, int(seed), tested_on or "", run.frames_seen, *scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 
 # Bit-for-bit comparisons hold on a CPU; a GPU that happens to be there must not change the tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+# A background job of a shell is born deaf to these, and its children inherit that; tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DATA = Path(__file__).with_name("data")
 

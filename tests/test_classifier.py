@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
-from amc_utils import classify
+from amc_utils import classify, model_report
 from amc_utils.captures import open_capture
 from amc_utils.channel import CHANNELS
 from amc_utils.checkpoints import read_checkpoint
@@ -86,6 +86,11 @@ def test_one_frame_in_a_hundred_is_called_foreign(opinion):
     called = float((opinion.usual < 0.01).float().mean())
     assert called == pytest.approx(0.01, abs=0.005)
     assert float(opinion.usual.mean()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_record_of_foreign_signals_is_measured_as_the_classifier_decides(shipped, new_frames, opinion):
+    iq = new_frames.iq(torch.arange(len(new_frames)))
+    assert np.array_equal(model_report._scores(shipped, iq)["distance"], 1 - opinion.usual.numpy())
 
 
 def test_frames_of_gnuradio_are_named_and_its_analogue_ones_called_foreign(shipped, gnuradio_slice):
@@ -329,7 +334,8 @@ def test_model_without_its_facts_is_refused_in_a_sentence(missing, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, small_frames):
+def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, small_frames, monkeypatch):
+    monkeypatch.setattr(model_report, "_FRAMES_A_KIND", 20)
     config = make_config(**SMALL, run_name="mine")
     train(config, "test")
     path = export("mine", str(tmp_path))
