@@ -27,6 +27,8 @@ def stop_at_once(number: int, frame: FrameType | None) -> None:
 class StopRequests:
     """While active, a first SIGINT or SIGTERM is noted instead of obeyed; a second one is obeyed.
 
+    May be active again and again; what was noted stays until somebody stops.
+
     Python delivers signals to the main thread alone; in other threads this does nothing.
     """
 
@@ -47,6 +49,11 @@ class StopRequests:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
+
+    def obey(self) -> None:
+        """Send this process a request that was noted and not met, now that nothing is active."""
+        if self.received is not None:
+            signal.raise_signal(self.received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

@@ -83,8 +83,11 @@ class Trainer:
             FloatingPointError: a loss is not finite.
             OSError: a checkpoint cannot be written.
         """
+        # One for all epochs: a request that comes while processes wait for each other in an epoch's
+        # last look is met in the first one of the next.
+        requests = StopRequests()
         while len(self.history) < self.config.num_epochs:
-            with StopRequests() as requests:
+            with requests:
                 self._train_epoch(requests)
                 sums = self.fabric.all_reduce(self._sums, reduce_op="sum")
                 row = {"epoch": len(self.history) + 1, "learning_rate": self._learning_rate}
@@ -100,6 +103,7 @@ class Trainer:
                     self._save_best()
                 self._look_around(requests)
             yield row
+        requests.obey()
 
     def describe_epoch(self) -> str:
         """One line on the last finished epoch, with the time that the remaining ones will take."""

@@ -110,6 +110,25 @@ def test_interrupted_cell_can_be_run_again(make_config, tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(straight.history_table, trainer.history_table, check_exact=True)
 
 
+@pytest.mark.parametrize(("epoch", "stopped"), [(1, "step 1 of epoch 2"), (2, "")])
+def test_request_during_the_last_look_of_an_epoch_is_not_lost(
+    epoch, stopped, make_config, tmp_path, monkeypatch
+):
+    """It comes while processes agree on whether to stop; after the last epoch it is obeyed as it is."""
+    trainer = make_trainer(make_config(**RUN, num_epochs=2), tmp_path)
+    look = trainer._look_around
+
+    def interrupted(requests):
+        look(requests)
+        if len(trainer.history) == epoch and trainer._step == 0:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "_look_around", interrupted)
+    with pytest.raises(Stopped if stopped else KeyboardInterrupt, match=stopped or "^$"):
+        list(trainer.fit())
+    assert len(read_checkpoint(trainer.checkpoints.last)["history"]) == epoch
+
+
 def test_damaged_checkpoint_is_refused_and_the_one_before_is_used(make_config, tmp_path):
     config = make_config(**RUN, num_epochs=3)
     straight = make_trainer(config, tmp_path / "straight")
