@@ -51,7 +51,7 @@ site: $(INSTALLED)
 	$(BIN)/python -m amc_utils.site
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -s tests/browser

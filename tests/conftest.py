@@ -6,6 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+# Several threads gain nothing in steps so small, and beside other work they wait for each other: ten
+# times as long. Children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
