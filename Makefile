@@ -45,10 +45,10 @@ figures: $(INSTALLED)
 
 # Which runs of record are done, and what comes next; with MINUTES=30 it is carried out for so long.
 paper: $(INSTALLED)
-	$(BIN)/python -m amc_utils.paper $(if $(MINUTES),--minutes $(MINUTES))
+	$(BIN)/amc records $(if $(MINUTES),--minutes $(MINUTES))
 
 site: $(INSTALLED)
-	$(BIN)/python -m amc_utils.site
+	$(BIN)/amc site
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -70,11 +70,11 @@ lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
 
 runlog: $(INSTALLED)
-	$(BIN)/python -m amc_utils.runlog
+	$(BIN)/amc report
 
 # As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.
 full-size-file: $(INSTALLED)
-	$(BIN)/python -m amc_utils.synthetic_file "$(FILE)" --num-frames-per-cell $(FRAMES)
+	$(BIN)/amc generate "$(FILE)" --num-frames-per-cell $(FRAMES)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

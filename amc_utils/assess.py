@@ -1,9 +1,9 @@
 """Runs that train nothing: the bound, the likelihood receiver, and a trained network on other frames.
 
-    python -m amc_utils.assess bound --run-name genie-bound --num-frames-per-cell 200
-    python -m amc_utils.assess bound --run-name genie-told --num-frames-per-cell 200 --snr-told
-    python -m amc_utils.assess receiver --run-name likelihood-receiver --num-frames-per-cell 50
-    python -m amc_utils.assess network --run-name elsewhere --checkpoint best.ckpt --data-path FILE
+    amc evaluate bound --run-name genie-bound --num-frames-per-cell 200
+    amc evaluate bound --run-name genie-told --num-frames-per-cell 200 --snr-told
+    amc evaluate receiver --run-name likelihood-receiver --num-frames-per-cell 50
+    amc evaluate network --run-name elsewhere --checkpoint best.ckpt --data-path FILE
 
 Each writes a run folder like a training run, without history and split.
 """
@@ -14,6 +14,7 @@ import argparse
 import datetime
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def run(assessment: Assessment) -> Run:
 def from_command_line(arguments: list[str] | None = None) -> Assessment:
     """Assessment that a command line asks for, the channel of its frames included."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.assess", description=__doc__, argument_default=argparse.SUPPRESS
+        prog="amc evaluate", description=__doc__, argument_default=argparse.SUPPRESS
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", choices=("bound", "receiver", "network"))
@@ -100,13 +101,9 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     return Assessment(**given, channel=of_channel)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Assess from the command line."""
     try:
-        print(run(from_command_line()).folder)
+        print(run(from_command_line(arguments)).folder)
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Whether a RadioML-like file is what its labels say, decided from a sample of its frames.
 
-    python -m amc_utils.audit FILE
-    python -m amc_utils.audit FILE --label-order shipped --json report.json
+    amc audit FILE
+    amc audit FILE --label-order shipped --json report.json
 
 Prints a page; exits with status 2 where a check fails, on which no network should be trained.
 """
@@ -210,7 +210,7 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Audit a file from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.audit",
+        prog="amc audit",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -234,7 +234,3 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     print(page(report))
     sys.exit(0 if report["passed"] else 2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Frames of a file, selected once and kept for the next start: 16 bits a number, mapped from disk.
 
-    python -m amc_utils.cache            what is kept
-    python -m amc_utils.cache --remove   remove it
+    amc cache            what is kept
+    amc cache --remove   remove it
 
 A folder of the cache belongs to some rows of one file, known by its path, size and time of change. It
 has their samples and of each frame a sum over its bits, by which damage is noticed: of every frame that
@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,15 +146,15 @@ def _remove(root: Path) -> None:
         root.rmdir()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """List or remove the cache, from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.cache",
+        prog="amc cache",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--remove", action="store_true", help="remove all that is kept")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     root = cache_folder()
     if options.remove:
         try:
@@ -165,7 +166,3 @@ def main() -> None:
     lines = [_listed(folder) for folder in sorted(root.glob("[0-9a-f]" * 16))]
     audits = len(list(root.glob("audits/*.json")))
     print(*lines, f"verdicts on {audits} files or labellings in {root / 'audits'}", sep="\n")
-
-
-if __name__ == "__main__":
-    main()

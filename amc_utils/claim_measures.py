@@ -64,9 +64,7 @@ def bound_of(run: Run) -> Run:
     results = next(folder for folder in run.folder.parents if folder.name == "results")
     bounds = [r for r in list_runs(results) if r.label == _BOUND and r.scope == run.scope]
     if not bounds:
-        raise FileNotFoundError(
-            f"no bound on {run.scope} in {results}; python -m amc_utils.assess bound makes one"
-        )
+        raise FileNotFoundError(f"no bound on {run.scope} in {results}; amc evaluate bound makes one")
     return bounds[-1]
 
 

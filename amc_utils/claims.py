@@ -1,6 +1,6 @@
 """The claims of the training log, each with numbers, intervals, and a verdict by a rule fixed before.
 
-    python -m amc_utils.claims
+    amc report
 
 Reads claims.yaml and the runs in results/; writes results/claims.csv and the tables in
 README.md and docs/claims.md.
@@ -24,6 +24,7 @@ from amc_utils.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.claim_table import full_table, short_table, with_table
 from amc_utils.paths import REPOSITORY, Workspace, replacing
 from amc_utils.records import Run, named_run
+from amc_utils.runlog import update_runlog
 from amc_utils.study_records import list_studies, named_study
 
 _OPEN = "open at this scale"
@@ -196,15 +197,16 @@ def update(workspace: Workspace) -> pd.DataFrame:
     return rows
 
 
-def main() -> None:
-    """Evaluate all claims, from the command line."""
-    argparse.ArgumentParser(prog="python -m amc_utils.claims", description=main.__doc__).parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write RUNLOG.md and, of the repository, the tables of claims, from the command line."""
+    parser = argparse.ArgumentParser(prog="amc report", description=main.__doc__)
+    parser.add_argument("--output-root", default="", help="workspace; empty is the repository")
+    root = parser.parse_args(arguments).output_root
     try:
+        print(update_runlog(Workspace.at(root)))
+        if root:
+            return
         rows = update(Workspace(REPOSITORY))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(rows[["claim", "what", "number", "low", "high", "verdict"]].round(4).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

@@ -145,7 +145,7 @@ class Classifier:
 
 
 def load_classifier(path: Path | str = SHIPPED) -> Classifier:
-    """Classifier from a file that `python -m amc_utils.export` wrote, on the CPU.
+    """Classifier from a file that `amc export` wrote, on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
@@ -153,9 +153,7 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"model not found: {path}; python -m amc_utils.export makes one of a run"
-        )
+        raise FileNotFoundError(f"model not found: {path}; amc export makes one of a run")
     try:
         with safe_open(path, "pt") as file:
             described = json.loads((file.metadata() or {})["amc_utils"])
@@ -170,6 +168,4 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         return Classifier(network, config, novelty=Novelty.from_tensors(tensors), **facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} must be a model that python -m amc_utils.export wrote: {problem}"
-        ) from error
+        raise ValueError(f"{path} must be a model that amc export wrote: {problem}") from error

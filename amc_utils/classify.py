@@ -1,9 +1,9 @@
 """Modulation and SNR of a recording or of a file's frames, from the command line.
 
-    python -m amc_utils.classify recording.sigmf-meta --symbol-rate 125e3
-    python -m amc_utils.classify samples.cf32 --sample-rate 1e6 --symbol-rate 125e3 --csv frames.csv
-    python -m amc_utils.classify GOLD_XYZ_OSC.0001_1024.hdf5
-    python -m amc_utils.classify frames.npy --model radioml_2018
+    amc classify recording.sigmf-meta --symbol-rate 125e3
+    amc classify samples.cf32 --sample-rate 1e6 --symbol-rate 125e3 --csv frames.csv
+    amc classify GOLD_XYZ_OSC.0001_1024.hdf5
+    amc classify frames.npy --model radioml_2018
 
 Without a symbol rate the recording is taken to have eight samples a symbol. Files in the layout of
 RadioML 2018.01A are read by the network trained for them, recordings by the other one.
@@ -167,7 +167,7 @@ def _check_scale(power: float, name: str) -> None:
 def parser() -> argparse.ArgumentParser:
     """Options of the command line."""
     options = argparse.ArgumentParser(
-        prog="python -m amc_utils.classify",
+        prog="amc classify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -208,7 +208,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -189,7 +189,7 @@ class AnalysisParameters(Parameters):
     @field_validator("model")
     @classmethod
     def _model_exists(cls, value: str) -> str:
-        return _existing_file(value, "model", "python -m amc_utils.export RUN makes one")
+        return _existing_file(value, "model", "amc export RUN makes one")
 
     @field_validator("recording")
     @classmethod

@@ -1,7 +1,7 @@
 """A finished run's network as one small file for use: calibrated, tried on foreign signals.
 
-    python -m amc_utils.export pocket-442
-    python -m amc_utils.export pocket-442 --recalibrate
+    amc export pocket-442
+    amc export pocket-442 --recalibrate
 
 Reads outputs/checkpoints/<run>/best.ckpt and writes results/<run>/model.safetensors, and beside it
 model.json, which says how well it is calibrated and which foreign signals it knows for such.
@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def _temperature(logits: Tensor, truth: Tensor) -> float:
 def parser() -> argparse.ArgumentParser:
     """Options of the command line."""
     options = argparse.ArgumentParser(
-        prog="python -m amc_utils.export",
+        prog="amc export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -177,14 +178,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Export from the command line."""
-    given = parser().parse_args()
+    given = parser().parse_args(arguments)
     try:
         print(export(**vars(given)))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

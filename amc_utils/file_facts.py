@@ -1,6 +1,6 @@
 """RadioML 2018.01A as measured beside what is simulated: tables, and the command that makes them.
 
-    python -m amc_utils.file_facts EXCERPTS_FOLDER
+    amc facts EXCERPTS_FOLDER
 
 Writes results/radioml_2018_facts/ (measured.csv, published.csv, simulated.csv; 20 minutes on a core, or
 with --keep-simulated seconds) and the table of numbers in docs/radioml_2018_as_measured.md.
@@ -178,7 +178,7 @@ def read_facts(name: str) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the excerpts, simulate, and write the tables."""
-    parser = argparse.ArgumentParser(prog="python -m amc_utils.file_facts")
+    parser = argparse.ArgumentParser(prog="amc facts")
     parser.add_argument("excerpts", type=Path, help="folder of the excerpts")
     parser.add_argument("--num-frames", type=int, default=16384, help="simulated, per class and label")
     parser.add_argument("--keep-simulated", action="store_true", help="leave simulated.csv as it is")
@@ -196,7 +196,3 @@ def main(arguments: list[str] | None = None) -> None:
     told = with_table(page, comparison(read_facts("measured"), read_facts("simulated")))
     with replacing(PAGE) as temporary:
         temporary.write_text(told, encoding="utf8")
-
-
-if __name__ == "__main__":
-    main()

@@ -94,7 +94,7 @@ def keep(temporary: Path, folder: Path, file: RadioMLFile, rows: np.ndarray) -> 
         )
     print(
         f"keeping {len(rows):,} frames of {file.path.name} ({num_bytes / 1e6:,.0f} MB) in {folder} for "
-        f"the next start; python -m amc_utils.cache --remove removes them",
+        f"the next start; amc cache --remove removes them",
         flush=True,
     )
     heads = np.empty((len(rows), _HEAD, 2), np.float16)
@@ -125,6 +125,4 @@ def _sums(half: np.ndarray) -> np.ndarray:
 
 
 def _damaged(folder: Path, why: object) -> ValueError:
-    return ValueError(
-        f"{folder} must be whole, it is damaged; python -m amc_utils.cache --remove ({why})"
-    )
+    return ValueError(f"{folder} must be whole, it is damaged; amc cache --remove ({why})")

@@ -1,7 +1,7 @@
 """The runs of record: which are done, how much the others cost, and the command that comes next.
 
-    python -m amc_utils.paper
-    python -m amc_utils.paper --minutes 30
+    amc records
+    amc records --minutes 30
 
 profiles/paper.yaml lists them in the order in which they should be run. The first command says where
 things stand. The second carries out what is missing until the time is up, what needs a GPU if there is
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -50,7 +49,7 @@ class Standing:
 def standing(step: Step, workspace: Workspace) -> Standing:
     """Where a step stands, by what lies in results/, outputs/checkpoints/ and benchmarks/."""
     place = workspace.root / step.result
-    if " amc_utils.study " in step.command:
+    if step.command.startswith("amc study "):
         return _of_study(step, place)
     if step.config is None and step.assessment is None:
         return _of_benchmark(place)
@@ -150,9 +149,8 @@ def carry_out(
             how = f"time is up before {step.result}; the same command goes on there"
             break
         print(f"\n$ {step.command}", flush=True)
-        words = [sys.executable, *shlex.split(step.command)[1:]]
         # In a session of its own it has no signals but ours, and its own children have them too.
-        process = subprocess.Popen(words, cwd=root, start_new_session=True)
+        process = subprocess.Popen(step.executed, cwd=root, start_new_session=True)
         status = _wait(process, end - time.monotonic())
         # A command that had to stop may have been about to leave.
         if status == EXIT_RESUMABLE and not is_done(step):
@@ -184,15 +182,15 @@ def _wait(process: subprocess.Popen, seconds: float) -> int:
     return EXIT_RESUMABLE
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Say where things stand, or carry out what is missing."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.paper",
+        prog="amc records",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, help="carry out what is missing for so long")
-    minutes = parser.parse_args().minutes
+    minutes = parser.parse_args(arguments).minutes
     workspace = Workspace.at("")
     for number in _SIGNALS:
         signal.signal(number, stop_at_once)
@@ -209,7 +207,3 @@ def main() -> None:
         sys.exit(EXIT_RESUMABLE)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

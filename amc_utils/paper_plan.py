@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -34,23 +35,30 @@ class Step(BaseModel):
     result: str
     shows: str = ""
     needs: Literal["gpu", "cpu"]
-    command: str = Field(pattern="^python ")
+    command: str = Field(pattern="^(amc|python) ")
 
     @property
     def words(self) -> list[str]:
-        """The command's words after `python`, and after `-m` and the module's name if it has one."""
-        words = shlex.split(self.command)[1:]
-        return words[2:] if words[0] == "-m" else words[1:]
+        """The command's words after the first two: `amc` and what it does, `python` and a file."""
+        return shlex.split(self.command)[2:]
+
+    @property
+    def executed(self) -> list[str]:
+        """The command's words with the interpreter of this process."""
+        first, *words = shlex.split(self.command)
+        return [sys.executable, *(["-m", "amc_utils"] if first == "amc" else []), *words]
 
     @cached_property
     def config(self) -> TrainingParameters | None:
         """Parameters of a single training run."""
-        return train.from_command_line(self.words)[0] if " amc_utils.train " in self.command else None
+        return train.from_command_line(self.words)[0] if self.command.startswith("amc train ") else None
 
     @cached_property
     def assessment(self) -> Assessment | None:
         """What is assessed, if nothing is trained."""
-        return assess.from_command_line(self.words) if " amc_utils.assess " in self.command else None
+        return (
+            assess.from_command_line(self.words) if self.command.startswith("amc evaluate ") else None
+        )
 
     @property
     def images(self) -> int:

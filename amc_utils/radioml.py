@@ -196,7 +196,7 @@ class RadioMLFile:
             row = int(good.to(torch.int8).argmin())
             raise ValueError(
                 f"every frame of {self.path} must be finite and of a power that is not extreme, row "
-                f"{rows[row]} has a mean power of {float(power[row]):.2g}; python -m amc_utils.audit "
+                f"{rows[row]} has a mean power of {float(power[row]):.2g}; amc audit "
                 f"lists more of them, which must be removed"
             )
 

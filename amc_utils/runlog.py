@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +17,7 @@ _PREAMBLE = """\
 # Run log
 
 Runs, newest first, then studies. Everything but the paragraphs headed *Reading* is generated from
-`results/` by `python -m amc_utils.runlog`; readings are written by hand and kept. Accuracies are
+`results/` by `amc report`; readings are written by hand and kept. Accuracies are
 fractions of test frames, those of runs with 95 % Wilson intervals, every run a single run; those of
 studies are means over seeds with the 95 % intervals of Student's t.
 """
@@ -229,17 +227,3 @@ def _final(facts: dict) -> str:
     scores = " | ".join(_interval(test[task]) for task in _TASKS)
     lines.append(f"| test | {test['loss']:.3f} | {scores} |")
     return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Bring the diary up to date, from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m amc_utils.runlog", description=main.__doc__)
-    parser.add_argument("--output-root", default="", help="workspace; empty is the repository")
-    try:
-        print(update_runlog(Workspace.at(parser.parse_args().output_root)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

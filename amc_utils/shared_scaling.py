@@ -1,6 +1,6 @@
 """What a picture tells when its grey levels are shared by frames of one class and label.
 
-    python -m amc_utils.shared_scaling log-picture-64 log-picture-128
+    amc grey log-picture-64 log-picture-128
 
 Later runs of the log's authors divide the counts of each picture by the largest count in a batch of 512
 frames of one class and label, before frames are mixed. The grey of a single count then tells class and
@@ -137,7 +137,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table of some runs from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.shared_scaling",
+        prog="amc grey",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,7 +160,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with replacing(path) as temporary:
         pd.concat(tables).to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")
     print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Executed notebooks as pages that are read in any browser, without Jupyter and without a connection.
 
-    python -m amc_utils.site
+    amc site
 
 Reads outputs/*.ipynb, README.md and docs/; writes outputs/site/index.html and a page for each.
 """
@@ -12,6 +12,7 @@ import base64
 import html
 import re
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -131,15 +132,11 @@ def _text_page(path: Path, texts: dict[str, Path], navigation: str) -> str:
     return f"<!DOCTYPE html><html lang=en><head>{head}</head><body>{navigation}{content}</body></html>"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Build the pages, from the command line."""
-    argparse.ArgumentParser(prog="python -m amc_utils.site", description=main.__doc__).parse_args()
+    argparse.ArgumentParser(prog="amc site", description=main.__doc__).parse_args(arguments)
     try:
         pages = build(Workspace(REPOSITORY), REPOSITORY / "README.md")
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"{len(pages)} pages, the first is {pages[0]}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Studies: runs that differ in one thing each, repeated over seeds; stopped and started at will.
 
-    python -m amc_utils.study profiles/studies/channels.yaml --jobs 2
-    python -m amc_utils.study profiles/studies/channels.yaml --shard 3/8
+    amc study profiles/studies/channels.yaml --jobs 2
+    amc study profiles/studies/channels.yaml --shard 3/8
 
 The second does every eighth run, beginning with the fourth: one task of a cluster's array job. A study
 file names its question, the seeds, the parameters that all runs share (as in notebook 02), for each
@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -147,16 +147,16 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m amc_utils.study")
+    parser = argparse.ArgumentParser(prog="amc study")
     parser.add_argument("file", type=Path, help="study file, see profiles/studies/")
     parser.add_argument("--output-root", default="", help="where to write; empty is the repository")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument(
         "--shard", type=_shard, default=(0, 1), help="k/n: every n-th run from the k-th"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     # Of several runs at a time each has a process, which joblib ends with this one.
     signal.signal(signal.SIGTERM, stop_at_once)
     try:
@@ -172,7 +172,3 @@ def main() -> None:
         )
         print(f"{done}: {Workspace.at(options.output_root, options.file.stem).results}")
     sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -106,8 +106,7 @@ def named_study(results: Path, name: str) -> StudyRecord:
     if not (folder / "study.json").is_file():
         known = ", ".join(study.name for study in list_studies(results)) or "none"
         raise FileNotFoundError(
-            f"no study named {name!r} in {results}, there are {known}; "
-            f"python -m amc_utils.study runs one"
+            f"no study named {name!r} in {results}, there are {known}; amc study runs one"
         )
     return StudyRecord(folder)
 

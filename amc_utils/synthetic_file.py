@@ -1,7 +1,7 @@
 """A file of synthetic frames in RadioML 2018.01A's layout, to try what the real one will meet.
 
-    python -m amc_utils.synthetic_file outputs/full_size.h5 --num-frames-per-cell 4096 --seed 1
-    python -m amc_utils.synthetic_file outputs/table_1.h5 --preset table_1
+    amc generate outputs/full_size.h5 --num-frames-per-cell 4096 --seed 1
+    amc generate outputs/table_1.h5 --preset table_1
 
 All 24 classes at all 26 SNRs, ordered by class, then SNR, as published: X float32 (rows, 1024, 2),
 Y int64 one-hot (rows, 24), Z int64 (rows, 1) in dB, contiguous; 4,096 frames of each make 21.4 GB. They
@@ -140,7 +140,7 @@ def _check_place(path: Path, num_bytes: int, overwrite: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a file from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.synthetic_file",
+        prog="amc generate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -162,7 +162,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"written to {path}")
-
-
-if __name__ == "__main__":
-    main()

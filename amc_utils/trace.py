@@ -1,9 +1,9 @@
 """Where a number or a figure comes from: the run folders in results/ that say so.
 
-    python -m amc_utils.trace 0.627
-    python -m amc_utils.trace 63.1%
-    python -m amc_utils.trace figures/fig_ceiling.png
-    python -m amc_utils.trace README.md
+    amc trace 0.627
+    amc trace 63.1%
+    amc trace figures/fig_ceiling.png
+    amc trace README.md
 
 A number matches what rounds to it, in any record of a run, in the means over the seeds of a study and
 their differences, and in the verdicts on the claims. A page is read number by number, and each
@@ -16,7 +16,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +186,15 @@ def trace_figure(path: Path) -> str:
     raise ValueError(f"{path} must be listed in figures/README.md, it is not")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Trace from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.trace",
+        prog="amc trace",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", help="a number, a figure, or a page of text")
-    what = parser.parse_args().what
+    what = parser.parse_args(arguments).what
     try:
         if Path(what).suffix in (".png", ".pdf"):
             print(trace_figure(Path(what)))
@@ -213,7 +213,3 @@ def main() -> None:
             print(f"and {len(found) - _SHOWN} more")
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """A training run without Jupyter: a notebook's parameters, papermill's options, any number of devices.
 
-    python -m amc_utils.train notebooks/03_swin_training.ipynb -f profiles/paper/03_swin_training.yaml
-    torchrun --nproc-per-node=8 -m amc_utils.train notebooks/03_swin_training.ipynb -p run_name eight
+    amc train notebooks/03_swin_training.ipynb -f profiles/paper/03_swin_training.yaml
+    torchrun --nproc-per-node=8 -m amc_utils train notebooks/03_swin_training.ipynb -p run_name eight
 
 Trains and writes the run folder as the notebook does, without its figures. On SIGTERM or Ctrl-C it
 saves and exits with status 75 (torchrun turns that into 1); the same command, with the same run_name,
@@ -15,6 +15,7 @@ import ast
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ def notebook_defaults(path: Path) -> dict[str, Any]:
     return {node.target.id: ast.literal_eval(node.value) for node in nodes}
 
 
-def from_command_line(arguments: list[str] | None = None) -> tuple[TrainingParameters, str]:
+def from_command_line(arguments: Sequence[str] | None = None) -> tuple[TrainingParameters, str]:
     """Parameters that a command line asks for, and the name of the notebook with their defaults."""
     parser = argparse.ArgumentParser(
-        prog="python -m amc_utils.train",
+        prog="amc train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -124,11 +125,11 @@ def train(config: TrainingParameters, notebook: str) -> Run | None:
     return run
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     signal.signal(signal.SIGTERM, stop_at_once)
     try:
-        run = train(*from_command_line())
+        run = train(*from_command_line(arguments))
     except Stopped as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(EXIT_RESUMABLE)
@@ -136,7 +137,3 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     if run:
         print(run.folder)
-
-
-if __name__ == "__main__":
-    main()

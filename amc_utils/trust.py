@@ -34,7 +34,7 @@ def require_sound(path: Path | str, label_order: str) -> None:
         way = "remove these frames" if broken else "trust_file: true trains on it all the same"
         raise ValueError(
             f"{path} must pass its audit to be trained on: {first}: {failed[first]}{more}; "
-            f"python -m amc_utils.audit says more, {way}"
+            f"amc audit says more, {way}"
         )
     for verdict in verdicts:
         if verdict["result"] == "cannot tell":

@@ -147,7 +147,7 @@ def epoch_seconds(config: TrainingParameters, num_processes: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         values = config.model_dump() | {"output_root": folder, "run_name": "timed"}
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        words = [*launch, "-m", "amc_utils.train", str(NOTEBOOK), "-y", yaml.safe_dump(values)]
+        words = [*launch, "-m", "amc_utils", "train", str(NOTEBOOK), "-y", yaml.safe_dump(values)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         # What it prints matters only if it fails.
         command = [sys.executable, *words]

@@ -189,7 +189,7 @@ def exchanged(content):
 def test_damaged_cache_is_refused(folder, written, damage, samples_in, monkeypatch, capsys):
     cached_radioml(**choice(written))
     DAMAGES[damage](kept(folder)[0])
-    with pytest.raises(ValueError, match=r"must be whole, it is damaged; python -m amc_utils.cache"):
+    with pytest.raises(ValueError, match=r"must be whole, it is damaged; amc cache"):
         cached_radioml(**choice(written), samples_in=samples_in)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["cache"])
@@ -228,7 +228,7 @@ def test_training_runs_on_the_map_itself(folder, written, make_config, tmp_path)
 
 def test_one_command_lists_and_removes(folder, written):
     cached_radioml(**choice(written))
-    command = [sys.executable, "-m", "amc_utils.cache"]
+    command = [sys.executable, "-m", "amc_utils", "cache"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert listed.startswith(f"{folder}/")
     assert f"0 MB of {written}\n" in listed
@@ -248,7 +248,7 @@ def test_what_a_process_is_filling_is_removed_when_it_is_done(folder, written):
     one = SERVER.Process(target=fill_in_turn, args=(folder, choice(written), first, second))
     one.start()
     first.wait(60)
-    command = [sys.executable, "-u", "-m", "amc_utils.cache", "--remove"]
+    command = [sys.executable, "-u", "-m", "amc_utils", "cache", "--remove"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as remover:
         assert remover.stdout.readline().startswith("waiting for another process")
         second.set()

@@ -228,7 +228,7 @@ def test_short_table_counts_the_verdicts_that_it_leaves_out():
 
 
 def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
-    """Python -m amc_utils.claims was run after the last change of claims.yaml or results/."""
+    """`amc report` was run after the last change of claims.yaml or results/."""
     rows = claims.evaluate(CLAIMS, REPOSITORY / "results")
     stored = pd.read_csv(REPOSITORY / "results" / "claims.csv")
     rows.to_csv(tmp_path / "claims.csv", index=False, float_format="%.6g", lineterminator="\n")

@@ -329,7 +329,7 @@ def test_model_without_its_facts_is_refused_in_a_sentence(missing, tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     del facts[missing]
     save_file(tensors, tmp_path / "m.safetensors", {"amc_utils": json.dumps(facts)})
-    with pytest.raises(ValueError, match="must be a model that python -m") as caught:
+    with pytest.raises(ValueError, match="must be a model that amc") as caught:
         load_classifier(tmp_path / "m.safetensors")
     assert "\n" not in str(caught.value)
 
@@ -363,7 +363,7 @@ def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
 def test_damaged_model_is_refused(content, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="must be a model that python -m"):
+    with pytest.raises(ValueError, match="must be a model that amc"):
         load_classifier(path)
 
 
@@ -378,7 +378,7 @@ def test_command_line_names_a_recording_and_writes_a_row_a_frame(tmp_path, capsy
 
 def test_command_line_says_in_one_sentence_what_is_wrong(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "amc_utils.classify", str(tmp_path / "none.npy")],
+        [sys.executable, "-m", "amc_utils", "classify", str(tmp_path / "none.npy")],
         capture_output=True,
         text=True,
     )

@@ -155,7 +155,7 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
 
 def test_page_shows_the_stored_numbers(table):
     page = file_facts.PAGE.read_text(encoding="utf8")
-    assert file_facts.with_table(page, table) == page, "python -m amc_utils.file_facts writes it"
+    assert file_facts.with_table(page, table) == page, "amc facts writes it"
     with pytest.raises(ValueError, match="must hold the marks"):
         file_facts.with_table("no marks", table)
 

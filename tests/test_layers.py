@@ -57,6 +57,7 @@ ROWS = (
     {"shared_scaling", "assess", "study_plan", "classify", "model_report", "frame_browser"},
     {"study", "export", "paper_plan"},
     {"paper"},
+    {"__main__"},
 )
 # Each heavy package has one home (or one per purpose).
 HOMES = {

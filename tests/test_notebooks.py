@@ -159,7 +159,7 @@ def assess(root, what, name, *arguments):
     classes = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "10")
     if what == "network":
         classes = ()
-    command = ["-m", "amc_utils.assess", what, "--run-name", name, "--output-root", str(root)]
+    command = ["-m", "amc_utils", "evaluate", what, "--run-name", name, "--output-root", str(root)]
     done = subprocess.run(
         [sys.executable, *command, *classes, "--num-frames-per-cell", "4", *arguments],
         capture_output=True,

@@ -78,9 +78,7 @@ def step_of(root, *more, run="small"):
         "test_resnet",
         *more,
     ]
-    return Step(
-        result=f"results/{run}", needs="cpu", command=f"python -m amc_utils.train {shlex.join(words)}"
-    )
+    return Step(result=f"results/{run}", needs="cpu", command=f"amc train {shlex.join(words)}")
 
 
 def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
@@ -217,7 +215,7 @@ def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
 
 
 def test_make_paper_prints_where_things_stand_and_the_next_command():
-    words = [sys.executable, "-m", "amc_utils.paper"]
+    words = [sys.executable, "-m", "amc_utils", "records"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert all(step.result in told for step in PLAN)
     missing = [step for step in PLAN if not paper.standing(step, HERE).done]

@@ -64,7 +64,15 @@ def test_sigterm_saves_and_says_that_the_run_can_go_on(make_config, tmp_path):
     options = RUN | {"num_epochs": 15, "run_name": "stopped"}
     values = make_config(**options).model_dump()
     text = yaml.safe_dump(values | {"output_root": str(tmp_path / "stopped")})
-    command = [sys.executable, "-m", "amc_utils.train", "notebooks/02_resnet_ceiling.ipynb", "-y", text]
+    command = [
+        sys.executable,
+        "-m",
+        "amc_utils",
+        "train",
+        "notebooks/02_resnet_ceiling.ipynb",
+        "-y",
+        text,
+    ]
     # With as many threads as the runs it is compared with; sums depend on that in their last bits.
     options = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=REPOSITORY, **options)

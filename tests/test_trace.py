@@ -118,6 +118,6 @@ def test_the_pdf_says_the_same():
     ],
 )
 def test_command_line(what, told):
-    words = [sys.executable, "-m", "amc_utils.trace", what]
+    words = [sys.executable, "-m", "amc_utils", "trace", what]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert told in done.stdout

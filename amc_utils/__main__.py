@@ -1,0 +1,49 @@
+"""The command `amc`, also `python -m amc_utils`: a word says what to do, `amc WORD --help` how."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# Word: module whose main(arguments) does it, and what that is. Modules are imported when their turn
+# comes, so that help takes no seconds.
+COMMANDS = {
+    "train": ("train", "train a network, test it, and record the run"),
+    "evaluate": ("assess", "record the bound, the receiver, or a network on other frames"),
+    "study": ("study", "carry out a study: variants and seeds"),
+    "records": ("paper", "runs of record: what is done, what comes next"),
+    "report": ("claims", "write RUNLOG.md and the tables of claims from results/"),
+    "audit": ("audit", "is a file in RadioML's layout what it says?"),
+    "generate": ("synthetic_file", "write a synthetic file in RadioML's layout"),
+    "cache": ("cache", "list or remove the frames that were kept of files"),
+    "export": ("export", "make a finished run's network one small file for use"),
+    "classify": ("classify", "name the modulation and SNR of a recording or of frames"),
+    "facts": ("file_facts", "measure excerpts of the real file beside simulations"),
+    "grey": ("shared_scaling", "what grey levels tell that others share"),
+    "trace": ("trace", "where a number or a figure comes from"),
+    "site": ("site", "the executed notebooks as pages"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Hand the words that follow the first to what it names.
+
+    Raises:
+        SystemExit: no such word; else as the command ends.
+    """
+    word, *rest = [*(sys.argv[1:] if arguments is None else arguments), "--help"]
+    if word in ("-h", "--help"):
+        lines = (f"  {name:10}{what}" for name, (_, what) in COMMANDS.items())
+        print("usage: amc WORD ...\n\n" + "\n".join(lines) + "\n\n`amc WORD --help` says more.")
+        return
+    if word not in COMMANDS:
+        close = difflib.get_close_matches(word, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(COMMANDS)}"
+        sys.exit(f"amc has no command {word!r}; {hint}")
+    import_module(f"amc_utils.{COMMANDS[word][0]}").main(rest[:-1])
+
+
+if __name__ == "__main__":
+    main()
