@@ -11,19 +11,19 @@ from importlib import import_module
 # comes, so that help takes no seconds.
 COMMANDS = {
     "train": ("train", "train a network, test it, and record the run"),
-    "evaluate": ("assess", "record the bound, the receiver, or a network on other frames"),
-    "study": ("study", "carry out a study: variants and seeds"),
-    "records": ("paper", "runs of record: what is done, what comes next"),
-    "report": ("claims", "write RUNLOG.md and the tables of claims from results/"),
-    "audit": ("audit", "is a file in RadioML's layout what it says?"),
-    "generate": ("synthetic_file", "write a synthetic file in RadioML's layout"),
-    "cache": ("cache", "list or remove the frames that were kept of files"),
-    "export": ("export", "make a finished run's network one small file for use"),
-    "classify": ("classify", "name the modulation and SNR of a recording or of frames"),
-    "facts": ("file_facts", "measure excerpts of the real file beside simulations"),
-    "grey": ("shared_scaling", "what grey levels tell that others share"),
-    "trace": ("trace", "where a number or a figure comes from"),
-    "site": ("site", "the executed notebooks as pages"),
+    "evaluate": ("baselines.assess", "record the bound, the receiver, or a network on other frames"),
+    "study": ("studies.study", "carry out a study: variants and seeds"),
+    "records": ("studies.paper", "runs of record: what is done, what comes next"),
+    "report": ("studies.claims", "write RUNLOG.md and the tables of claims from results/"),
+    "audit": ("audit.audit", "is a file in RadioML's layout what it says?"),
+    "generate": ("radioml.writer", "write a synthetic file in RadioML's layout"),
+    "cache": ("radioml.cache", "list or remove the frames that were kept of files"),
+    "export": ("inference.export", "make a finished run's network one small file for use"),
+    "classify": ("inference.classify", "name the modulation and SNR of a recording or of frames"),
+    "facts": ("radioml.facts", "measure excerpts of the real file beside simulations"),
+    "grey": ("studies.shared_scaling", "what grey levels tell that others share"),
+    "trace": ("studies.trace", "where a number or a figure comes from"),
+    "site": ("studies.site", "the executed notebooks as pages"),
 }
 
 

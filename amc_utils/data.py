@@ -14,11 +14,11 @@ import torch
 
 from amc_utils.config import DataParameters
 from amc_utils.frames import Frames, Hold, labels_only, synthesise_frames
-from amc_utils.hdf5_checks import explaining
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
-from amc_utils.paths import replacing
-from amc_utils.progress import progress
-from amc_utils.radioml import RadioMLFile, open_radioml
+from amc_utils.radioml.checks import explaining
+from amc_utils.radioml.reader import RadioMLFile, open_radioml
+from amc_utils.runtime.paths import replacing
+from amc_utils.runtime.progress import progress
 
 # Rows written at once.
 _CHUNK = 4096
@@ -145,7 +145,7 @@ def read_radioml(
     """Frames of a file in the layout of RadioML 2018.01A, selected by label, in file order.
 
     Args:
-        path: the file, see amc_utils.radioml.
+        path: the file, see amc_utils.radioml.reader.
         modulations: names.
         snr_labels: SNR levels in dB.
         device: where labels lie and computations run.

@@ -26,7 +26,7 @@ class Engine(BaseModel):
         cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
         samples_in: where samples are kept: "device", "host" memory, "disk", or "auto" for the first
             that has room.
-        tracker: where each epoch's numbers go as well, see amc_utils.tracking.
+        tracker: where each epoch's numbers go as well, see amc_utils.runtime.tracking.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from amc_utils import tracking
-from amc_utils.cache import cached_radioml
+from amc_utils.audit.trust import require_sound
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels, input_shape
 from amc_utils.data import file_selection, load_frames
@@ -27,12 +26,13 @@ from amc_utils.models import (
     count_flops,
     count_parameters,
 )
-from amc_utils.paths import Workspace
+from amc_utils.radioml.cache import cached_radioml
 from amc_utils.recording import environment, write_run
 from amc_utils.records import Run, claim_run_name, new_run_name
-from amc_utils.sharding import share
+from amc_utils.runtime import tracking
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.sharding import share
 from amc_utils.training import Trainer
-from amc_utils.trust import require_sound
 
 
 def best_accelerator() -> str:

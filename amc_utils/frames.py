@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from amc_utils.channel import CHANNELS, Channel
+from amc_utils.runtime.storage import allocate, choose_place, fetch_ahead
 from amc_utils.signals import NUM_SAMPLES, generate_frames
-from amc_utils.storage import allocate, choose_place, fetch_ahead
 
 # Frames generated at once: enough to keep a GPU busy, few enough for the cache of a CPU.
 _CHUNK = {"cpu": 256, "cuda": 8192}

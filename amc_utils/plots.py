@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from amc_utils.channel import Channel
 from amc_utils.labels import FAMILY_OF_MODULATION
-from amc_utils.paths import REPOSITORY, replacing
+from amc_utils.runtime.paths import REPOSITORY, replacing
 
 WIDTH_INCHES = {"column": 3.5, "page": 7.16}
 
@@ -183,7 +183,7 @@ def claim_figure(rows: pd.DataFrame) -> Figure:
     """Figure of the numbers that a claim is judged by, a panel a unit; blue supports, orange refutes.
 
     Args:
-        rows: of amc_utils.claims.evaluate; those without numbers stay empty.
+        rows: of amc_utils.studies.claims.evaluate; those without numbers stay empty.
     """
     groups = [group for _, group in rows.groupby("unit", sort=False)]
     sizes = [len(group) for group in groups]

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
+from amc_utils.runtime.paths import REPOSITORY
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
 # What a result depends on; figures and diary change while a run writes them and do not count.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amc_utils.constellation import WINDOW, constellation_images
-from amc_utils.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
+from amc_utils.dsp.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
 from amc_utils.labels import FAMILY_OF_MODULATION
 from amc_utils.plots import COLOUR_OF_FAMILY, figure, run_style
 from amc_utils.signals import SAMPLES_PER_SYMBOL

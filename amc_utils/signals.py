@@ -4,7 +4,7 @@ A frame is made in the frequency domain. The symbols of a periodic sequence, a l
 frame, have a discrete spectrum; pulse shaping, timing, the half-symbol delay of OQPSK
 and multipath are products with that spectrum, and a chirp-z transform evaluates the resulting
 trigonometric polynomial at the receiver's sample instants, so a symbol-rate offset is exact too.
-The spectra of AM, FM and GMSK come from amc_utils.analogue.
+The spectra of AM, FM and GMSK come from amc_utils.dsp.analogue.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from amc_utils.analogue import (
+from amc_utils.channel import Channel, ChannelState, draw_randomness
+from amc_utils.dsp.analogue import (
     ANALOGUE_MODULATIONS,
     FIRST_ANGLE_MODULATION,
     analogue_kind,
     with_analogue_spectra,
     with_messages,
 )
-from amc_utils.channel import Channel, ChannelState, draw_randomness
-from amc_utils.symbol_maps import symbol_map
+from amc_utils.dsp.constellations import symbol_map
 
 NUM_SAMPLES = 1024
 SAMPLES_PER_SYMBOL = 8

@@ -29,7 +29,7 @@ class StudyRecord:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """The study file as last run, in terms of amc_utils.study.Study."""
+        """The study file as last run, in terms of amc_utils.studies.study.Study."""
         return json.loads((self.folder / "study.json").read_text(encoding="utf8"))
 
     @cached_property

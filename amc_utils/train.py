@@ -25,10 +25,10 @@ import torch
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
-from amc_utils.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.records import Run
-from amc_utils.runlog import update_runlog
-from amc_utils.yaml_text import read_yaml
+from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
+from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies.runlog import update_runlog
 
 
 def notebook_defaults(path: Path) -> dict[str, Any]:

@@ -12,17 +12,17 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from amc_utils.checkpoints import Checkpoints, check_same_run, read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.constellation import expand_channels
 from amc_utils.evaluation import means
 from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
-from amc_utils.interruption import Stopped, StopRequests
 from amc_utils.learning import Learner
 from amc_utils.models import TwoHeadNetwork
-from amc_utils.progress import progress
-from amc_utils.sharding import BatchPlan
-from amc_utils.tracking import report
+from amc_utils.runtime.checkpoints import Checkpoints, check_same_run, read_checkpoint
+from amc_utils.runtime.interruption import Stopped, StopRequests
+from amc_utils.runtime.progress import progress
+from amc_utils.runtime.sharding import BatchPlan
+from amc_utils.runtime.tracking import report
 
 # Steps between two looks at clock, signals and losses, where a look makes devices wait for each other.
 _STEPS_BETWEEN_LOOKS = 20

@@ -11,16 +11,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from amc_utils.carrier import power_lines, recover_carrier
 from amc_utils.channel import DEFAULT_RECEIVER, ReceiverSettings
-from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
-from amc_utils.synchronisation import (
+from amc_utils.dsp.carrier import power_lines, recover_carrier
+from amc_utils.dsp.synchronisation import (
     Synchronised,
     offset_lines,
     out_of_band,
     synchronise,
     synchronise_offset,
 )
+from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine
 
 # Half width of the window, as in the runs under test. Frames are taken at the scale that they have.
 WINDOW = 2.5

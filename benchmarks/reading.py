@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from timing import Task, take_turns
 
-from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml
 from amc_utils.frames import allocate
 from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_LABELS
-from amc_utils.paths import cache_folder
-from amc_utils.synthetic_file import write_synthetic_file
+from amc_utils.radioml.cache import cached_radioml
+from amc_utils.radioml.writer import write_synthetic_file
+from amc_utils.runtime.paths import cache_folder
 
 FRAMES_PER_CELL = 840
 MEGABYTE = 1 << 20

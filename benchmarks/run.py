@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from timing import summarise
 
-from amc_utils.paths import replacing
 from amc_utils.recording import environment
+from amc_utils.runtime.paths import replacing
 
 NAMES = ("pictures", "generation", "training", "reading", "growth")
 ON_REQUEST = ("planned",)

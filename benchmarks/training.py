@@ -15,13 +15,13 @@ import torch
 import yaml
 from timing import Task, take_turns
 
-from amc_utils.checkpoints import read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric, untrained_network
 from amc_utils.frames import stratified_split
 from amc_utils.models import count_flops
-from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
+from amc_utils.runtime.checkpoints import read_checkpoint
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.train import notebook_defaults
 from amc_utils.training import Trainer
 

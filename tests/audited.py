@@ -19,7 +19,7 @@ from amc_utils.labels import (
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
 )
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 TABLE_1 = CHANNELS["table_1"]
 # Genuine pieces of the licensed file, which are no part of the repository.

@@ -18,8 +18,8 @@ from audited import (
     verdicts,
 )
 
-from amc_utils.audit import audit
-from amc_utils.audit_report import page
+from amc_utils.audit.audit import audit
+from amc_utils.audit.report import page
 from amc_utils.channel import CHANNELS, Channel
 from amc_utils.labels import RADIOML_2018_MODULATIONS
 

@@ -20,15 +20,16 @@ from audited import (
     verdicts,
 )
 
-from amc_utils import signals, symbol_maps
-from amc_utils.audit import audit
-from amc_utils.audit_channel import channel_spread, fit_pulse, mean_density
-from amc_utils.audit_report import page
+from amc_utils import signals
+from amc_utils.audit.audit import audit
+from amc_utils.audit.channel import channel_spread, fit_pulse, mean_density
+from amc_utils.audit.recognition import known_preset, known_pulse, name_frames
+from amc_utils.audit.report import page
 from amc_utils.channel import CHANNELS, RECEIVERS, Channel
-from amc_utils.features import snr_ratio
+from amc_utils.dsp import constellations
+from amc_utils.dsp.features import snr_ratio
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS
-from amc_utils.recognition import known_preset, known_pulse, name_frames
 
 NOTHING = set()
 # Channel; what fails; the beginning of what is said about labels; the preset that is named.
@@ -98,7 +99,7 @@ RINGS = {
 @pytest.fixture
 def others_signals(monkeypatch):
     """The generator's constants may be changed; what it keeps of them goes with the test."""
-    kept = (symbol_maps.symbol_map, signals.symbol_table, signals._excess_db)
+    kept = (constellations.symbol_map, signals.symbol_table, signals._excess_db)
 
     def forget():
         for cached in kept:
@@ -114,10 +115,10 @@ def others_signals(monkeypatch):
 def test_other_rings_of_apsk_are_a_remark_at_most(rings, others_signals):
     """Excerpts of the real file show no APSK; a name that is exchanged fails all the same."""
     patched, forget = others_signals
-    other = dict(symbol_maps._APSK_RINGS)
+    other = dict(constellations._APSK_RINGS)
     for name, radii in RINGS[rings].items():
         other[name] = tuple((r, *ring[1:]) for r, ring in zip(radii, other[name], strict=True))
-    patched.setattr(symbol_maps, "_APSK_RINGS", other)
+    patched.setattr(constellations, "_APSK_RINGS", other)
     path = simulated(
         twin(cfo_std=3.2e-5), modulations=RADIOML_2018_MODULATIONS, snr_labels=(22, 24, 30),
         num_frames_per_cell=4, seed=list(RINGS).index(rings),
@@ -132,7 +133,7 @@ def test_other_rings_of_apsk_are_a_remark_at_most(rings, others_signals):
 def test_am_of_a_weaker_carrier_is_a_remark_at_most(others_signals):
     """What makers call AM differs: a message of half the carrier's amplitude."""
     patched, forget = others_signals
-    patched.setattr("amc_utils.analogue.AM_INDEX", 0.5)
+    patched.setattr("amc_utils.dsp.analogue.AM_INDEX", 0.5)
     path = simulated(
         twin(cfo_std=3.1e-5), modulations=RADIOML_2018_MODULATIONS, snr_labels=(22, 24, 30),
         num_frames_per_cell=4, seed=4,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from audited import TABLE_1, altered, both_presets, failures, simulated, verdicts
 
-from amc_utils import audit as audit_module
-from amc_utils.audit import audit
-from amc_utils.audit_channel import samples_per_symbol
-from amc_utils.audit_report import page
+from amc_utils.audit import audit as audit_module
+from amc_utils.audit.audit import audit
+from amc_utils.audit.channel import samples_per_symbol
+from amc_utils.audit.report import page
 from amc_utils.channel import CHANNELS
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS

@@ -19,10 +19,11 @@ import yaml
 from bad_files import BAD_FILES
 from trainers import SERVER, TINY
 
-from amc_utils import runlog, train
+from amc_utils import train
 from amc_utils.data import write_radioml
-from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies import runlog
 
 NOTEBOOK = str(REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb")
 SECONDS, MEGABYTES = 60, 500

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from amc_utils.paper_plan import benchmark_name
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.paper_plan import benchmark_name
 
 
 @pytest.fixture

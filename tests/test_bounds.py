@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils import bounds
-from amc_utils.bounds import MatchedFilterOutput, genie_frames, log_likelihoods, matched_filter
+from amc_utils.baselines import bounds
+from amc_utils.baselines.bounds import (
+    MatchedFilterOutput,
+    genie_frames,
+    log_likelihoods,
+    matched_filter,
+)
 from amc_utils.channel import CHANNELS
+from amc_utils.dsp.constellations import symbol_map
 from amc_utils.labels import DIGITAL_MODULATIONS, SNR_LABELS
 from amc_utils.signals import class_snr_db
-from amc_utils.symbol_maps import symbol_map
 
 TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
 

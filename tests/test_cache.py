@@ -13,10 +13,11 @@ import pytest
 import torch
 from trainers import SERVER, TINY, make_trainer
 
-from amc_utils import cache, kept_frames, locking
-from amc_utils.cache import cached_radioml
 from amc_utils.data import read_radioml, write_radioml
-from amc_utils.radioml import RadioMLFile
+from amc_utils.radioml import cache, kept_frames
+from amc_utils.radioml.cache import cached_radioml
+from amc_utils.radioml.reader import RadioMLFile
+from amc_utils.runtime import locking
 
 
 @pytest.fixture

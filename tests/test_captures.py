@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from amc_utils.captures import Capture, open_capture
-from amc_utils.features import power_spectrum
+from amc_utils.dsp.features import power_spectrum
+from amc_utils.inference.recordings import Capture, open_capture
 from amc_utils.signals import NUM_SAMPLES
 
 LENGTH = 5000

@@ -17,20 +17,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
-from amc_utils import classify, model_report
-from amc_utils.captures import open_capture
 from amc_utils.channel import CHANNELS
-from amc_utils.checkpoints import read_checkpoint
-from amc_utils.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
 from amc_utils.data import write_radioml
+from amc_utils.dsp.constellations import symbol_map
 from amc_utils.experiment import untrained_network
-from amc_utils.export import export
-from amc_utils.foreign import foreign_frames, foreign_kinds
 from amc_utils.frames import synthesise_frames
+from amc_utils.inference import classify, model_report
+from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
+from amc_utils.inference.export import export
+from amc_utils.inference.foreign import foreign_frames, foreign_kinds
+from amc_utils.inference.novelty import Novelty
+from amc_utils.inference.recordings import open_capture
 from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
-from amc_utils.novelty import Novelty
-from amc_utils.paths import REPOSITORY
-from amc_utils.symbol_maps import symbol_map
+from amc_utils.runtime.checkpoints import read_checkpoint
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.train import train
 
 RECORD, RADIOML_RECORD = (

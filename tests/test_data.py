@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils import radioml
 from amc_utils.data import read_radioml, write_radioml
-from amc_utils.features import signature, snr_ratio
+from amc_utils.dsp.features import signature, snr_ratio
 from amc_utils.labels import (
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
     SIGNATURE_OF_MODULATION,
 )
+from amc_utils.radioml import reader
 
 
 def read(path, modulations=("BPSK", "QPSK", "OQPSK"), grid=(0, 20), per_cell=100, seed=0, **options):
@@ -109,8 +109,8 @@ def test_other_rows_are_hardly_read(written, monkeypatch):
             rows_read.extend(range(start, stop))
             yield place, start, stop
 
-    stretches = radioml._stretches
-    monkeypatch.setattr(radioml, "_stretches", spy)
+    stretches = reader._stretches
+    monkeypatch.setattr(reader, "_stretches", spy)
     read(written, modulations=("QPSK",), grid=(20,), per_cell=5)
     assert set(rows_read) <= set(range(60, 80))
     assert len(rows_read) == len(set(rows_read))
@@ -121,7 +121,7 @@ def test_stretches_cover_the_rows_once(length):
     rows = np.sort(np.random.default_rng(length).permutation(3 * length)[:length])
     rows = np.append(rows, rows[-1] + 10_000)
     seen = []
-    for place, start, stop in radioml._stretches(rows):
+    for place, start, stop in reader._stretches(rows):
         part = rows[place]
         assert part[0] == start
         assert part[-1] == stop - 1

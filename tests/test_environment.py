@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf8"))["project"]
 LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf8")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from amc_utils import explorer, features
-from amc_utils.explorer import SignalExplorer
+from amc_utils.dsp import features
+from amc_utils.widgets import explorer
+from amc_utils.widgets.explorer import SignalExplorer
 
 
 @pytest.fixture

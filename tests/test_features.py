@@ -11,7 +11,7 @@ import torch
 from audited import both_presets
 
 from amc_utils.channel import CHANNELS, Channel
-from amc_utils.features import duplicate_pairs, level_table, snr_line, snr_ratio
+from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
 from amc_utils.frames import (
     synthesise_frames,
 )

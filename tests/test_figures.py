@@ -11,7 +11,7 @@ import numpy as np
 import papermill
 import pytest
 
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 FIGURES = REPOSITORY / "figures"
 LISTED = re.findall(r"^\| `(fig_[\w*]+)` \|", (FIGURES / "README.md").read_text(encoding="utf8"), re.M)

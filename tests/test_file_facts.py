@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from amc_utils import file_facts, file_measures
 from amc_utils.channel import Channel
-from amc_utils.file_facts import SIMULATED, comparison, read_facts, simulate
-from amc_utils.paths import REPOSITORY
+from amc_utils.radioml import facts, measures
+from amc_utils.radioml.facts import SIMULATED, comparison, read_facts, simulate
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import generate_frames
 
 EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
@@ -38,8 +38,8 @@ def row(table, modulation, beginning):
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("measured", file_measures.measured_facts),
-        ("published", file_measures.published_results),
+        ("measured", measures.measured_facts),
+        ("published", measures.published_results),
     ],
 )
 def test_stored_facts_are_those_of_the_excerpts(name, make, tmp_path):
@@ -134,7 +134,7 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
     """Fewer frames than the record's, so within what chance does to them."""
     record = read_facts("simulated")
     record = record[record["channel"] == channel].drop(columns="channel")
-    made = file_facts.simulated_stretches(SIMULATED[channel], 512)
+    made = facts.simulated_stretches(SIMULATED[channel], 512)
     both = made.merge(record, on=["quantity", "modulation", "snr_label", "x"])
     assert len(both) == len(made)
     both = both[both["chance_y"].notna()]
@@ -143,10 +143,7 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
     assert off[both["quantity"].isin(["noise_floor", "power_std", "carrier_std"])].max() < 4
     for name, label in (("8PSK", 2), ("BPSK", -4)):
         share = np.mean(
-            [
-                file_measures.clipping_percent(iq)
-                for iq in simulate(SIMULATED[channel], name, label, 1024)
-            ]
+            [measures.clipping_percent(iq) for iq in simulate(SIMULATED[channel], name, label, 1024)]
         )
         told = record[(record["modulation"] == name) & (record["snr_label"] == label)].iloc[0]
         # A quarter of the frames that chance is told for.
@@ -154,10 +151,10 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
 
 
 def test_page_shows_the_stored_numbers(table):
-    page = file_facts.PAGE.read_text(encoding="utf8")
-    assert file_facts.with_table(page, table) == page, "amc facts writes it"
+    page = facts.PAGE.read_text(encoding="utf8")
+    assert facts.with_table(page, table) == page, "amc facts writes it"
     with pytest.raises(ValueError, match="must hold the marks"):
-        file_facts.with_table("no marks", table)
+        facts.with_table("no marks", table)
 
 
 def noise(shape, seed=1):
@@ -167,15 +164,15 @@ def noise(shape, seed=1):
 
 def test_clipping_of_noise_is_what_gauss_says():
     expected = 100 * math.erfc(2)  # each part has variance one half
-    assert file_measures.clipping_percent(noise((2000, 1024))) == pytest.approx(expected, rel=0.02)
+    assert measures.clipping_percent(noise((2000, 1024))) == pytest.approx(expected, rel=0.02)
 
 
 def test_floor_of_noise_is_its_power_beside_a_strong_tone():
     tone = np.exp(2j * np.pi * 0.0437 * np.arange(128))
-    floor = file_measures.noise_floor_db(1e-3 * noise((4000, 128)) + tone)
+    floor = measures.noise_floor_db(1e-3 * noise((4000, 128)) + tone)
     # The median of a mean of squares lies a little below it.
     assert floor == pytest.approx(-60, abs=0.2)
-    frequency, density = file_measures.power_density(noise((4000, 128)))
+    frequency, density = measures.power_density(noise((4000, 128)))
     assert (frequency[0], frequency[-1]) == (0, 4)
     np.testing.assert_allclose(density.mean(0), 1, atol=0.1)
 
@@ -184,13 +181,13 @@ def test_floor_of_noise_is_its_power_beside_a_strong_tone():
 def test_carrier_of_real_valued_signals_is_found_with_its_sign(offset):
     real = np.convolve(np.random.default_rng(2).normal(size=64 * 128 + 7), np.ones(8) / 8, "valid")
     signal = real.reshape(64, 128) * np.exp(1j * (0.7 + 2 * np.pi * offset * np.arange(128)))
-    np.testing.assert_allclose(file_measures.squared_carrier(signal), offset, atol=1e-9)
+    np.testing.assert_allclose(measures.squared_carrier(signal), offset, atol=1e-9)
 
 
 def test_kurtosis_of_known_distributions():
     random = np.random.default_rng(3)
-    assert file_measures.kurtosis(random.normal(size=100_000)) == pytest.approx(3, abs=0.1)
-    assert file_measures.kurtosis(random.uniform(size=100_000)) == pytest.approx(1.8, abs=0.02)
+    assert measures.kurtosis(random.normal(size=100_000)) == pytest.approx(3, abs=0.1)
+    assert measures.kurtosis(random.uniform(size=100_000)) == pytest.approx(1.8, abs=0.02)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -204,7 +201,7 @@ def test_timing_is_that_of_the_generator(whole):
         seed=4,
         channel=Channel(whole_sample_timing=whole),
     )
-    timing = file_measures.symbol_timing(made.iq.numpy()[:, :128])
+    timing = measures.symbol_timing(made.iq.numpy()[:, :128])
     # Symbols peak a timing offset early, and repeat every 8 samples.
     off = (timing + made.state.timing_offset.numpy() + 4) % 8 - 4
     assert np.abs(off).max() < 0.2

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from amc_utils.attribution import METHODS, attribution
-from amc_utils.classifier import load_classifier
 from amc_utils.constellation import network_input
-from amc_utils.frame_browser import FrameBrowser
+from amc_utils.inference.classifier import load_classifier
+from amc_utils.widgets.attribution import METHODS, attribution
+from amc_utils.widgets.frame_browser import FrameBrowser
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 # A module imports from earlier rows only.
 ROWS = (

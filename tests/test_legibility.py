@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from amc_utils import plots
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 PDFS = sorted((REPOSITORY / "figures").glob("*.pdf"))
 # Linear RGB as somebody without one kind of cones sees it. Source: Machado, Oliveira, Fernandes, "A

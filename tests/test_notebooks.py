@@ -22,9 +22,9 @@ from amc_utils.config import (
     RealFileParameters,
     TrainingParameters,
 )
-from amc_utils.paths import REPOSITORY
 from amc_utils.records import Run, list_runs
-from amc_utils.study import run_study
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.study import run_study
 
 FOLDER = REPOSITORY / "notebooks"
 PARAMETERS = {

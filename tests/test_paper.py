@@ -12,13 +12,14 @@ import time
 import pandas as pd
 import pytest
 
-from amc_utils import paper, train
+from amc_utils import train
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
-from amc_utils.paper_plan import Step, benchmark_name, read_plan
-from amc_utils.paths import REPOSITORY, Workspace
 from amc_utils.records import Run, list_runs
-from amc_utils.study_plan import read_study
+from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.studies import paper
+from amc_utils.studies.paper_plan import Step, benchmark_name, read_plan
+from amc_utils.studies.plan import read_study
 
 PLAN = read_plan(REPOSITORY)
 HERE = Workspace.at("")
@@ -33,14 +34,14 @@ def in_the_repository(monkeypatch):
 def test_each_command_leaves_the_result_that_the_plan_says(step):
     if step.config or step.assessment:
         assert step.result == f"results/{(step.config or step.assessment).run_name}"
-    elif " amc_utils.study " in step.command:
+    elif " amc_utils.studies.study " in step.command:
         (file,) = [word for word in step.words if word.endswith(".yaml")]
         assert step.result == f"results/studies/{file.split('/')[-1].removesuffix('.yaml')}"
         assert read_study(REPOSITORY / file).question
     else:
         assert step.command.startswith("python benchmarks/run.py planned")
         assert step.result == paper.BENCHMARK
-    if " amc_utils.study " not in step.command:
+    if " amc_utils.studies.study " not in step.command:
         assert step.shows
 
 
@@ -172,7 +173,7 @@ def test_signals_let_the_command_save(tmp_path, number):
     (tmp_path / "main.py").write_text(
         "import pathlib, signal\n"
         "from amc_utils import paper\n"
-        "from amc_utils.paper_plan import Step\n"
+        "from amc_utils.studies.paper_plan import Step\n"
         "for number in (signal.SIGTERM, signal.SIGHUP):\n"
         "    signal.signal(number, paper.stop_at_once)\n"
         "step = Step(result='x', needs='cpu', command='python work.py')\n"

@@ -15,11 +15,13 @@ import test_bad_input
 import yaml
 from bad_files import BAD_FILES
 
-from amc_utils import assess, classify, export, train
-from amc_utils.classifier import SHIPPED
-from amc_utils.paths import REPOSITORY
+from amc_utils import train
+from amc_utils.baselines import assess
+from amc_utils.inference import classify, export
+from amc_utils.inference.classifier import SHIPPED
 from amc_utils.records import Run, list_runs
-from amc_utils.study_plan import read_study
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.plan import read_study
 from amc_utils.study_records import named_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.channel import CHANNELS, RECEIVERS
-from amc_utils.frames import synthesise_frames
-from amc_utils.receiver import (
+from amc_utils.baselines.receiver import (
     _NUM_RADII,
     _angle_series,
     _largest_radius,
     _shape_likelihood,
     receiver_log_likelihoods,
 )
-from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import NUM_CFOS, cfo_grid
+from amc_utils.channel import CHANNELS, RECEIVERS
+from amc_utils.dsp.constellations import symbol_map
+from amc_utils.dsp.synchronisation import NUM_CFOS, cfo_grid
+from amc_utils.frames import synthesise_frames
 
 TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from amc_utils import recording, records, runlog
+from amc_utils import recording, records
 from amc_utils.data import load_frames
 from amc_utils.experiment import Experiment
 from amc_utils.frames import stratified_split
-from amc_utils.paths import REPOSITORY, Workspace, replacing
+from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
+from amc_utils.studies import runlog
 
 
 def finish_run(config):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from amc_utils.paths import REPOSITORY
 from amc_utils.records import list_runs
+from amc_utils.runtime.paths import REPOSITORY
 
 RUNS = {run.name: run for run in list_runs(REPOSITORY / "results")}
 # The bounds of each set of classes and channel, by what the receiver is told.

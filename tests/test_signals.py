@@ -10,6 +10,7 @@ import torch
 from scipy.stats import chisquare, norm
 
 from amc_utils.channel import CHANNELS, FRAMES_PER_BLOCK, Channel, ChannelState, channel_from
+from amc_utils.dsp.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.labels import DIGITAL_MODULATIONS
 from amc_utils.signals import (
     MARGIN_IN_SYMBOLS,
@@ -21,7 +22,6 @@ from amc_utils.signals import (
     pulse_energy,
     raised_cosine,
 )
-from amc_utils.symbol_maps import LINEAR_MODULATIONS, symbol_map
 
 ORDERS = {"OOK": 2, "BPSK": 2, "QPSK": 4, "OQPSK": 4}
 TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]

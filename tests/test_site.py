@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from amc_utils import site
-from amc_utils.paths import Workspace
+from amc_utils.runtime.paths import Workspace
+from amc_utils.studies import site
 
 # One pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

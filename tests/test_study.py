@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from amc_utils import experiment, study
-from amc_utils.paths import REPOSITORY, Workspace
+from amc_utils import experiment
 from amc_utils.records import Run
-from amc_utils.study import run_study
-from amc_utils.study_plan import read_study
+from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.studies import study
+from amc_utils.studies.plan import read_study
+from amc_utils.studies.study import run_study
 from amc_utils.study_records import StudyRecord
 
 

@@ -19,10 +19,10 @@ import torch
 import yaml
 from trainers import SERVER, TINY, assert_same_run, make_trainer, start
 
-from amc_utils.checkpoints import Checkpoints, read_checkpoint
 from amc_utils.config import TrainingParameters
-from amc_utils.interruption import EXIT_RESUMABLE, Stopped
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
+from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped
+from amc_utils.runtime.paths import REPOSITORY
 
 NUM_KILLS = 20
 RUN = TINY | {"schedule": "one_cycle", "fresh_frames": True}

@@ -8,20 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amc_utils.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
 from amc_utils.channel import CHANNELS, RECEIVERS, ReceiverSettings
 from amc_utils.constellation import constellation_images
 from amc_utils.data import read_radioml
-from amc_utils.labels import DIGITAL_MODULATIONS
-from amc_utils.signals import (
-    MARGIN_IN_SYMBOLS,
-    SAMPLES_PER_SYMBOL,
-    class_es_n0_db,
-    generate_frames,
-    raised_cosine,
-)
-from amc_utils.symbol_maps import symbol_map
-from amc_utils.synchronisation import (
+from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
+from amc_utils.dsp.constellations import symbol_map
+from amc_utils.dsp.synchronisation import (
     _at_symbols,
     _equalised_spectrum,
     cfo_grid,
@@ -30,6 +22,14 @@ from amc_utils.synchronisation import (
     out_of_band_power,
     synchronise,
     synchronise_offset,
+)
+from amc_utils.labels import DIGITAL_MODULATIONS
+from amc_utils.signals import (
+    MARGIN_IN_SYMBOLS,
+    SAMPLES_PER_SYMBOL,
+    class_es_n0_db,
+    generate_frames,
+    raised_cosine,
 )
 from amc_utils.views import (
     WINDOW,

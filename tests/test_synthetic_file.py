@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils import storage, synthetic_file
 from amc_utils.channel import CHANNELS
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
-from amc_utils.synthetic_file import main, write_synthetic_file
+from amc_utils.radioml import writer
+from amc_utils.radioml.writer import main, write_synthetic_file
+from amc_utils.runtime import storage
 
 NUM_FRAMES = 24 * 26 * 2
 
@@ -42,7 +43,7 @@ def in_the_middle(monkeypatch):
     """Lets something happen before the third batch of frames is made."""
 
     def let(happen):
-        made, generate = [], synthetic_file.generate_frames
+        made, generate = [], writer.generate_frames
 
         def generate_all_the_same(*arguments, **options):
             made.append(1)
@@ -50,7 +51,7 @@ def in_the_middle(monkeypatch):
                 happen()
             return generate(*arguments, **options)
 
-        monkeypatch.setattr(synthetic_file, "generate_frames", generate_all_the_same)
+        monkeypatch.setattr(writer, "generate_frames", generate_all_the_same)
 
     return let
 

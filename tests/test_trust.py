@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from audited import altered, shipped, simulated
 
-from amc_utils import trust as trust_module
-from amc_utils.audit import audit, main
+from amc_utils.audit import trust as trust_module
+from amc_utils.audit.audit import audit, main
+from amc_utils.audit.trust import require_sound, snr_of_labels
 from amc_utils.data import write_radioml
 from amc_utils.frames import synthesise_frames
 from amc_utils.labels import (
     DIGITAL_MODULATIONS,
 )
-from amc_utils.trust import require_sound, snr_of_labels
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from amc_utils.checkpoints import read_checkpoint
 from amc_utils.config import TrainingParameters
 from amc_utils.experiment import Experiment, best_fabric
 from amc_utils.frames import stratified_split
+from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.train import train
 from amc_utils.training import Trainer
 

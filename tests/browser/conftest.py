@@ -15,7 +15,7 @@ import papermill
 import pytest
 import yaml
 
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Nothing on the page but the notebook, and all of it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amc_utils.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY
 
 SCREENSHOTS = REPOSITORY / "outputs" / "screenshots"
 NAMES = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))

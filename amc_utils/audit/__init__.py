@@ -1,0 +1,1 @@
+"""Is a file in RadioML's layout what it says? Measures, verdicts, and a page."""

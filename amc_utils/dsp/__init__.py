@@ -1,0 +1,1 @@
+"""Signal processing below the generator and the pictures: constellations, timing, carrier, spectrum."""

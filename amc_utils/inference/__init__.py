@@ -1,0 +1,1 @@
+"""A trained network in use: exported, calibrated, on recordings and frames."""

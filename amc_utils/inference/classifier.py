@@ -1,0 +1,173 @@
+"""A trained network in one file, ready for use: calibrated, and able to say that a frame is foreign."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from amc_utils.config import TrainingParameters
+from amc_utils.constellation import network_input
+from amc_utils.experiment import untrained_network
+from amc_utils.inference.novelty import Novelty
+from amc_utils.losses import decide_level
+from amc_utils.models import Logits, TwoHeadNetwork
+from amc_utils.runtime.paths import REPOSITORY, replacing
+
+# The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
+SHIPPED, SHIPPED_FOR_RADIOML = (
+    REPOSITORY / "results" / run / "model.safetensors" for run in ("pocket-442", "radioml_2018")
+)
+_FRAMES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a classifier makes of frames.
+
+    Attributes:
+        modulation: float32 [B, num_modulations], calibrated probabilities.
+        snr: float32 [B, num_snrs], the same of the SNR levels.
+        level: int64 [B], index of the SNR level decided for.
+        usual: float32 [B], share of frames like those of training that look as unlike them as this
+            one or more; small for a foreign signal.
+    """
+
+    modulation: Tensor
+    snr: Tensor
+    level: Tensor
+    usual: Tensor
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with its calibration.
+
+    Attributes:
+        network: in evaluation mode.
+        config: parameters of its training.
+        temperatures: divisors of the logits, of modulation and SNR.
+        novelty: tells foreign frames; None while it is not fitted.
+        run: name of the run that trained it.
+        trained_on: classes, SNR range and source of its frames.
+    """
+
+    network: TwoHeadNetwork
+    config: TrainingParameters
+    temperatures: tuple[float, float] = (1.0, 1.0)
+    novelty: Novelty | None = None
+    run: str = ""
+    trained_on: str = ""
+
+    @torch.no_grad()
+    def look(self, iq: Tensor) -> tuple[Tensor, Logits]:
+        """Last features, float32 [B, W], and logits before calibration, of frames [B, num_samples]."""
+        seen = []
+        for part in iq.split(_FRAMES_AT_ONCE):
+            inputs = network_input(part, **self.config.picture_options)
+            features = self.network.trunk(inputs)
+            seen.append((features, *self.network.heads(features)))
+        features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return features, Logits(modulation, snr)
+
+    def opinion(self, features: Tensor, logits: Logits) -> Opinion:
+        """Opinion on frames from what `look` saw of them.
+
+        Raises:
+            ValueError: novelty is not fitted.
+        """
+        if self.novelty is None:
+            raise ValueError(
+                "a classifier needs its novelty for an opinion; amc_utils.inference.export fits it"
+            )
+        both = zip(logits, self.temperatures, strict=True)
+        modulation, snr = ((part / temperature).softmax(1) for part, temperature in both)
+        usual = self.novelty.usual(features, self.decided(logits))
+        return Opinion(modulation, snr, decide_level(logits.snr, self.config.snr_loss), usual)
+
+    def decided(self, logits: Logits) -> Tensor:
+        """Joint class that the network decides for, int64 [B], as in Frames.cell."""
+        level = decide_level(logits.snr, self.config.snr_loss)
+        return logits.modulation.argmax(1) * logits.snr.shape[1] + level
+
+    def __call__(self, iq: Tensor) -> Opinion:
+        """Opinion on frames, complex64 [B, num_samples], 8 samples a symbol.
+
+        Frames have unit mean power each, or the scale of their record where the network keeps_scale.
+        """
+        return self.opinion(*self.look(iq))
+
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether frames must come at the scale of their record, as they did in training."""
+        return self.config.synthetic_channel.record_scale and not self.config.unit_power
+
+    def table(self, opinion: Opinion) -> pd.DataFrame:
+        """One row a frame: modulation, snr_label, snr_db, confidences, and usual.
+
+        snr_db is the SNR per sample that the label means in the channel of training.
+        """
+        modulation, level = opinion.modulation.max(1), opinion.level
+        label = np.array(self.config.snr_labels)[level]
+        return pd.DataFrame({
+            "modulation": np.array(self.config.modulation_names)[modulation.indices],
+            "modulation_confidence": modulation.values,
+            "snr_label": label,
+            "snr_db": self.config.synthetic_channel.snr_db(label),
+            "snr_confidence": opinion.snr.gather(1, level[:, None])[:, 0],
+            "usual": opinion.usual,
+        })  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; weights of two and more axes in half precision, the rest whole."""
+        weights = {
+            f"network.{name}": weight.half() if weight.ndim > 1 else weight
+            for name, weight in self.network.state_dict().items()
+        }
+        tensors = weights | (self.novelty.tensors() if self.novelty else {})
+        described = {
+            "run": self.run,
+            "trained_on": self.trained_on,
+            "config": self.config.model_dump() | {"data_path": "", "output_root": ""},
+            "temperatures": self.temperatures,
+        }
+        with replacing(path) as temporary:
+            save_file(
+                {n: x.contiguous() for n, x in tensors.items()},
+                temporary,
+                {"amc_utils": json.dumps(described)},
+            )
+
+
+def load_classifier(path: Path | str = SHIPPED) -> Classifier:
+    """Classifier from a file that `amc export` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another file, or a damaged one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"model not found: {path}; amc export makes one of a run")
+    try:
+        with safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {})["amc_utils"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = TrainingParameters.checked(described["config"] | {"resume_from": ""})
+        network = untrained_network(config)
+        own = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        network.load_state_dict(own)
+        network = network.eval().to(memory_format=torch.channels_last)
+        facts = {name: described[name] for name in ("run", "trained_on")}
+        facts["temperatures"] = tuple(described["temperatures"])
+        return Classifier(network, config, novelty=Novelty.from_tensors(tensors), **facts)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} must be a model that amc export wrote: {problem}") from error

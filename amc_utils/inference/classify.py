@@ -1,0 +1,210 @@
+"""Modulation and SNR of a recording or of a file's frames, from the command line.
+
+    amc classify recording.sigmf-meta --symbol-rate 125e3
+    amc classify samples.cf32 --sample-rate 1e6 --symbol-rate 125e3 --csv frames.csv
+    amc classify GOLD_XYZ_OSC.0001_1024.hdf5
+    amc classify frames.npy --model radioml_2018
+
+Without a symbol rate the recording is taken to have eight samples a symbol. Files in the layout of
+RadioML 2018.01A are read by the network trained for them, recordings by the other one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
+from amc_utils.inference.novelty import FALSE_ALARMS, is_foreign
+from amc_utils.inference.recordings import FrameCut, open_capture
+from amc_utils.labels import RADIOML_2018_MODULATIONS
+from amc_utils.radioml.reader import open_radioml
+from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL
+
+# 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
+EXAMPLE_SYMBOL_RATE = 100e3
+EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
+MODELS = {path.parent.name: path for path in (SHIPPED, SHIPPED_FOR_RADIOML)}
+_FILE_SUFFIXES = (".h5", ".hdf5")
+# More than this share of unusual frames, though it may be chance, is not called usual.
+_MANY = 0.05
+# Mean power of frames at the scale of a record: PSK has 1, 8ASK 3.8.
+_RECORD_POWER = (0.5, 5.0)
+
+
+def summary(table: pd.DataFrame) -> str:
+    """A few lines on a recording or file, from the frames of classify or Classifier.table."""
+    lines = _scores(table) if "true_modulation" in table else _names(table)
+    count, foreign = len(table), int((table["usual"] < FALSE_ALARMS).sum())
+    seen = f"{foreign} of {count} frames are unusual, {FALSE_ALARMS:.0%} are expected"
+    if is_foreign(foreign, count):
+        lines.append(f"  UNLIKE THE TRAINING DATA: {seen}; do not trust names and SNRs of such frames")
+    elif foreign > _MANY * count:
+        lines.append(f"  too few frames to tell whether this is like the training data: {seen}")
+    else:
+        lines.append(f"  like the training data: {seen}")
+    return "\n".join(lines)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    names = table["modulation"].value_counts(normalize=True)
+    sure = table.groupby("modulation")["modulation_confidence"].mean()
+    lines = [
+        f"  {name:<10} {share:>4.0%} of frames, mean confidence {sure[name]:.2f}"
+        for name, share in names.head(3).items()
+    ]
+    low, middle, high = table["snr_db"].quantile([0.1, 0.5, 0.9])
+    es_n0 = 10 * np.log10(SAMPLES_PER_SYMBOL)
+    label = ""
+    if (table["snr_db"] != table["snr_label"]).any():
+        label = f"SNR label {table['snr_label'].median():.0f}, that is "
+    lines.append(
+        f"  {label}SNR per sample {middle:.0f} dB (8 of 10 frames from {low:.0f} to {high:.0f} dB), "
+        f"Es/N0 {middle + es_n0:.0f} dB"
+    )
+    return lines
+
+
+def _scores(table: pd.DataFrame) -> list[str]:
+    """How often the frames of a labelled file are named as their labels say."""
+    right = pd.DataFrame({
+        "modulation": table["modulation"] == table["true_modulation"],
+        "SNR label": table["snr_label"] == table["true_snr_label"],
+    })  # fmt: skip
+    right["both"] = right.all(axis=1)
+    parts = {"all labels": slice(None), "labels of 0 and more": table["true_snr_label"] >= 0}
+    return [
+        f"  {what}: {len(some):,} frames; as labelled: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in some.mean().items())
+        for what, some in ((what, right.loc[part]) for what, part in parts.items())
+        if len(some)
+    ]
+
+
+def classify(
+    path: Path | str,
+    classifier: Classifier,
+    *,
+    sample_rate: float | None = None,
+    symbol_rate: float | None = None,
+    offset_hz: float = 0.0,
+    num_frames: int = 256,
+) -> pd.DataFrame:
+    """What a classifier makes of a recording, or of frames of a file in RadioML 2018.01A's layout.
+
+    One row a frame; `start` is its first sample, or its row in a file. For the arguments see
+    open_capture and Capture.frames, for the other columns Classifier.table. Of a file there are also
+    true_modulation and true_snr_label, as its labels say, and frames of classes that the network knows.
+
+    Raises:
+        FileNotFoundError: no such recording or file.
+        ValueError: see open_capture, Capture.frames and open_radioml; frames of another scale than that
+            of training.
+    """
+    if Path(path).suffix in _FILE_SUFFIXES:
+        return _classify_file(Path(path), classifier, num_frames)
+    capture = open_capture(path, sample_rate)
+    cut = capture.frames(symbol_rate=symbol_rate, offset_hz=offset_hz, num_frames=num_frames)
+    iq = _at_scale(cut, kept=Path(path).suffix == ".npy") if classifier.keeps_scale else cut.iq
+    table = classifier.table(classifier(iq))
+    table.insert(0, "start", cut.start)
+    table.attrs["num_silent"] = cut.num_silent
+    return table
+
+
+def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.DataFrame:
+    known = classifier.config.modulation_names
+    with open_radioml(path) as file:
+        names = np.array(RADIOML_2018_MODULATIONS)[file.modulation()]
+        labels = file.snr_label()
+        there = np.flatnonzero(np.isin(names, known) & np.isin(labels, classifier.config.snr_labels))
+        if not len(there):
+            raise ValueError(f"{path} must hold frames of {', '.join(known)}, it has none")
+        place = np.linspace(0, len(there) - 1, min(num_frames, len(there))).round().astype(np.int64)
+        rows = there[place]
+        samples = torch.empty(len(rows), NUM_SAMPLES, 2)
+        for _ in file.read(rows, samples):
+            pass
+    iq = torch.view_as_complex(samples)
+    if classifier.keeps_scale:
+        _check_scale(float(iq.abs().square().mean()), path.name)
+    else:
+        iq = iq / iq.abs().square().mean(1, keepdim=True).sqrt()
+    table = classifier.table(classifier(iq))
+    table.insert(0, "start", rows)
+    return table.assign(true_modulation=names[rows], true_snr_label=labels[rows])
+
+
+def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
+    """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
+    iq = cut.iq * cut.root_power[:, None]
+    if kept:
+        _check_scale(float(iq.abs().square().mean()), "the array")
+        return iq
+    # Phases differ from frame to frame, so the mean that is kept is that of each.
+    varying = iq.abs().square().mean(1) - iq.mean(1).abs().square()
+    return iq / varying.mean().sqrt()
+
+
+def _check_scale(power: float, name: str) -> None:
+    low, high = _RECORD_POWER
+    if not low <= power <= high:
+        raise ValueError(
+            f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "
+            f"{high}, got {power:.3g}; divide them by their standard deviation, "
+            f"or take --model pocket-442"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command line."""
+    options = argparse.ArgumentParser(
+        prog="amc classify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("recording", help="SigMF, .npy, complex64, or HDF5 in RadioML's layout")
+    options.add_argument("--sample-rate", type=float, help="samples per second, if the file has none")
+    options.add_argument("--symbol-rate", type=float, help="symbols per second")
+    options.add_argument(
+        "--offset-hz",
+        type=float,
+        default=0.0,
+        help="carrier to take out, as --offset-hz=-12e3",
+    )
+    options.add_argument("--num-frames", type=int, default=256, help="frames at most, evenly spread")
+    options.add_argument(
+        "--model", help=f"{' or '.join(MODELS)}, or a file that amc_utils.inference.export wrote"
+    )
+    options.add_argument("--csv", type=Path, help="write a row a frame to this file")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Classify from the command line."""
+    given = vars(parser().parse_args(arguments))
+    file, path, model = (given.pop(name) for name in ("csv", "recording", "model"))
+    try:
+        is_file = Path(path).suffix in _FILE_SUFFIXES
+        model = model or (SHIPPED_FOR_RADIOML if is_file else SHIPPED)
+        classifier = load_classifier(MODELS.get(str(model), model))
+        table = classify(path, classifier, **given)
+        num_silent = table.attrs.get("num_silent", 0)
+        silent = f", {num_silent} silent ones left out" if num_silent else ""
+        print(
+            f"{Path(path).name}: {len(table)} frames of 1,024 samples{silent}, read by {classifier.run}"
+        )
+        print(summary(table))
+        if file:
+            with replacing(file) as temporary:
+                table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,249 @@
+"""Files in the layout of RadioML 2018.01A and those like it: opened, checked, read row by row.
+
+What is taken: X of shape (rows, 1024, 2) in floating point or small integers, the labels Y one-hot
+(rows, 24) or as class numbers (rows,) or (rows, 1), the SNRs Z (rows, 1) or (rows,); contiguous or in
+chunks, compressed or not, rows in any order. A file that would have another file read is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from amc_utils.labels import RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, SNR_LABELS
+from amc_utils.radioml.checks import check_complete, check_kind, check_layout, explaining, own_dataset
+from amc_utils.runtime.storage import free_host_bytes
+from amc_utils.signals import NUM_SAMPLES
+
+LABEL_ORDERS = {"corrected": RADIOML_2018_MODULATIONS, "shipped": SHIPPED_WRONG_MODULATIONS}
+# Rows read at once: 16 MB, still in a large cache when they are looked at.
+_CHUNK = 2048
+# Rows that nobody asked for are read over, up to so many in a row: seeking past them takes longer.
+_GAP = 8
+# Chunks of compressed files are unpacked once and kept until the next rows are read.
+_CHUNK_CACHE_BYTES = 1 << 26
+_LABEL_ROWS = 1 << 14
+# Rows that stand for the file where it is asked whether it has changed.
+_PROBES = 32
+# Mean powers of a frame that any arithmetic here bears.
+_POWER_RANGE = (1e-6, 1e6)
+# What reading needs beside the samples: classes, random numbers and their order, for every row.
+_BYTES_PER_ROW = 64
+
+
+@dataclass(frozen=True)
+class RadioMLFile:
+    """An open file whose structure is in order; see open_radioml.
+
+    Attributes:
+        path: where it lies.
+        samples: its dataset X, [num_rows, 1024, 2].
+        labels: its dataset Y.
+        levels: its dataset Z.
+        scale: what its samples are multiplied by; 1 for floating point.
+    """
+
+    path: Path
+    samples: h5py.Dataset
+    labels: h5py.Dataset
+    levels: h5py.Dataset
+    scale: float
+
+    @property
+    def num_rows(self) -> int:
+        """Number of frames."""
+        return len(self.samples)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the file from others and from what it was before, hardly reading it."""
+        facts = self.path.stat()
+        # Size and time may stay where content changes, as after some ways of copying.
+        rows = np.unique(np.linspace(0, self.num_rows - 1, _PROBES).astype(np.int64))
+        datasets = (self.samples, self.labels, self.levels)
+        with explaining(self.path):
+            few = [dataset[row].tobytes() for dataset in datasets for row in rows]
+        return {
+            "path": str(self.path.resolve()),
+            "bytes": facts.st_size,
+            "changed": facts.st_mtime_ns,
+            "probes_sha256": hashlib.sha256(b"".join(few)).hexdigest(),
+        }
+
+    def modulation(self, label_order: str = "corrected") -> np.ndarray:
+        """Class of every row, int64 [num_rows], index into RADIOML_2018_MODULATIONS.
+
+        Args:
+            label_order: which list of names Y follows: "corrected", or "shipped" for the wrong one.
+
+        Raises:
+            ValueError: a row that names no class, or two.
+        """
+        names = LABEL_ORDERS[label_order]
+        number = np.array([RADIOML_2018_MODULATIONS.index(name) for name in names])
+        parts = [self._class_numbers(start) for start in range(0, self.num_rows, _LABEL_ROWS)]
+        return number[np.concatenate(parts)]
+
+    def _class_numbers(self, start: int) -> np.ndarray:
+        with explaining(self.path):
+            block = self.labels[start : start + _LABEL_ROWS]
+        if self.labels.shape[1:] == (len(RADIOML_2018_MODULATIONS),):
+            found = block.argmax(1)
+            marked = np.take_along_axis(block, found[:, None], 1)[:, 0] == 1
+            if np.count_nonzero(block) != len(block) or not marked.all():
+                bad = (np.count_nonzero(block, axis=1) != 1) | ~marked
+                row = int(bad.argmax())
+                raise ValueError(
+                    f"every row of Y in {self.path} must be one-hot, with a single 1, got "
+                    f"{block[row].tolist()} in row {start + row}"
+                )
+            return found
+        numbers = block.reshape(-1)
+        bad = ~((numbers >= 0) & (numbers < len(RADIOML_2018_MODULATIONS)))
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"Y in {self.path} must hold class numbers from 0 to 23, got {numbers[row]} in row "
+                f"{start + row}"
+            )
+        return numbers.astype(np.int64)
+
+    def snr_label(self) -> np.ndarray:
+        """SNR label of every row in dB, int64 [num_rows].
+
+        Raises:
+            ValueError: a label off RadioML's grid.
+        """
+        with explaining(self.path):
+            levels = self.levels[:].reshape(-1)
+        bad = ~np.isin(levels, SNR_LABELS)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"Z in {self.path} must hold even SNRs from -20 to 30 dB, got {levels[row]} "
+                f"in row {row}"
+            )
+        return levels.astype(np.int64)
+
+    def read(self, rows: np.ndarray, target: Tensor) -> Iterator[slice]:
+        """Read rows into a tensor, a few hundred at a time.
+
+        Args:
+            rows: int64 [n], ascending.
+            target: floating point [n, 1024, 2], on any device.
+
+        Yields:
+            Which rows have just been read, as a slice of 0 to n.
+
+        Raises:
+            ValueError: see blocks.
+        """
+        straight = target.device.type == "cpu" and target.dtype == torch.float32
+        for place, samples in self.blocks(rows, target if straight else None):
+            if not straight:
+                target[place] = samples.to(target.device, target.dtype)
+            yield place
+
+    def blocks(
+        self, rows: np.ndarray, target: Tensor | None = None, *, check: bool = True
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Rows, a few hundred at a time.
+
+        Args:
+            rows: int64 [n], ascending.
+            target: float32 [n, 1024, 2] in host memory, to be filled; without one blocks lie in a
+                buffer that the next one overwrites.
+            check: refuse frames that no network should see.
+
+        Yields:
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2].
+
+        Raises:
+            ValueError: a frame with samples that are not finite, or without power; a damaged file.
+        """
+        buffer = np.empty((_CHUNK, NUM_SAMPLES, 2), np.float32)
+        for place, start, stop in _stretches(rows):
+            dense = stop - start == place.stop - place.start
+            into = target is not None and dense
+            block = target[place].numpy() if into else buffer[: stop - start]
+            with explaining(self.path):
+                self.samples.read_direct(block, np.s_[start:stop])
+            samples = torch.from_numpy(block)
+            if not dense:
+                samples = samples[torch.from_numpy(rows[place] - start)]
+            if self.scale != 1:
+                samples.mul_(self.scale)
+            if target is not None and not dense:
+                target[place] = samples
+            if check:
+                self._check(samples, rows[place])
+            yield place, samples
+
+    def _check(self, samples: Tensor, rows: np.ndarray) -> None:
+        power = torch.linalg.vector_norm(samples.flatten(1), dim=1).square_() / NUM_SAMPLES
+        low, high = torch.aminmax(power)
+        if not (low >= _POWER_RANGE[0] and high <= _POWER_RANGE[1]):
+            good = (power >= _POWER_RANGE[0]) & (power <= _POWER_RANGE[1])
+            row = int(good.to(torch.int8).argmin())
+            raise ValueError(
+                f"every frame of {self.path} must be finite and of a power that is not extreme, row "
+                f"{rows[row]} has a mean power of {float(power[row]):.2g}; amc audit "
+                f"lists more of them, which must be removed"
+            )
+
+
+def _stretches(rows: np.ndarray) -> Iterator[tuple[slice, int, int]]:
+    """Which of the rows to read together, the first row, and the row after the last."""
+    breaks = np.flatnonzero(np.diff(rows) > _GAP) + 1
+    for begin, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+        while begin < end:
+            first = rows[begin]
+            after = begin + int(np.searchsorted(rows[begin:end], first + _CHUNK))
+            yield slice(int(begin), after), int(first), int(rows[after - 1]) + 1
+            begin = after
+
+
+@contextmanager
+def open_radioml(path: Path | str) -> Iterator[RadioMLFile]:
+    """Open a file and check its structure: kind of file, links, filters, shapes, types, completeness.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be taken, see the module; says why.
+    """
+    path = Path(path)
+    check_kind(path)
+    with explaining(path):
+        file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+    with file:
+        with explaining(path):
+            x, y, z = (own_dataset(file, name, path) for name in "XYZ")
+            check_layout(x, y, z, path)
+            for dataset in (x, y, z):
+                check_complete(dataset, path)
+            if _BYTES_PER_ROW * len(x) > free_host_bytes():
+                raise ValueError(
+                    f"{path} must have no more rows than memory has room to sort, got {len(x):,}; "
+                    f"cut the file into parts"
+                )
+            opened = RadioMLFile(path, x, y, z, _scale(x))
+        yield opened
+
+
+def _scale(samples: h5py.Dataset) -> float:
+    """1 for floating point; for integers what gives rows from all over the file unit mean power."""
+    if samples.dtype.kind == "f":
+        return 1.0
+    rows = np.unique(np.linspace(0, len(samples) - 1, 64).astype(np.int64))
+    some = np.stack([samples[row] for row in rows]).astype(np.float64)
+    power = np.square(some).sum(-1).mean()
+    return float(1 / np.sqrt(power)) if power else 1.0

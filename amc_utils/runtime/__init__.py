@@ -1,0 +1,1 @@
+"""What a run rests on: paths, checkpoints, devices, stop requests, progress."""

@@ -1,0 +1,92 @@
+"""Where things live: the repository, and the workspace that a run writes to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folder that receives what a notebook writes, with the repository's own layout.
+
+    Attributes:
+        root: the folder; results/, figures/, outputs/ and RUNLOG.md lie inside it.
+        study: name of the study whose runs are meant; empty for runs that stand alone.
+    """
+
+    root: Path
+    study: str = ""
+
+    @classmethod
+    def at(cls, output_root: str, study: str = "") -> Workspace:
+        """Workspace at `output_root` (relative to the working directory); empty: the repository."""
+        return cls(Path(output_root).resolve() if output_root else REPOSITORY, study)
+
+    @property
+    def results(self) -> Path:
+        """Folder of run folders: results/, or results/studies/<study>/."""
+        return self.root / "results" / (f"studies/{self.study}" if self.study else "")
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures."""
+        return self.root / "figures"
+
+    @property
+    def outputs(self) -> Path:
+        """Folder of what can be made again: executed notebooks, checkpoints."""
+        return self.root / "outputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoint folders, one a run."""
+        return self.outputs / "checkpoints" / self.study
+
+    @property
+    def runlog(self) -> Path:
+        """The lab diary."""
+        return self.root / "RUNLOG.md"
+
+
+def cache_folder() -> Path:
+    """Where frames and audits of files are kept: outputs/cache/, or what AMC_CACHE names."""
+    named = os.environ.get("AMC_CACHE")
+    # In a folder of our own, since all that lies there may be removed.
+    return Path(named) / "amc_utils" if named else REPOSITORY / "outputs" / "cache"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Temporary path that becomes `path` when the block succeeds and vanishes when it fails.
+
+    A reader therefore never sees a half-written file, whatever interrupts the writer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # Content before name, also on a machine that loses power in between.
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; a result is as readable as the user's umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed writers left; only for a folder that has no writer now."""
+    for leftover in folder.glob(".*.ckpt"):
+        leftover.unlink(missing_ok=True)

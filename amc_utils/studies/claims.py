@@ -1,0 +1,212 @@
+"""The claims of the training log, each with numbers, intervals, and a verdict by a rule fixed before.
+
+    amc report
+
+Reads claims.yaml and the runs in results/; writes results/claims.csv and the tables in
+README.md and docs/claims.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2, norm
+from scipy.stats import t as student_t
+
+from amc_utils.records import Run, named_run
+from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
+from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
+from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
+from amc_utils.studies.claim_table import full_table, short_table, with_table
+from amc_utils.studies.runlog import update_runlog
+from amc_utils.study_records import list_studies, named_study
+
+_OPEN = "open at this scale"
+# Fewer seeds give no interval worth a verdict.
+_LEAST_RUNS = 3
+_RANGES = ("support_low", "support_high", "refute_low", "refute_high")
+
+
+def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
+    """A row a test.
+
+    Returns:
+        Columns claim, what, measure, unit, scale (classes, data, network, frames, pixels), num_runs,
+        statistic, number, low and high (see `interval`), values (of the runs); tflop and tflop_minus,
+        the operations of a run of either variant, forward and backward; verdict; decides; and the
+        ranges of the rule, support_low to refute_high. Numbers want three runs or more.
+    """
+    rows = [
+        {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
+        | {"statistic": test.statistic, "decides": test.decides}
+        | _measured(test, results)
+        for name, claim in claims.items()
+        for test in claim.tests
+    ]
+    columns = ["claim", "what", "measure", "unit", "scale", "num_runs", "statistic", "number", "low"]
+    columns += ["high", "values", "tflop", "tflop_minus", "verdict", "decides"]
+    return pd.DataFrame(rows, columns=[*columns, *_RANGES])
+
+
+def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
+    runs = _runs(test, test.variant, results)
+    others = _runs(test, test.minus, results) if test.minus else []
+    nothing = (None, None)
+    bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
+    ranges = dict(zip(_RANGES, bounds, strict=True))
+    if len(runs) < _LEAST_RUNS or (test.minus and not others):
+        return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
+    values, frame_error = _values(test, runs, others)
+    number, low, high = interval(values, test.statistic, frame_error)
+    return {
+        "scale": _scale(runs, others),
+        "num_runs": len(runs),
+        "number": number,
+        "low": low,
+        "high": high,
+        "values": " ".join(f"{value:.4g}" for value in values),
+        "tflop": _tflop(runs),
+        "tflop_minus": _tflop(others),
+        "verdict": _verdict(test, low, high),
+    } | ranges
+
+
+def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[float], float]:
+    """Numbers of the runs, and the standard error that they have in common, of shared test frames."""
+    seeds = [[_trained(run).facts["config"]["seed"] for run in some] for some in (runs, others)]
+    if others and seeds[0] != seeds[1]:
+        raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
+    if test.measure in PAIR_MEASURES:
+        pairs = zip(runs, others, strict=True)
+        return [PAIR_MEASURES[test.measure](run, other) for run, other in pairs], 0.0
+    if test.measure in MEASURES:
+        values, minus = ([MEASURES[test.measure](run) for run in some] for some in (runs, others))
+        return list(np.subtract(values, minus) if others else values), 0.0
+    by_frame = [
+        [FRAME_MEASURES[test.measure](run.predictions).to_numpy(float) for run in some]
+        for some in (runs, others)
+    ]
+    if others:
+        by_frame[0] = [one - other for one, other in zip(*by_frame, strict=True)]
+    values = [float(frames.mean()) for frames in by_frame[0]]
+    first = runs[0].facts["data"]
+    if any(run.facts["data"] != first for run in runs):
+        return values, 0.0
+    means = np.mean(by_frame[0], axis=0)
+    return values, float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
+    """Runs of the test by seed; none as long as a seed of the study is missing."""
+    if test.runs:
+        return [named_run(results, name) for name in test.runs]
+    if test.study not in {study.name for study in list_studies(results)}:
+        return []
+    study = named_study(results, test.study)
+    table = study.table
+    chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
+    missing = set(study.plan["seeds"]) - set(chosen["seed"])
+    return [] if missing else [study.runs[place] for place in chosen.sort_values("seed").index]
+
+
+def interval(
+    values: Sequence[float], statistic: str = "mean", frame_error: float = 0.0
+) -> tuple[float, float, float]:
+    """A number of several runs, and the ends of its interval.
+
+    The 95 % interval of a mean is Student's, that of a standard deviation ("spread") is by chi-square;
+    for "each" it is the mean and the extremes.
+
+    Args:
+        values: of the runs.
+        statistic: see amc_utils.studies.claim_rules.ClaimTest.
+        frame_error: standard error of a mean that all values share, since the frames are the same.
+    """
+    mean, deviation, free = float(np.mean(values)), float(np.std(values, ddof=1)), len(values) - 1
+    if statistic == "each":
+        return mean, float(min(values)), float(max(values))
+    if statistic == "spread":
+        low, high = deviation * np.sqrt(free / chi2.ppf([0.975, 0.025], free))
+        return deviation, float(low), float(high)
+    seed_half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
+    half = float(np.hypot(seed_half, frame_error * norm.ppf(0.975)))
+    return mean, mean - half, mean + half
+
+
+def _verdict(test: ClaimTest, low: float, high: float) -> str:
+    def inside(bounds: tuple[float, float] | None) -> bool:
+        return bounds is not None and bounds[0] <= low and high <= bounds[1]
+
+    verdicts = [
+        verdict
+        for verdict, bounds in ((test.supports, test.supported), ("not supported", test.refuted))
+        if inside(bounds)
+    ]
+    # An interval of no width may lie where both ranges meet.
+    return verdicts[0] if len(verdicts) == 1 else _OPEN
+
+
+def _trained(run: Run) -> Run:
+    """The run that trained the network: itself, or that whose weights were tested on other frames."""
+    return named_run(run.folder.parent, run.facts["parent"]) if run.kind == "transfer" else run
+
+
+def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
+    first = _trained(runs[0]).facts
+    parts = []
+    for some in (runs, others):
+        networks = sorted({run.facts["network"]["name"] for run in some})
+        frames = sorted({_trained(run).frames_seen for run in some})
+        seen = (
+            " to ".join(f"{count:,}" for count in dict.fromkeys([frames[0], frames[-1]]))
+            if some
+            else ""
+        )
+        parts.append(f"{', '.join(networks)}, {seen} frames")
+    against = f" less {parts[1]}" if others and parts[1] != parts[0] else ""
+    about = f"{first['data']['num_classes']} classes, {first['data']['source']['label']}"
+    return f"{about}; {parts[0]}{against}; {first['config']['image_size']} px"
+
+
+def _tflop(runs: Sequence[Run]) -> float | None:
+    """A backward pass costs two forward passes."""
+    if not runs:
+        return None
+    costs = [3 * run.facts["network"]["flops_per_frame"] * _trained(run).frames_seen for run in runs]
+    return float(f"{np.mean(costs) / 1e12:.4g}")
+
+
+def update(workspace: Workspace) -> pd.DataFrame:
+    """Write results/claims.csv and the tables of README and docs/claims.md; returns the rows."""
+    claims = read_claims()
+    rows = evaluate(claims, workspace.results)
+    tables = {"README.md": short_table(claims, rows), "docs/claims.md": full_table(rows)}
+    pages = {workspace.root / name: text for name, text in tables.items()}
+    written = {page: with_table(page.read_text(encoding="utf8"), text) for page, text in pages.items()}
+    with replacing(workspace.results / "claims.csv") as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    for page, text in written.items():
+        with replacing(page) as temporary:
+            temporary.write_text(text, encoding="utf8")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write RUNLOG.md and, of the repository, the tables of claims, from the command line."""
+    parser = argparse.ArgumentParser(prog="amc report", description=main.__doc__)
+    parser.add_argument("--output-root", default="", help="workspace; empty is the repository")
+    root = parser.parse_args(arguments).output_root
+    try:
+        print(update_runlog(Workspace.at(root)))
+        if root:
+            return
+        rows = update(Workspace(REPOSITORY))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(rows[["claim", "what", "number", "low", "high", "verdict"]].round(4).to_string(index=False))

@@ -1,0 +1,162 @@
+"""What a picture tells when its grey levels are shared by frames of one class and label.
+
+    amc grey log-picture-64 log-picture-128
+
+Later runs of the log's authors divide the counts of each picture by the largest count in a batch of 512
+frames of one class and label, before frames are mixed. The grey of a single count then tells class and
+label a little, which no receiver of single frames knows. This command takes runs on the log's picture,
+whose checkpoints must be there, and adds that knowledge to what the network says: its posterior, among
+the classes with labels from 0 on, times the likelihood of the batch's largest count. Accuracies by
+label go to results/radioml_2018_facts/shared_scaling.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from amc_utils.channel import Channel
+from amc_utils.config import TrainingParameters
+from amc_utils.constellation import pixel_index
+from amc_utils.experiment import untrained_network
+from amc_utils.frames import synthesise_frames
+from amc_utils.inference.classifier import Classifier
+from amc_utils.runtime.checkpoints import read_checkpoint
+from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.progress import progress
+from amc_utils.signals import generate_frames
+
+BATCH_SIZE = 512
+# Batches of each class from which the spread of their largest counts is taken, and others to be tried.
+_NUM_FITTED, _NUM_TRIED = 4, 2
+_NUM_FRAMES_PER_CELL, _SEED = 40, 3_000_003
+_FIRST_LABEL = 0
+
+
+def largest_counts(
+    modulations: Sequence[str],
+    snr_labels: Sequence[float],
+    channel: Channel,
+    *,
+    image_size: int,
+    num_batches: int,
+    seed: int,
+) -> Tensor:
+    """Largest count of any pixel in each batch of pictures, float32 [M, num_labels, num_batches].
+
+    Args:
+        modulations: names.
+        snr_labels: labels; with the names they make the cells, a batch holds frames of one.
+        channel: makes the frames.
+        image_size: bins per axis of the pictures of samples.
+        num_batches: batches of BATCH_SIZE frames of each cell.
+        seed: of the frames.
+    """
+    num_cells = len(modulations) * len(snr_labels)
+    cell = torch.arange(num_cells).repeat_interleave(num_batches)
+    found = torch.empty(len(cell))
+    labels = torch.tensor(snr_labels)
+    for number, one in enumerate(progress(cell.tolist(), desc="largest counts")):
+        index = torch.arange(BATCH_SIZE)
+        made = generate_frames(
+            index + number * BATCH_SIZE,
+            torch.full_like(index, one // len(snr_labels)),
+            labels[one % len(snr_labels)].expand(BATCH_SIZE),
+            modulations=modulations,
+            seed=seed,
+            channel=channel,
+        )
+        pixel = pixel_index(made.iq, image_size)
+        counts = torch.zeros(BATCH_SIZE, (image_size + 2) ** 2).scatter_add_(
+            1, pixel, torch.ones(pixel.shape)
+        )
+        found[number] = counts.view(-1, image_size + 2, image_size + 2)[:, 1:-1, 1:-1].amax()
+    return found.view(len(modulations), len(snr_labels), num_batches)
+
+
+def grey_log_likelihoods(observed: Tensor, fitted: Tensor) -> Tensor:
+    """Log-likelihood of every class given largest counts, [B, M, num_labels].
+
+    Args:
+        observed: float [B], largest counts.
+        fitted: [M, num_labels, num_batches], largest counts of each class, taken for log-normal.
+    """
+    logs = fitted.log()
+    # A few batches may agree by chance; the spread common to all classes keeps them from certainty.
+    spread = (0.5 * logs.var(2) + 0.5 * logs.var(2).mean()).sqrt()
+    apart = (observed.log()[:, None, None] - logs.mean(2)) / spread
+    return -0.5 * apart.square() - spread.log()
+
+
+def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
+    """Accuracies of a network alone, of the shared grey alone, and of both, by label.
+
+    Returns:
+        Columns knows ("picture", "grey", "both"), task ("joint", "modulation", "snr"), snr_label, value
+        and num_frames.
+    """
+    config = classifier.config
+    labels = [label for label in config.snr_labels if label >= _FIRST_LABEL]
+    cells = {"modulations": config.modulation_names, "snr_labels": labels}
+    channel = config.synthetic_channel
+    frames = synthesise_frames(
+        **cells, num_frames_per_cell=_NUM_FRAMES_PER_CELL, seed=config.seed + _SEED, channel=channel
+    )
+    _, logits = classifier.look(frames.iq(torch.arange(len(frames))))
+    modulation, snr = logits.modulation.log_softmax(1), logits.snr[:, -len(labels) :].log_softmax(1)
+    picture = modulation[:, :, None] + snr[:, None]
+    options = {
+        "channel": channel,
+        "image_size": config.image_size,
+        "num_batches": _NUM_FITTED + _NUM_TRIED,
+    }
+    counts = largest_counts(*cells.values(), seed=config.seed + 2 * _SEED, **options)
+    tried = torch.arange(len(frames)) % _NUM_TRIED + _NUM_FITTED
+    observed = counts[frames.modulation, frames.snr_index, tried]
+    grey = grey_log_likelihoods(observed, counts[..., :_NUM_FITTED])
+    rows = []
+    for knows, score in (("picture", picture), ("grey", grey), ("both", picture + grey)):
+        joint = score.flatten(1).argmax(1)
+        right = {
+            "joint": joint == frames.cell,
+            "modulation": score.logsumexp(2).argmax(1) == frames.modulation,
+            "snr": score.logsumexp(1).argmax(1) == frames.snr_index,
+        }
+        for task, hits in right.items():
+            for number, label in enumerate(labels):
+                some = hits[frames.snr_index == number].float()
+                rows.append((knows, task, label, float(some.mean()), len(some)))
+    return pd.DataFrame(rows, columns=["knows", "task", "snr_label", "value", "num_frames"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table of some runs from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="amc grey",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", help="runs on the log's picture, checkpoints included")
+    parser.add_argument("--output-root", default="", help="where they were written; the repository")
+    given = parser.parse_args(arguments)
+    workspace, tables = Workspace.at(given.output_root), []
+    try:
+        for run in given.runs:
+            stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
+            config = TrainingParameters.checked(stored["config"] | {"resume_from": ""})
+            network = untrained_network(config)
+            network.load_state_dict(stored["network"])
+            table = accuracies_by_label(Classifier(network.eval(), config, run=run))
+            table.insert(0, "run", run)
+            tables.append(table)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    path = workspace.results / "radioml_2018_facts" / "shared_scaling.csv"
+    with replacing(path) as temporary:
+        pd.concat(tables).to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")
+    print(path)
