@@ -10,7 +10,7 @@ from importlib import import_module
 # Word: module whose main(arguments) does it, and what that is. Modules are imported when their turn
 # comes, so that help takes no seconds.
 COMMANDS = {
-    "train": ("train", "train a network, test it, and record the run"),
+    "train": ("training", "train a network, test it, and record the run"),
     "evaluate": ("baselines.assess", "record the bound, the receiver, or a network on other frames"),
     "study": ("studies.study", "carry out a study: variants and seeds"),
     "records": ("studies.paper", "runs of record: what is done, what comes next"),

@@ -1,18 +1,139 @@
-"""Parameters of the notebooks: names, types, ranges, files."""
+"""Parameters of notebooks and commands: names, types, ranges, files; one sentence for what is wrong."""
 
 from __future__ import annotations
 
+import ast
+import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from amc_utils.channel import Channel, ReceiverSettings, channel_from, receiver_settings
-from amc_utils.engine import Engine
-from amc_utils.labels import expand_modulations, snr_grid
 from amc_utils.losses import SNR_LOSSES
-from amc_utils.parameters import Parameters
+from amc_utils.signals import (
+    Channel,
+    ReceiverSettings,
+    channel_from,
+    expand_modulations,
+    receiver_settings,
+    snr_grid,
+)
+
+# Settings that move work in time or place, or help a run that cannot go on without them.
+_HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
+# Parameters that say where a run reads and writes and what it is called.
+_ABOUT = {"run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
+
+
+class Engine(BaseModel):
+    """Settings of the training engine; what is left out keeps its default.
+
+    Attributes:
+        checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
+        skip_bad_steps: leave out a step whose loss is not finite, and count it, instead of stopping.
+        accumulate: parts that a batch is cut into, to save memory; batch_size stays what it says.
+        compile: let torch.compile fuse the network's operations.
+        fused: AdamW in a single kernel.
+        sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB.
+        cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
+        samples_in: where samples are kept: "device", "host" memory, "disk", or "auto" for the first
+            that has room.
+        tracker: where each epoch's numbers go as well, see amc_utils.runtime.tracking.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    skip_bad_steps: bool = False
+    accumulate: int = Field(default=1, ge=1)
+    compile: bool = False
+    fused: bool = False
+    sample_bits: Literal[16, 32] = 32
+    cache: bool = True
+    samples_in: Literal["auto", "device", "host", "disk"] = "auto"
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+
+
+def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's parameters, as plain values, those that its numbers depend on, with the engine's."""
+    engine = Engine.model_validate(parameters.get("engine", {})).model_dump(exclude=_HARMLESS)
+    own = {name: value for name, value in parameters.items() if name not in _ABOUT}
+    return own | {f"engine.{name}": value for name, value in engine.items()}
+
+
+class Parameters(BaseModel):
+    """Base of every notebook's parameters: frozen, no unknown names, no conversion of types."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    output_root: str
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """Parameters from the globals() of a notebook whose first code cell set them.
+
+        papermill only warns of an override that no parameters cell declares; here it is an error.
+
+        Raises:
+            ValueError: an unknown name, or a value of the wrong type, range or meaning.
+        """
+        names = [*cls.model_fields, *_injected_names(namespace.get("In", ()))]
+        return cls.checked({name: namespace[name] for name in names if name in namespace})
+
+    @classmethod
+    def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, as plain data, with the defaults of parameters that they do not set."""
+        optional = {n: f for n, f in cls.model_fields.items() if not f.is_required() and n != "engine"}
+        return {n: f.get_default(call_default_factory=True) for n, f in optional.items()} | dict(values)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Parameters from a mapping, with pydantic's report cut down to one sentence.
+
+        Raises:
+            ValueError: see from_notebook.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            sentence = _sentence(error, list(cls.model_fields))
+        raise ValueError(sentence)
+
+
+def _injected_names(cells: Any) -> list[str]:
+    """Names set by papermill's cell of overrides, found in IPython's list of executed cells."""
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    nodes = ast.parse(injected[-1]).body if injected else []
+    return [node.targets[0].id for node in nodes if isinstance(node, ast.Assign)]
+
+
+def _sentence(error: ValidationError, known: list[str]) -> str:
+    """What is wrong with the first bad parameter, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    name = str(first["loc"][0]) if first["loc"] else "parameters"
+    if name == "engine" and len(first["loc"]) > 1:
+        name = ".".join(first["loc"])
+        known = [f"engine.{setting}" for setting in Engine.model_fields]
+    if first["type"] == "extra_forbidden":
+        name = name if name.isprintable() else repr(name)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        text = f"unknown parameter {name}; {hint}"
+    elif first["type"] == "missing":
+        text = f"parameter {name} is missing from the parameters cell"
+    elif first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    else:
+        requirement = first["msg"].removeprefix("Input should ")
+        text = f"{name} must {requirement}, got {first['input']!r}"
+        if first["type"].startswith("bool"):
+            text += "; write True or False after -p, true or false in YAML"
+        if isinstance(first["input"], str) and first["type"].startswith("float"):
+            text += "; write a number without quotes, in YAML as 1.0e-4"
+    return text + (f" (and {len(others)} more)" if others else "")
+
 
 Fraction = Field(ge=0, lt=1)
 NotNegative = Field(ge=0, allow_inf_nan=False)

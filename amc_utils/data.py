@@ -1,27 +1,273 @@
-"""Frames from where the parameters say: the generator, or an HDF5 file in RadioML 2018.01A's layout."""
+"""Labelled frames, from the generator or from a file, and their split."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from torch import Tensor
 
 from amc_utils.config import DataParameters
-from amc_utils.frames import Frames, Hold, labels_only, synthesise_frames
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.radioml.checks import explaining
 from amc_utils.radioml.reader import RadioMLFile, open_radioml
 from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
+from amc_utils.runtime.storage import allocate, choose_place, fetch_ahead
+from amc_utils.signals import (
+    CHANNELS,
+    NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
+    SNR_LABELS,
+    Channel,
+    generate_frames,
+)
+
+# Frames generated at once: enough to keep a GPU busy, few enough for the cache of a CPU.
+_CHUNK = {"cpu": 256, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames with labels; a batch is an index gather.
+
+    Labels are those of all N frames and lie on the device that computes. Samples may be those of H of
+    them only, the share of one process among several, and lie elsewhere.
+
+    Attributes:
+        iq_pairs: float32 or float16 [H, num_samples, 2], last axis I, Q.
+        modulation: int64 [N], index into `modulations`.
+        snr_index: int64 [N], index into `snr_labels`.
+        modulations: modulation names.
+        snr_labels: SNR labels, see channel.Channel.snr_db for what they mean.
+        source: where the frames come from, ready for a run record.
+        held: int64 [H], ascending, the frames whose samples are here; None for all.
+        place: where the samples lie: "device", "host" or "disk".
+        generation: int64 [], the last drawing of synthetic training samples; changed in place.
+    """
+
+    iq_pairs: Tensor
+    modulation: Tensor
+    snr_index: Tensor
+    modulations: tuple[str, ...]
+    snr_labels: tuple[int, ...]
+    source: dict[str, Any]
+    held: Tensor | None = None
+    place: str = "device"
+    generation: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.modulation)
+
+    @property
+    def device(self) -> torch.device:
+        """Device that computes; labels lie there, and samples arrive there."""
+        return self.modulation.device
+
+    @property
+    def cell(self) -> Tensor:
+        """Joint class of each frame, int64 [N]: modulation * number of SNR levels + snr_index."""
+        return self.modulation * len(self.snr_labels) + self.snr_index
+
+    @property
+    def num_classes(self) -> int:
+        """Number of joint classes."""
+        return len(self.modulations) * len(self.snr_labels)
+
+    @property
+    def description(self) -> str:
+        """Class count, SNR labels and source in one line, to stand beside every number."""
+        grid = self.snr_labels
+        return (
+            f"{self.num_classes} classes: {len(self.modulations)} modulations x {len(grid)} SNR labels "
+            f"({grid[0]} to {grid[-1]}), {self.source['label']}"
+        )
+
+    @property
+    def whereabouts(self) -> str:
+        """How much memory the samples take, and where, for the log."""
+        kind = str(self.iq_pairs.dtype).removeprefix("torch.")
+        share = "" if self.held is None else f", a share of {len(self.held):,} of {len(self):,} frames,"
+        where = f"on {self.device}" if self.place == "device" else f"in {self.place} memory"
+        return f"{self.iq_pairs.nbytes / 1e6:,.0f} MB of {kind} samples{share} {where}"
+
+    def iq(self, index: Tensor) -> Tensor:
+        """Samples of some frames that are held, complex64 [len(index), num_samples], on the device."""
+        index = index.to(self.iq_pairs.device)
+        pairs = self.iq_pairs[index if self.held is None else torch.searchsorted(self.held, index)]
+        if pairs.device != self.device:
+            # Only from pinned memory does a copy run beside the computation.
+            pairs = pairs.pin_memory().to(self.device, non_blocking=True)
+        return torch.view_as_complex(pairs.to(torch.float32))
+
+    def ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Samples of each batch in turn; another thread fetches them where they lie off the device."""
+        return map(self.iq, batches) if self.place == "device" else fetch_ahead(self.iq, batches)
+
+    def here(self, index: Tensor) -> Tensor:
+        """Those of some frames whose samples are held."""
+        if self.held is None:
+            return index
+        return index[torch.isin(index, self.held.to(index.device))]
+
+    def write(self, index: Tensor, pairs: Tensor) -> None:
+        """Put samples [len(index), num_samples, 2] in the place of those of held frames."""
+        store = self.iq_pairs
+        index = index.to(store.device)
+        rows = index if self.held is None else torch.searchsorted(self.held, index)
+        store[rows] = pairs.to(store.device, store.dtype)
+
+    def select(self, modulation_name: str, snr_label: int) -> Tensor:
+        """Index of the frames of one cell, int64."""
+        wanted = self.modulations.index(modulation_name), self.snr_labels.index(snr_label)
+        return torch.nonzero((self.modulation == wanted[0]) & (self.snr_index == wanted[1]))[:, 0]
+
+    def to(self, device: torch.device | str) -> Frames:
+        """The same frames on another device."""
+        moved = {
+            name: getattr(self, name).to(device) for name in ("iq_pairs", "modulation", "snr_index")
+        }
+        return replace(self, **moved)
+
+    def with_room(self, dtype: torch.dtype, samples_in: str, hold: Hold | None) -> Frames:
+        """The same labels with room for samples, of the frames that `hold` chooses or of all."""
+        held = hold(self) if hold else None
+        held = None if held is None else held.sort().values
+        shape = (len(self) if held is None else len(held), NUM_SAMPLES, 2)
+        place = choose_place(int(np.prod(shape)) * dtype.itemsize, self.device, samples_in)
+        iq_pairs = allocate(shape, dtype, self.device, place)
+        held = None if held is None else held.to(iq_pairs.device)
+        return replace(self, iq_pairs=iq_pairs, held=held, place=place)
+
+
+# Of labelled frames those whose samples are wanted here, int64; None for all.
+Hold = Callable[[Frames], Tensor | None]
+
+
+def labels_only(
+    cell: Tensor, modulations: Sequence[str], snr_labels: Sequence[int], source: dict[str, Any]
+) -> Frames:
+    """Frames of joint classes `cell`, int64 [N], as yet without samples."""
+    modulation, snr_index = cell // len(snr_labels), cell % len(snr_labels)
+    nothing = torch.empty(0, NUM_SAMPLES, 2, device=cell.device)
+    return Frames(nothing, modulation, snr_index, tuple(modulations), tuple(snr_labels), source)
+
+
+def synthesise_frames(
+    *,
+    modulations: Sequence[str],
+    snr_labels: Sequence[int],
+    num_frames_per_cell: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    channel: Channel | None = None,
+    samples_in: str = "auto",
+    hold: Hold | None = None,
+) -> Frames:
+    """Frames from the generator, ordered by modulation, then SNR label, the same number in each cell.
+
+    For samples_in and hold see Frames.with_room.
+    """
+    channel = channel or Channel()
+    index = torch.arange(len(modulations) * len(snr_labels) * num_frames_per_cell, device=device)
+    source = synthetic_source(channel, seed)
+    frames = labels_only(index // num_frames_per_cell, modulations, snr_labels, source)
+    frames = frames.with_room(dtype, samples_in, hold)
+    redraw_frames(frames, index, 0)
+    return frames
+
+
+def synthetic_source(channel: Channel, seed: int) -> dict[str, Any]:
+    """Where synthetic frames come from, ready for a run record."""
+    preset = next((name for name, known in CHANNELS.items() if known == channel), "other channel")
+    return {"label": f"synthetic ({preset})", "generator": vars(channel), "seed": seed}
+
+
+def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
+    """Overwrite synthetic frames by others of the same cells, channel and seed.
+
+    Args:
+        frames: synthetic frames; changed in place.
+        index: int64, the frames to draw anew, as far as they are held.
+        generation: number of the drawing; 0 gives the frames that the set began with.
+    """
+    snr_labels = torch.tensor(frames.snr_labels, device=frames.device)
+    for part in frames.here(index).split(_CHUNK[frames.device.type]):
+        made = generate_frames(
+            part + generation * len(frames),
+            frames.modulation[part],
+            snr_labels[frames.snr_index[part]],
+            modulations=frames.modulations,
+            seed=frames.source["seed"],
+            channel=Channel(**frames.source["generator"]),
+        )
+        frames.write(part, torch.view_as_real(made.iq))
+    frames.generation.fill_(generation)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint index sets, int64 each, that cover all frames."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Frames in each part."""
+        return {name: len(index) for name, index in vars(self).items()}
+
+
+def split_fingerprint(frames: Frames, split: Split) -> str:
+    """SHA-256 that two runs share if and only if they are tested on the same frames and classes."""
+    origin = [frames.modulations, frames.snr_labels, frames.source, len(frames)]
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    for numbers in (split.test, frames.cell[split.test]):
+        digest.update(numbers.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def stratified_split(frames: Frames, *, seed: int) -> Split:
+    """80/10/10 split, stratified on (modulation, SNR), that depends on labels and seed alone.
+
+    Frames are lined up cell after cell, cells in random order and shuffled inside, and every tenth
+    goes to test, every other tenth to validation. So each cell is split to within one frame, and
+    cells of fewer than ten frames still give whole parts of the right size.
+
+    Raises:
+        ValueError: too few frames for three parts, in all or of a class.
+    """
+    if len(frames) < 10:
+        raise ValueError(
+            f"a split needs at least 10 frames, got {len(frames)}; raise num_frames_per_cell"
+        )
+    rng = np.random.default_rng([seed, 0x5B11])
+    cell = frames.cell.cpu().numpy()
+    place_of_cell = rng.permutation(frames.num_classes)
+    line = np.lexsort((rng.random(len(cell)), place_of_cell[cell]))
+    tenth = np.arange(len(line)) % 10
+    parts = (line[tenth < 8], line[tenth == 8], line[tenth == 9])
+    modulation = frames.modulation.cpu().numpy()
+    for number, name in enumerate(frames.modulations):
+        count, in_train = ((modulation[part] == number).sum() for part in (line, parts[0]))
+        if count < 3 or not in_train:
+            raise ValueError(
+                f"a split needs frames of every class to train, to validate and to test, and {count} "
+                f"frames of {name} are too few; raise num_frames_per_cell, or leave the class out"
+            )
+    return Split(*(torch.from_numpy(np.sort(part)).to(frames.device) for part in parts))
+
 
 # Rows written at once.
-_CHUNK = 4096
+_ROWS_AT_ONCE = 4096
 
 
 def load_frames(
@@ -177,8 +423,10 @@ def write_radioml(path: Path, frames: Frames) -> None:
     grid = torch.tensor(frames.snr_labels)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         x = file.create_dataset("X", shape=frames.iq_pairs.shape, dtype="f4")
-        for start in range(0, len(frames), _CHUNK):
-            x[start : start + _CHUNK] = frames.iq_pairs[start : start + _CHUNK].float().cpu().numpy()
+        for start in range(0, len(frames), _ROWS_AT_ONCE):
+            x[start : start + _ROWS_AT_ONCE] = (
+                frames.iq_pairs[start : start + _ROWS_AT_ONCE].float().cpu().numpy()
+            )
         one_hot = torch.nn.functional.one_hot(label, len(RADIOML_2018_MODULATIONS))
         file.create_dataset("Y", data=one_hot.numpy())
         file.create_dataset("Z", data=grid[frames.snr_index.cpu()][:, None].numpy())

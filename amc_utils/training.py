@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
+import datetime
+import json
+import os
+import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +20,340 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
-from amc_utils.config import TrainingParameters
-from amc_utils.constellation import expand_channels
-from amc_utils.evaluation import means
-from amc_utils.frames import Frames, Split, redraw_frames, split_fingerprint
-from amc_utils.learning import Learner
-from amc_utils.models import TwoHeadNetwork
+from amc_utils.audit.trust import require_sound
+from amc_utils.config import TrainingParameters, deciding
+from amc_utils.data import (
+    Frames,
+    Split,
+    file_selection,
+    load_frames,
+    redraw_frames,
+    split_fingerprint,
+    stratified_split,
+)
+from amc_utils.images import expand_channels, input_shape, network_input
+from amc_utils.losses import TaskWeighting, decide_level, snr_loss
+from amc_utils.metrics import metrics_table
+from amc_utils.models import (
+    Logits,
+    TwoHeadNetwork,
+    build_network,
+    count_activation_bytes,
+    count_flops,
+    count_parameters,
+    normalise_whole_batches,
+)
+from amc_utils.radioml.cache import cached_radioml
+from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
+from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, check_same_run, read_checkpoint
-from amc_utils.runtime.interruption import Stopped, StopRequests
+from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, StopRequests, stop_at_once
+from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.progress import progress
-from amc_utils.runtime.sharding import BatchPlan
+from amc_utils.runtime.sharding import BatchPlan, share
 from amc_utils.runtime.tracking import report
+from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies.runlog import update_runlog
+
+# Share of the steps in which a one-cycle schedule raises the learning rate.
+_WARM_UP = 0.15
+
+
+def make_optimizer(
+    network: nn.Module, weighting: nn.Module, config: TrainingParameters
+) -> torch.optim.AdamW:
+    """AdamW over the network and the weights of its tasks."""
+    # Decay would pull the task weights towards one half, whatever the losses say.
+    rate = config.learning_rate
+    groups = [
+        {"params": list(network.parameters()), "weight_decay": config.weight_decay},
+        {
+            "params": list(weighting.parameters()),
+            "weight_decay": 0.0,
+            "lr": rate * config.log_variance_rate,
+        },
+    ]
+    return torch.optim.AdamW(groups, lr=rate, fused=config.engine.fused)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainingParameters, num_steps: int
+) -> lr_scheduler.LRScheduler:
+    """Learning rate over `num_steps` steps: constant, a cosine to zero, or one cycle."""
+    if config.schedule == "constant":
+        return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if config.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_steps)
+    highest = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, highest, num_steps, pct_start=_WARM_UP)
+
+
+# Frames per forward pass when nothing is learnt; large enough for speed, small enough for memory.
+_EVALUATION_BATCH = 256
+
+
+class Evaluator:
+    """A network, the weights of its tasks, and the frames that it looks at.
+
+    Of several processes each looks at the frames that it holds; what they find is put together.
+
+    Attributes:
+        network: the network, on the frames' device.
+        weighting: the weights of the two tasks.
+        frames: the frames.
+        config: parameters of pictures and losses.
+        fabric: the devices.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weighting: TaskWeighting,
+        frames: Frames,
+        config: TrainingParameters,
+        fabric: Fabric,
+    ) -> None:
+        self.network, self.weighting = network, weighting
+        self.frames, self.config, self.fabric = frames, config, fabric
+
+    def draw(self, batch: Tensor) -> Tensor:
+        """What the network is given for some frames, drawn on the device; see network_input."""
+        return self.pictures(self.frames.iq(batch))
+
+    def pictures(self, iq: Tensor) -> Tensor:
+        """What the network is given for samples, complex64 [B, num_samples]; see network_input."""
+        return network_input(iq, **self.config.picture_options)
+
+    def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""
+        config = self.config
+        modulation, snr_index = self.frames.modulation[batch], self.frames.snr_index[batch]
+        losses = torch.stack([
+            torch.nn.functional.cross_entropy(logits.modulation.float(), modulation),
+            snr_loss(
+                logits.snr, snr_index, weights=tuple(config.snr_loss_weights), kind=config.snr_loss
+            ),
+        ])  # fmt: skip
+        level = decide_level(logits.snr, config.snr_loss)
+        right = logits.modulation.argmax(1) == modulation, level == snr_index
+        return losses, torch.stack([right[0] & right[1], *right])
+
+    @torch.no_grad()
+    def measure(self, index: Tensor, prefix: str) -> dict[str, float]:
+        """Losses and accuracies over frames in evaluation mode, keys beginning with `prefix`."""
+        self.network.eval()
+        sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
+        batches = _batches(self.frames.here(index))
+        for batch, iq in zip(batches, self.frames.ahead(batches), strict=True):
+            sums += tally(*self.judge(self.network(self.pictures(iq)), batch))
+        return means(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
+
+    @torch.no_grad()
+    def predict(self, index: Tensor) -> pd.DataFrame:
+        """Predictions for some frames, in the columns that amc_utils.metrics describes."""
+        self.network.eval()
+        mine = torch.isin(index, self.frames.here(index)).nonzero()[:, 0]
+        # Each frame is decided by one process and zero in the others: their sum is the table.
+        decided = torch.zeros(4, len(index), dtype=torch.float64, device=self.frames.device)
+        places = _batches(mine)
+        for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
+            logits = self.network(self.pictures(iq))
+            modulation = logits.modulation.float().softmax(1).max(1)
+            level = decide_level(logits.snr, self.config.snr_loss)
+            sure = logits.snr.float().softmax(1).gather(1, level[:, None])[:, 0]
+            found = (modulation.indices, level, modulation.values, sure)
+            decided[:, place] = torch.stack([column.double() for column in found])
+        modulation, level, *sure = self.fabric.all_reduce(decided, reduce_op="sum")
+        return prediction_table(self.frames, index, [modulation.long(), level.long(), *sure])
+
+
+def _batches(index: Tensor) -> list[Tensor]:
+    """The index in parts; no part where there is nothing, though torch would give an empty one."""
+    return [part for part in index.split(_EVALUATION_BATCH) if len(part)]
+
+
+def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -> pd.DataFrame:
+    """Predictions for some frames, in the columns that amc_utils.metrics describes.
+
+    Args:
+        frames: the frames.
+        index: int64 [B], which of them.
+        decided: [B] each, index of the modulation, index of the SNR level, confidence in either.
+    """
+    modulation, level, *sure = (column.cpu().numpy() for column in decided)
+    names, grid = list(frames.modulations), np.array(frames.snr_labels)
+    true = frames.modulation[index].cpu().numpy()
+    return pd.DataFrame({
+        "frame": index.cpu().numpy(),
+        "modulation": pd.Categorical.from_codes(true, names, ordered=True),
+        "snr_label": grid[frames.snr_index[index].cpu().numpy()],
+        "predicted_modulation": pd.Categorical.from_codes(modulation, names, ordered=True),
+        "predicted_snr_label": grid[level],
+        "modulation_confidence": sure[0],
+        "snr_confidence": sure[1],
+    })  # fmt: skip
+
+
+def tally(losses: Tensor, hits: Tensor) -> Tensor:
+    """Sums over a batch, to be added up on the device: two losses, three hits, frames; float64 [6]."""
+    size = hits.shape[1]
+    return torch.cat([losses.double() * size, hits.sum(1), torch.full((1,), size, device=hits.device)])
+
+
+@torch.no_grad()
+def means(prefix: str, sums: Tensor, weighting: TaskWeighting) -> dict[str, float]:
+    """Total loss, losses and accuracies from the sums of `tally`, keys beginning with `prefix`."""
+    per_frame = sums[:5] / sums[5]
+    total = weighting(per_frame[:2].to(weighting.log_variance.dtype))
+    names = ("modulation_loss", "snr_loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
+    row = {f"{prefix}_loss": float(total)}
+    return row | {f"{prefix}_{n}": v for n, v in zip(names, per_frame.tolist(), strict=True)}
+
+
+class Learner:
+    """A network with what changes it.
+
+    Attributes:
+        network: the network, on the device.
+        weighting: the weights of the two tasks.
+        optimizer: AdamW over both.
+        scheduler: its learning rate.
+        evaluator: measures the network on any frames.
+        skipped: number of steps that were left out because loss or gradients were not finite.
+    """
+
+    def __init__(
+        self,
+        config: TrainingParameters,
+        network: TwoHeadNetwork,
+        frames: Frames,
+        *,
+        fabric: Fabric,
+        num_steps: int,
+    ) -> None:
+        self.config, self.fabric = config, fabric
+        self.weighting = TaskWeighting(config.task_weighting, config.task_weights).to(fabric.device)
+        optimizer = make_optimizer(network, self.weighting, config)
+        # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
+        network = network.to(memory_format=torch.channels_last)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            network = normalise_whole_batches(network)
+        if config.engine.compile:
+            network = torch.compile(network)
+        self.network, self.optimizer = fabric.setup(network, optimizer)
+        self.scheduler = make_scheduler(self.optimizer, config, num_steps)
+        self.evaluator = Evaluator(self.network, self.weighting, frames, config, fabric)
+        self.skipped = 0
+        self._first_bad = torch.full((), -1, device=fabric.device)
+
+    def seed(self, epoch: int, step: int) -> None:
+        """Let the dropout of a step follow from seed, epoch, step and process alone."""
+        words = [self.config.seed, epoch, step, self.fabric.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+    def step(self, batch: Tensor, iq: Tensor, number: int) -> Tensor:
+        """Learn from one batch.
+
+        Args:
+            batch: int64 [B], this process's frames of the batch.
+            iq: complex64 [B, num_samples], their samples.
+            number: of the step, to be named if its loss is not finite.
+
+        Returns:
+            Sums over the frames, see amc_utils.training.tally; zeros for a step that was left out.
+        """
+        skip = self.config.engine.skip_bad_steps
+        buffers = [b.clone() for b in self.network.buffers()] if skip else []
+        self.optimizer.zero_grad()
+        sums = torch.zeros(6, dtype=torch.float64, device=iq.device)
+        parts = self.config.engine.accumulate
+        for place, (part, samples) in enumerate(zip(batch.chunk(parts), iq.chunk(parts), strict=True)):
+            with self.fabric.no_backward_sync(self.network, enabled=place < parts - 1):
+                sums += self._backward(part, samples, parts)
+        bad = ~torch.isfinite(self._gradient_norm() + sums[:2].sum())
+        if skip and self._anywhere(bad):
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            self.skipped += 1
+            self.scheduler.step()
+            return torch.zeros_like(sums)
+        self._first_bad = torch.where(bad & (self._first_bad < 0), number, self._first_bad)
+        self._update()
+        return sums
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the learner, for Fabric to save."""
+        return self._parts() | {"skipped": self.skipped}
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take over what `state` saved."""
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+        self.skipped = content["skipped"]
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("network", "weighting", "optimizer", "scheduler")
+        parts = {name: getattr(self, name) for name in names}
+        # Losses are scaled in half precision of 16 bits alone.
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        return parts if scaler is None else parts | {"scaler": scaler}
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Copy of the network's and the task weighting's state, in host memory."""
+        parts = {"network": self.network, "weighting": self.weighting}
+        return {
+            name: {key: value.to("cpu", copy=True) for key, value in part.state_dict().items()}
+            for name, part in parts.items()
+        }
+
+    def stop_if_bad(self, steps_per_epoch: int, last: Path) -> None:
+        """Refuse to go on after a step that learnt from numbers that are not finite.
+
+        Raises:
+            FloatingPointError: names the step, and `last` as the last good checkpoint if it is there.
+        """
+        bad = int(self.fabric.all_reduce(self._first_bad.double(), reduce_op="max"))
+        if bad < 0:
+            return
+        epoch, step = divmod(bad, steps_per_epoch)
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"loss and gradients must be finite, they are not in step {step + 1} of epoch {epoch + 1}; "
+            f"{good}. Start again with engine: {{skip_bad_steps: true}} to leave such steps out, or "
+            f"begin a new run with a lower learning_rate or with gradient_clip"
+        )
+
+    def _backward(self, batch: Tensor, iq: Tensor, parts: int) -> Tensor:
+        logits = self.network(self.evaluator.pictures(iq))
+        losses, hits = self.evaluator.judge(logits, batch)
+        self.fabric.backward(self.weighting(losses) / parts)
+        return tally(losses.detach(), hits)
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients; 0 where losses are scaled, since the scaler itself skips bad ones."""
+        if "scaler" in self._parts():
+            return torch.zeros((), device=self.fabric.device)
+        both = (self.network, self.weighting)
+        gradients = [p.grad for part in both for p in part.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _anywhere(self, flag: Tensor) -> bool:
+        """Whether the flag is up in any process."""
+        return bool(self.fabric.all_reduce(flag.double(), reduce_op="max"))
+
+    def _update(self) -> None:
+        gradient = self.weighting.log_variance.grad
+        if gradient is not None and self.fabric.world_size > 1:
+            # DDP averages the gradients of the network; the weights of the tasks are no part of it.
+            self.weighting.log_variance.grad = self.fabric.all_reduce(gradient, reduce_op="mean")
+        if self.config.gradient_clip:
+            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.config.gradient_clip)
+        self.optimizer.step()
+        self.scheduler.step()
+
 
 # Steps between two looks at clock, signals and losses, where a look makes devices wait for each other.
 _STEPS_BETWEEN_LOOKS = 20
@@ -252,3 +583,309 @@ class Trainer:
         """Restore network and task weights of the epoch with the best validation joint accuracy."""
         self.network.load_state_dict(self._kept["network"])
         self.weighting.load_state_dict(self._kept["weighting"])
+
+
+def best_accelerator() -> str:
+    """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def best_fabric(config: TrainingParameters) -> Fabric:
+    """Fabric in the precision asked for, on every device that torchrun started, or on the best one."""
+    options = {"accelerator": best_accelerator(), "precision": config.precision}
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(devices=1, **options)
+    local, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(strategy="ddp", devices=local, num_nodes=everywhere // local, **options)
+    fabric.launch()
+    return fabric
+
+
+def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
+    """Network that the parameters describe, its weights drawn by their seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return build_network(
+            config.network,
+            input_shape=input_shape(config.channels, config.image_size),
+            num_modulations=len(config.modulation_names),
+            num_snrs=len(config.snr_labels),
+            dropout=config.dropout,
+            **config.network_options,
+        )
+
+
+def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
+    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
+    wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
+    # What a group of channels holds may have changed though its name has not.
+    stored = deciding(TrainingParameters.with_defaults(run.facts["config"]))
+    # Runs from before pictures were recorded say nothing of them.
+    done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
+    return {
+        name: (wanted[name], done.get(name))
+        for name in sorted(wanted)
+        if done.get(name) != wanted[name]
+    }
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run that has a name but no results yet.
+
+    Attributes:
+        config: its parameters.
+        notebook: name of the notebook that runs it.
+        name: its name, unused so far.
+        workspace: where it writes.
+        started: when it began.
+    """
+
+    config: TrainingParameters
+    notebook: str
+    name: str
+    workspace: Workspace
+    started: datetime.datetime
+
+    @classmethod
+    def start(cls, config: TrainingParameters, notebook: str, *, study: str = "") -> Experiment:
+        """Name a run, of a study if one is named; nothing is written before there is something to keep.
+
+        Raises:
+            ValueError: the wanted name belongs to a finished run.
+        """
+        workspace = Workspace.at(config.output_root, study)
+        name = claim_run_name(config.run_name, workspace.results)
+        while not config.run_name and (workspace.checkpoints / name).exists():
+            name = new_run_name(workspace.results)
+        now = datetime.datetime.now(datetime.UTC)
+        return cls(config, notebook, name, workspace, now)
+
+    @property
+    def tag(self) -> str:
+        """Network and pictures in a form that file names can hold."""
+        return "_".join([self.config.network, *self.config.channels])
+
+    def network(self) -> TwoHeadNetwork:
+        """Untrained network that the parameters describe, its weights drawn by their seed."""
+        return untrained_network(self.config)
+
+    def fabric(self) -> Fabric:
+        """Fabric on the best device there is, in the precision that the parameters ask for."""
+        return best_fabric(self.config)
+
+    def frames(self, fabric: Fabric) -> Frames:
+        """Frames that the parameters ask for; of several processes, those that this one works on."""
+        config, engine = self.config, self.config.engine
+
+        def hold(labelled: Frames) -> torch.Tensor | None:
+            # Labels that cannot be split are refused before any samples are read.
+            split = stratified_split(labelled, seed=config.seed)
+            if fabric.world_size == 1:
+                return None
+            return share(config, split, fabric.global_rank, fabric.world_size)
+
+        if config.data_path and not config.trust_file:
+            require_sound(config.data_path, config.label_order)
+        options = {"device": fabric.device, "samples_in": engine.samples_in, "hold": hold}
+        if config.data_path and engine.cache:
+            frames = cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
+        else:
+            dtype = {16: torch.float16, 32: torch.float32}[engine.sample_bits]
+            frames = load_frames(config, dtype=dtype, **options)
+        if len(frames) < frames.num_classes * config.num_frames_per_cell:
+            fabric.print(
+                f"{frames.source['label']}: {len(frames) / frames.num_classes:.3g} for each class and "
+                f"SNR, where {config.num_frames_per_cell} were asked for; few frames teach little"
+            )
+        return frames
+
+    def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
+        """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""
+        folder = self.workspace.checkpoints / self.name
+        trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
+        try:
+            if not trainer.resume_if_begun() and self.config.resume_from:
+                trainer.resume(self.config.resume_from)
+            tracked = self.workspace.outputs / "tracking" / self.name
+            told = self.config.model_dump(exclude={"output_root", "data_path"})
+            tracking.track(fabric, self.config.engine.tracker, tracked, told)
+        except (ValueError, FileNotFoundError):
+            trainer.checkpoints.abandon()
+            raise
+        return trainer
+
+    def finish(self, trainer: Trainer) -> Run | None:
+        """Measure the kept epoch on the test frames; the first process writes and returns the run."""
+        trainer.load_best()
+        predictions = trainer.evaluator.predict(trainer.split.test)
+        test_loss = trainer.evaluator.measure(trainer.split.test, "test")["test_loss"]
+        tracking.finish(trainer.fabric)
+        if not trainer.fabric.is_global_zero:
+            return None
+        metrics = metrics_table(predictions)
+        split = {name: index.cpu().numpy() for name, index in vars(trainer.split).items()}
+        return write_run(
+            self.workspace.results / self.name,
+            facts=self._facts(trainer, metrics, test_loss),
+            history=trainer.history_table,
+            metrics=metrics,
+            predictions=predictions,
+            split=split,
+        )
+
+    def _facts(self, trainer: Trainer, metrics: pd.DataFrame, test_loss: float) -> dict[str, Any]:
+        config, frames = self.config, trainer.frames
+        overall = metrics[metrics["group"] == "all"].set_index("metric")
+        test = {
+            name: {key: float(row[key]) for key in ("value", "low", "high")}
+            for name, row in overall.iterrows()
+        }
+        return {
+            "run": self.name,
+            "kind": "network",
+            "notebook": self.notebook,
+            "status": "completed",
+            "started": self.started.isoformat(),
+            "seconds": float(sum(trainer.epoch_seconds)),
+            "epoch_seconds": trainer.epoch_seconds,
+            "epochs": len(trainer.history),
+            "best_epoch": trainer.best_row["epoch"],
+            "kept": trainer.best_row,
+            "test": {"loss": test_loss, **test},
+            # Where files lay on this machine is nobody's business; their names are.
+            "config": config.model_dump(exclude={"output_root"})
+            | {
+                "data_path": Path(config.data_path).name,
+                "resume_from": "/".join(Path(trainer.origin).parts[-2:]),
+            },
+            # What a group of channels holds may change, so its members stand here by name.
+            "pictures": list(expand_channels(config.channels)),
+            "data": {
+                "description": frames.description,
+                "num_classes": frames.num_classes,
+                "source": frames.source,
+                "counts": trainer.split.counts,
+                "test_sha256": split_fingerprint(frames, trainer.split),
+            },
+            "network": {
+                "name": config.network,
+                "options": config.network_options,
+                "parameters": count_parameters(trainer.network),
+                "flops_per_frame": count_flops(trainer.network),
+                "activation_bytes_per_frame": count_activation_bytes(self.network()),
+            },
+            "engine": {
+                "processes": trainer.fabric.world_size,
+                "steps_skipped": trainer.learner.skipped,
+            },
+            "environment": environment(),
+        }
+
+
+def notebook_defaults(path: Path) -> dict[str, Any]:
+    """Names and values of a notebook's cell tagged `parameters`.
+
+    Raises:
+        FileNotFoundError: no such notebook.
+        ValueError: it has no such cell.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"notebook not found: {path}; the parameters' defaults stand there")
+    try:
+        cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} must be a notebook, 02 or 03 of this project, it is none") from None
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    if not tagged:
+        raise ValueError(f"{path} must have a cell tagged parameters, it has none")
+    nodes = ast.parse("".join(tagged[0]["source"])).body
+    return {node.target.id: ast.literal_eval(node.value) for node in nodes}
+
+
+def from_command_line(arguments: Sequence[str] | None = None) -> tuple[TrainingParameters, str]:
+    """Parameters that a command line asks for, and the name of the notebook with their defaults."""
+    parser = argparse.ArgumentParser(
+        prog="amc train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "notebook", type=Path, help="02 or 03, whose parameters cell holds the defaults"
+    )
+    for flag, kind in {"-f": "FILE", "-y": "TEXT"}.items():
+        parser.add_argument(
+            flag, metavar=kind, action="append", default=[], help=f"YAML {kind.lower()}"
+        )
+    parser.add_argument("-p", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[])
+    given = parser.parse_args(arguments)
+    values = notebook_defaults(given.notebook)
+    for file in given.f:
+        values |= read_yaml(_profile(file), f"profile {file}")
+    for text in given.y:
+        values |= read_yaml(text, "option -y")
+    values |= {name: _value(text) for name, text in given.p}
+    return TrainingParameters.checked(values), given.notebook.stem
+
+
+def _profile(file: str) -> str:
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
+    try:
+        return Path(file).read_text(encoding="utf8")
+    except UnicodeDecodeError:
+        raise ValueError(f"profile {file} must be text in UTF-8, it is not") from None
+
+
+def _value(text: str) -> bool | int | float | str:
+    """Value of an option -p by papermill's rule: a truth value or number if written as one."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def train(config: TrainingParameters, notebook: str) -> Run | None:
+    """Train, test and record a run on all devices; the first process returns it.
+
+    Raises:
+        Stopped: by a signal; a checkpoint is written.
+        ValueError: the wanted name belongs to a finished run, or to one that goes on elsewhere.
+    """
+    fabric = best_fabric(config)
+    # Without a wanted name, processes would choose a name each.
+    experiment = fabric.broadcast(Experiment.start(config, notebook))
+    frames = experiment.frames(fabric)
+    split = stratified_split(frames, seed=config.seed)
+    if fabric.is_global_zero:
+        processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "1 process"
+        print(f"run {experiment.name} on {fabric.device}, {processes}; {frames.description}")
+        print(frames.whereabouts, flush=True)
+    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
+    for _ in trainer.fit():
+        if fabric.is_global_zero:
+            print(trainer.describe_epoch(), flush=True)
+    run = experiment.finish(trainer)
+    if run:
+        update_runlog(experiment.workspace)
+    if fabric.world_size > 1:
+        # All wait here for the last one, and none leaves threads of the exchange behind.
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+    return run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    signal.signal(signal.SIGTERM, stop_at_once)
+    try:
+        run = train(*from_command_line(arguments))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(EXIT_RESUMABLE)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if run:
+        print(run.folder)

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from timing import Task, take_turns
 
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import DIGITAL_MODULATIONS
+from amc_utils.data import synthesise_frames
+from amc_utils.signals import DIGITAL_MODULATIONS
 
 TORCHSIG = Path(__file__).with_name("torchsig_worker.py")
 NUM_FRAMES = 17 * 64

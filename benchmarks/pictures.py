@@ -11,10 +11,8 @@ import torch
 from fast_histogram import histogram2d
 from timing import Task, take_turns
 
-from amc_utils.channel import Channel
-from amc_utils.constellation import WINDOW, constellation_images
-from amc_utils.labels import DIGITAL_MODULATIONS
-from amc_utils.signals import generate_frames
+from amc_utils.images import WINDOW, constellation_images
+from amc_utils.signals import DIGITAL_MODULATIONS, Channel, generate_frames
 
 # Frames at a time, so that a batch of pictures takes a few megabytes at either size.
 BATCH = {64: 128, 224: 32}

@@ -17,12 +17,11 @@ import pandas as pd
 import torch
 from timing import Task, take_turns
 
-from amc_utils.data import read_radioml
-from amc_utils.frames import allocate
-from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.data import allocate, read_radioml
 from amc_utils.radioml.cache import cached_radioml
 from amc_utils.radioml.writer import write_synthetic_file
 from amc_utils.runtime.paths import cache_folder
+from amc_utils.signals import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_LABELS
 
 FRAMES_PER_CELL = 840
 MEGABYTE = 1 << 20
@@ -88,7 +87,7 @@ def plainly(path: Path, room: np.ndarray | None = None) -> None:
 def ours(path: Path, room: np.ndarray | None = None) -> None:
     """The same rows, selected by label, as a training run does it."""
     reserve = allocate if room is None else lambda *_: torch.from_numpy(room)
-    with patch("amc_utils.frames.allocate", reserve):
+    with patch("amc_utils.data.allocate", reserve):
         read_radioml(path=path, num_frames_per_cell=FRAMES_PER_CELL, **SELECTION)
 
 

@@ -11,15 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
-from amc_utils.channel import CHANNELS, Channel
-from amc_utils.data import write_radioml
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import (
+from amc_utils.data import synthesise_frames, write_radioml
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.signals import (
+    CHANNELS,
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
+    Channel,
 )
-from amc_utils.runtime.paths import REPOSITORY
 
 TABLE_1 = CHANNELS["table_1"]
 # Genuine pieces of the licensed file, which are no part of the repository.

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from amc_utils.config import TrainingParameters
-from amc_utils.data import write_radioml
-from amc_utils.frames import Frames, synthesise_frames
-from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
+from amc_utils.data import Frames, synthesise_frames, write_radioml
+from amc_utils.signals import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 
 # Bit-for-bit comparisons hold on a CPU; a GPU that happens to be there must not change the tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -11,7 +11,6 @@ from scipy.signal import hilbert
 from scipy.special import erf
 from scipy.stats import binomtest, kstest
 
-from amc_utils.channel import CHANNELS, FRAMES_PER_BLOCK, ChannelState
 from amc_utils.dsp.analogue import (
     AM_INDEX,
     ANALOGUE_MODULATIONS,
@@ -23,8 +22,17 @@ from amc_utils.dsp.analogue import (
 )
 from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import envelope_std, mean_power, power_spectrum, signature, snr_ratio
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
-from amc_utils.signals import MARGIN_IN_SYMBOLS, SAMPLES_PER_SYMBOL, generate_frames, modulate
+from amc_utils.signals import (
+    CHANNELS,
+    FRAMES_PER_BLOCK,
+    MARGIN_IN_SYMBOLS,
+    RADIOML_2018_MODULATIONS,
+    SAMPLES_PER_SYMBOL,
+    SIGNATURE_OF_MODULATION,
+    ChannelState,
+    generate_frames,
+    modulate,
+)
 
 TABLE_1 = CHANNELS["table_1"]
 STILL = replace(

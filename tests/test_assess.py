@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from amc_utils.baselines.assess import from_command_line, run
-from amc_utils.data import load_frames, write_radioml
-from amc_utils.experiment import Experiment
-from amc_utils.frames import stratified_split
-from amc_utils.records import Run
+from amc_utils.data import load_frames, stratified_split, write_radioml
+from amc_utils.results import Run
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies import runlog
+from amc_utils.training import Experiment
 
 CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "20")
 

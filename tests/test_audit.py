@@ -20,8 +20,7 @@ from audited import (
 
 from amc_utils.audit.audit import audit
 from amc_utils.audit.report import page
-from amc_utils.channel import CHANNELS, Channel
-from amc_utils.labels import RADIOML_2018_MODULATIONS
+from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, Channel
 
 MAKERS = (*CHANNELS, "gnuradio")
 MEANING = {

@@ -25,11 +25,10 @@ from amc_utils.audit.audit import audit
 from amc_utils.audit.channel import channel_spread, fit_pulse, mean_density
 from amc_utils.audit.recognition import known_preset, known_pulse, name_frames
 from amc_utils.audit.report import page
-from amc_utils.channel import CHANNELS, RECEIVERS, Channel
+from amc_utils.data import synthesise_frames
 from amc_utils.dsp import constellations
 from amc_utils.dsp.features import snr_ratio
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import RADIOML_2018_MODULATIONS
+from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, RECEIVERS, Channel
 
 NOTHING = set()
 # Channel; what fails; the beginning of what is said about labels; the preset that is named.

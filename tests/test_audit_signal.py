@@ -14,9 +14,8 @@ from amc_utils.audit import audit as audit_module
 from amc_utils.audit.audit import audit
 from amc_utils.audit.channel import samples_per_symbol
 from amc_utils.audit.report import page
-from amc_utils.channel import CHANNELS
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import RADIOML_2018_MODULATIONS
+from amc_utils.data import synthesise_frames
+from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS
 
 FEW_CLASSES = ("QPSK", "16QAM", "8PSK")
 

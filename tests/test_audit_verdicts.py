@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from amc_utils.audit.verdicts import judge
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
+from amc_utils.signals import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
 
 LEVELS = range(-20, 31, 2)
 

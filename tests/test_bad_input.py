@@ -19,9 +19,9 @@ import yaml
 from bad_files import BAD_FILES
 from trainers import SERVER, TINY
 
-from amc_utils import train
+from amc_utils import training
 from amc_utils.data import write_radioml
-from amc_utils.records import Run
+from amc_utils.results import Run
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies import runlog
 
@@ -54,11 +54,11 @@ def command_line(main, arguments, cache, errors, used):
             raise
 
 
-def refusal(arguments, tmp_path, main=train.main):
+def refusal(arguments, tmp_path, main=training.main):
     """What the command says on its way out, after all that must hold for every refusal."""
     cache, errors = tmp_path / "cache", tmp_path / "errors"
     used = SERVER.Value("l", 0)
-    if main is train.main:
+    if main is training.main:
         arguments = [*arguments, "-p", "output_root", str(tmp_path / "output")]
     child = SERVER.Process(target=command_line, args=(main, arguments, str(cache), str(errors), used))
     child.start()
@@ -108,7 +108,7 @@ def test_path_with_spaces_and_letters_of_all_kinds_works(good, make_config, tmp_
     arguments += ["-p", "output_root", str(folder / "out")]
     used = SERVER.Value("l", 0)
     errors = str(tmp_path / "errors")
-    words = (train.main, arguments, str(folder / "cache"), errors, used)
+    words = (training.main, arguments, str(folder / "cache"), errors, used)
     child = SERVER.Process(target=command_line, args=words)
     child.start()
     child.join()
@@ -208,7 +208,7 @@ def checkpoint(good, tmp_path_factory):
     values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 1}
     values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16, "run_name": "one"}
     arguments = [NOTEBOOK, "-y", yaml.safe_dump(values), "-p", "output_root", str(root)]
-    train.train(*train.from_command_line(arguments))
+    training.train(*training.from_command_line(arguments))
     return root / "outputs" / "checkpoints" / "one" / "last.ckpt"
 
 

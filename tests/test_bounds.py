@@ -15,10 +15,8 @@ from amc_utils.baselines.bounds import (
     log_likelihoods,
     matched_filter,
 )
-from amc_utils.channel import CHANNELS
 from amc_utils.dsp.constellations import symbol_map
-from amc_utils.labels import DIGITAL_MODULATIONS, SNR_LABELS
-from amc_utils.signals import class_snr_db
+from amc_utils.signals import CHANNELS, DIGITAL_MODULATIONS, SNR_LABELS, class_snr_db
 
 TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
 

@@ -14,11 +14,11 @@ import torch
 from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
+from amc_utils.results import named_study
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies import claim_measures, claim_table, claims
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.plan import read_study
-from amc_utils.study_records import named_study
 
 CLAIMS = read_claims()
 RULE = {"what": "number", "measure": "joint", "study": "s", "variant": "a", "supported": [0.1, 0.2]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.constellation import CHANNELS, WINDOW, constellation_images, pixel_index
+from amc_utils.images import CHANNELS, WINDOW, constellation_images, pixel_index
 
 SIZES = [8, 31, 64, 223, 224]
 

@@ -10,15 +10,16 @@ import pytest
 import torch
 from audited import both_presets
 
-from amc_utils.channel import CHANNELS, Channel
-from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
-from amc_utils.frames import (
+from amc_utils.data import (
     synthesise_frames,
 )
-from amc_utils.labels import (
+from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
+from amc_utils.signals import (
+    CHANNELS,
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
+    Channel,
     expand_modulations,
     snr_grid,
 )

@@ -10,11 +10,10 @@ import pytest
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from amc_utils.channel import Channel
 from amc_utils.radioml import facts, measures
 from amc_utils.radioml.facts import SIMULATED, comparison, read_facts, simulate
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.signals import generate_frames
+from amc_utils.signals import Channel, generate_frames
 
 EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 PSKS = ("BPSK", "QPSK", "8PSK", "16PSK")

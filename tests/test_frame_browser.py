@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from amc_utils.constellation import network_input
+from amc_utils.images import network_input
 from amc_utils.inference.classifier import load_classifier
 from amc_utils.widgets.attribution import METHODS, attribution
 from amc_utils.widgets.frame_browser import FrameBrowser

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from amc_utils import data
-from amc_utils.frames import (
+from amc_utils.data import (
     Frames,
     redraw_frames,
     split_fingerprint,
     stratified_split,
     synthesise_frames,
 )
-from amc_utils.labels import (
+from amc_utils.signals import (
     DIGITAL_MODULATIONS,
 )
 

@@ -22,7 +22,7 @@ from amc_utils.config import (
     RealFileParameters,
     TrainingParameters,
 )
-from amc_utils.records import Run, list_runs
+from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies.study import run_study
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from amc_utils.losses import TaskWeighting
-from amc_utils.optimisation import make_optimizer, make_scheduler
+from amc_utils.training import make_optimizer, make_scheduler
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])

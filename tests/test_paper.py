@@ -12,14 +12,14 @@ import time
 import pandas as pd
 import pytest
 
-from amc_utils import train
-from amc_utils.experiment import Experiment
-from amc_utils.frames import stratified_split
-from amc_utils.records import Run, list_runs
+from amc_utils import training
+from amc_utils.data import stratified_split
+from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import paper
 from amc_utils.studies.paper_plan import Step, benchmark_name, read_plan
 from amc_utils.studies.plan import read_study
+from amc_utils.training import Experiment
 
 PLAN = read_plan(REPOSITORY)
 HERE = Workspace.at("")
@@ -105,7 +105,7 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     assert (begun.state, begun.done) == ("begun, 1 of 2 epochs", False)
     assert begun.minutes == pytest.approx(trainer.epoch_seconds[0] / 60)
 
-    train.train(step.config, "02_resnet_ceiling")
+    training.train(step.config, "02_resnet_ceiling")
     done = paper.standing(step, workspace)
     assert done.done
     assert done.state.startswith("done, joint accuracy 0.")
@@ -210,7 +210,7 @@ def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
         how = paper.carry_out([step], done, REPOSITORY, minutes=0.025 * 2**tries)
     assert how == "all done"
     assert tries > 1
-    train.train(whole.config, "02_resnet_ceiling")
+    training.train(whole.config, "02_resnet_ceiling")
     mine, theirs = (list_runs(root / "results")[0] for root in (tmp_path, tmp_path / "whole"))
     assert mine.predictions.equals(theirs.predictions)
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from amc_utils import plots, signal_plots
+from amc_utils import plots
 
 mpl.use("agg")
 
@@ -78,7 +78,7 @@ def test_every_family_has_a_colour_of_its_own():
 def test_picture_is_drawn_with_quadrature_upwards():
     picture = np.zeros((4, 4))
     picture[3, 0] = 1
-    ax = signal_plots.image(plots.figure()[1], picture)
+    ax = plots.image(plots.figure()[1], picture)
     assert ax.images[0].origin == "lower"
     assert ax.images[0].get_extent() == [-2.5, 2.5, -2.5, 2.5]
 
@@ -104,7 +104,7 @@ def test_stacked_shares_fill_the_axes_in_the_order_of_the_columns():
 def test_gallery_of_a_stack_has_a_row_a_channel(rng):
     pictures = np.random.default_rng(0).random((11, 3, 8, 8))
     names = [f"name {k}" for k in range(11)]
-    fig = signal_plots.gallery(pictures, names, ("one", "two", "three"))
+    fig = plots.gallery(pictures, names, ("one", "two", "three"))
     assert len(fig.axes) == 27
     shown = np.array([ax.images[0].get_array() for ax in fig.axes]).reshape(3, 9, 8, 8)
     np.testing.assert_array_equal(shown, pictures[:9].swapaxes(0, 1))
@@ -113,6 +113,6 @@ def test_gallery_of_a_stack_has_a_row_a_channel(rng):
 
 
 def test_gallery_of_raw_samples_shows_their_plain_pictures():
-    fig = signal_plots.gallery(np.ones((2, 2, 1024), np.float32), ["a", "b"])
+    fig = plots.gallery(np.ones((2, 2, 1024), np.float32), ["a", "b"])
     (row,), (column,) = (set(axis) for axis in np.nonzero(fig.axes[0].images[0].get_array()))
     assert row == column == 44  # (1 + 2.5) / 5 of 64 pixels

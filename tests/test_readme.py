@@ -15,14 +15,13 @@ import test_bad_input
 import yaml
 from bad_files import BAD_FILES
 
-from amc_utils import train
+from amc_utils import training
 from amc_utils.baselines import assess
 from amc_utils.inference import classify, export
 from amc_utils.inference.classifier import SHIPPED
-from amc_utils.records import Run, list_runs
+from amc_utils.results import Run, list_runs, named_study
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies.plan import read_study
-from amc_utils.study_records import named_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 PAGES = {p.name: p.read_text(encoding="utf8") for p in [*REPOSITORY.glob("docs/*.md")]}
@@ -156,7 +155,7 @@ def test_module_commands_are_understood(command):
         assert assess.from_command_line(arguments).run_name
     elif word == "train":
         here = [str(REPOSITORY / word) if "/" in word else word for word in arguments]
-        assert train.from_command_line(here)[0].run_name
+        assert training.from_command_line(here)[0].run_name
     elif word == "classify":
         assert (REPOSITORY / arguments[0]).is_file()
         assert classify.parser().parse_args(arguments).symbol_rate

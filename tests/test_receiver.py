@@ -15,10 +15,10 @@ from amc_utils.baselines.receiver import (
     _shape_likelihood,
     receiver_log_likelihoods,
 )
-from amc_utils.channel import CHANNELS, RECEIVERS
+from amc_utils.data import synthesise_frames
 from amc_utils.dsp.constellations import symbol_map
 from amc_utils.dsp.synchronisation import NUM_CFOS, cfo_grid
-from amc_utils.frames import synthesise_frames
+from amc_utils.signals import CHANNELS, RECEIVERS
 
 TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")

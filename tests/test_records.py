@@ -5,12 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from amc_utils import recording, records
-from amc_utils.data import load_frames
-from amc_utils.experiment import Experiment
-from amc_utils.frames import stratified_split
+from amc_utils import results
+from amc_utils.data import load_frames, stratified_split
 from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
 from amc_utils.studies import runlog
+from amc_utils.training import Experiment
 
 
 def finish_run(config):
@@ -32,7 +31,7 @@ def test_run_folder_holds_everything_needed(finished):
     run, trainer = finished
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"run.json", "history.csv", "metrics.csv", "predictions.npz"}
-    again = records.Run(run.folder)
+    again = results.Run(run.folder)
     pd.testing.assert_frame_equal(
         again.history, trainer.history_table, check_exact=True, check_dtype=False
     )
@@ -55,7 +54,7 @@ def test_finished_run_is_never_overwritten(finished, make_config):
     with pytest.raises(ValueError, match="names a finished run"):
         Experiment.start(make_config(run_name=run.name), "test_notebook")
     with pytest.raises(FileExistsError):
-        recording.write_run(
+        results.write_run(
             run.folder, facts={}, history=run.history, metrics=run.metrics,
             predictions=run.predictions, split={},
         )  # fmt: skip
@@ -64,7 +63,7 @@ def test_finished_run_is_never_overwritten(finished, make_config):
 def test_failed_write_leaves_no_folder(finished, tmp_path):
     run, _ = finished
     with pytest.raises(ValueError, match="Out of range float"):
-        recording.write_run(
+        results.write_run(
             tmp_path / "results" / "broken", facts={"loss": float("nan")}, history=run.history,
             metrics=run.metrics, predictions=run.predictions, split={},
         )  # fmt: skip
@@ -87,8 +86,8 @@ def test_failed_replacement_keeps_the_old_file(tmp_path):
 
 
 def test_new_names_are_of_the_trackers_kind(tmp_path):
-    assert records.new_run_name(tmp_path).count("-") == 2
-    assert records.new_run_name(tmp_path).endswith("-1")
+    assert results.new_run_name(tmp_path).count("-") == 2
+    assert results.new_run_name(tmp_path).endswith("-1")
 
 
 def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished, make_config):
@@ -96,21 +95,21 @@ def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished,
     newer, _ = finish_run(make_config(num_epochs=1))
     small = {"window_size": 2, "embed_dim": 12}
     swin, _ = finish_run(make_config(num_epochs=1, network="swin_tiny", network_options=small))
-    assert {run.name for run in records.select_runs(results, [])} == {newer.name, swin.name}
+    assert {run.name for run in results.select_runs(results, [])} == {newer.name, swin.name}
     other, _ = finish_run(make_config(num_epochs=1, seed=6))
-    assert [run.name for run in records.select_runs(results, [])] == [other.name]
+    assert [run.name for run in results.select_runs(results, [])] == [other.name]
     with pytest.raises(ValueError, match="share their test frames"):
-        records.select_runs(results, [swin.name, other.name])
+        results.select_runs(results, [swin.name, other.name])
     with pytest.raises(FileNotFoundError, match="no run named 'nobody'"):
-        records.select_runs(results, ["nobody"])
+        results.select_runs(results, ["nobody"])
 
 
 def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
     newer, _ = finish_run(make_config(num_epochs=1, learning_rate=0.01))
-    labelled = records.by_label([finished[0], newer])
+    labelled = results.by_label([finished[0], newer])
     assert set(labelled) == {"first-run", newer.name}
-    assert records.differing_parameters(labelled).index.tolist() == ["learning_rate"]
-    assert list(records.by_label([newer])) == ["resnet18, counts_8_bit"]
+    assert results.differing_parameters(labelled).index.tolist() == ["learning_rate"]
+    assert list(results.by_label([newer])) == ["resnet18, counts_8_bit"]
 
 
 def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):
@@ -132,7 +131,7 @@ def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):
 
 def test_nothing_to_select_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 02 or 03 first"):
-        records.select_runs(tmp_path, [])
+        results.select_runs(tmp_path, [])
 
 
 def test_diary_states_the_facts_and_keeps_readings(finished, make_config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amc_utils.records import list_runs
+from amc_utils.results import list_runs
 from amc_utils.runtime.paths import REPOSITORY
 
 RUNS = {run.name: run for run in list_runs(REPOSITORY / "results")}

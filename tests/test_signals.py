@@ -9,12 +9,16 @@ import pytest
 import torch
 from scipy.stats import chisquare, norm
 
-from amc_utils.channel import CHANNELS, FRAMES_PER_BLOCK, Channel, ChannelState, channel_from
 from amc_utils.dsp.constellations import LINEAR_MODULATIONS, symbol_map
-from amc_utils.labels import DIGITAL_MODULATIONS
 from amc_utils.signals import (
+    CHANNELS,
+    DIGITAL_MODULATIONS,
+    FRAMES_PER_BLOCK,
     MARGIN_IN_SYMBOLS,
     SAMPLES_PER_SYMBOL,
+    Channel,
+    ChannelState,
+    channel_from,
     class_snr_db,
     generate_frames,
     magnitude_excess_db,

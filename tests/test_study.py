@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from amc_utils import experiment
-from amc_utils.records import Run
+from amc_utils import training
+from amc_utils.results import Run, StudyRecord
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import study
 from amc_utils.studies.plan import read_study
 from amc_utils.studies.study import run_study
-from amc_utils.study_records import StudyRecord
 
 
 @pytest.fixture
@@ -140,7 +139,7 @@ def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change
 
 
 def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "expand_channels", lambda channels: ("polar",))
+    monkeypatch.setattr(training, "expand_channels", lambda channels: ("polar",))
     with pytest.raises(ValueError, match="must have been run with pictures="):
         run_study(finished[0], str(tmp_path))
 

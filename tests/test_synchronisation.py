@@ -8,8 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amc_utils.channel import CHANNELS, RECEIVERS, ReceiverSettings
-from amc_utils.constellation import constellation_images
 from amc_utils.data import read_radioml
 from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
 from amc_utils.dsp.constellations import symbol_map
@@ -23,21 +21,25 @@ from amc_utils.dsp.synchronisation import (
     synchronise,
     synchronise_offset,
 )
-from amc_utils.labels import DIGITAL_MODULATIONS
-from amc_utils.signals import (
-    MARGIN_IN_SYMBOLS,
-    SAMPLES_PER_SYMBOL,
-    class_es_n0_db,
-    generate_frames,
-    raised_cosine,
-)
-from amc_utils.views import (
+from amc_utils.images import (
     WINDOW,
     Views,
+    constellation_images,
     differential_symbols,
     levels,
     line_strengths,
     polar_symbols,
+)
+from amc_utils.signals import (
+    CHANNELS,
+    DIGITAL_MODULATIONS,
+    MARGIN_IN_SYMBOLS,
+    RECEIVERS,
+    SAMPLES_PER_SYMBOL,
+    ReceiverSettings,
+    class_es_n0_db,
+    generate_frames,
+    raised_cosine,
 )
 
 NOISELESS = 200.0

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.channel import CHANNELS
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.data import synthesise_frames
 from amc_utils.radioml import writer
 from amc_utils.radioml.writer import main, write_synthetic_file
 from amc_utils.runtime import storage
+from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, SNR_LABELS
 
 NUM_FRAMES = 24 * 26 * 2
 

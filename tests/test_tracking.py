@@ -6,10 +6,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainers import TINY
 
-from amc_utils.engine import deciding
-from amc_utils.experiment import Experiment
-from amc_utils.frames import stratified_split
-from amc_utils.train import train
+from amc_utils.config import deciding
+from amc_utils.data import stratified_split
+from amc_utils.training import Experiment, train
 
 
 def test_tensorboard_holds_every_number_of_every_epoch(make_config, tmp_path):

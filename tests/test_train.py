@@ -13,12 +13,11 @@ import pytest
 import torch
 from trainers import TINY_AND_STILL, make_trainer
 
-from amc_utils.data import load_frames
-from amc_utils.frames import redraw_frames
+from amc_utils.data import load_frames, redraw_frames
 from amc_utils.runtime import storage
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.train import from_command_line, train
+from amc_utils.training import from_command_line, train
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"
 

@@ -8,11 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
-from amc_utils.constellation import constellation_images
 from amc_utils.data import write_radioml
-from amc_utils.experiment import Experiment
+from amc_utils.images import constellation_images
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.training import Trainer
+from amc_utils.training import Experiment, Trainer
 
 
 def assert_same_weights(a, b):

@@ -13,9 +13,8 @@ from audited import altered, shipped, simulated
 from amc_utils.audit import trust as trust_module
 from amc_utils.audit.audit import audit, main
 from amc_utils.audit.trust import require_sound, snr_of_labels
-from amc_utils.data import write_radioml
-from amc_utils.frames import synthesise_frames
-from amc_utils.labels import (
+from amc_utils.data import synthesise_frames, write_radioml
+from amc_utils.signals import (
     DIGITAL_MODULATIONS,
 )
 

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 
 from amc_utils.config import TrainingParameters
-from amc_utils.experiment import Experiment, best_fabric
-from amc_utils.frames import stratified_split
+from amc_utils.data import stratified_split
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.train import train
-from amc_utils.training import Trainer
+from amc_utils.training import Experiment, Trainer, best_fabric, train
 
 # A transformer of 30,000 weights: its steps are short, its checkpoints small.
 TINY = {"network": "swin_tiny", "network_options": {"window_size": 2, "embed_dim": 12}}
@@ -26,7 +24,7 @@ TINY_AND_STILL = {
 }
 # Children are forked from a server that has imported everything, so a start takes no seconds.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["amc_utils.train"])
+SERVER.set_forkserver_preload(["amc_utils.training"])
 
 
 def make_trainer(config: TrainingParameters, folder: Path) -> Trainer:

@@ -24,11 +24,10 @@ from amc_utils.audit.recognition import Known, known_preset, known_pulse
 from amc_utils.audit.report import page
 from amc_utils.audit.verdicts import judge
 from amc_utils.dsp.features import SnrLine, level_table, snr_line
-from amc_utils.labels import SNR_LABELS
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import NUM_SAMPLES
+from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000

@@ -11,12 +11,16 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from amc_utils.channel import ReceiverSettings
 from amc_utils.dsp.carrier import estimate_cfo
 from amc_utils.dsp.features import OUT_OF_BAND, power_spectrum
 from amc_utils.dsp.synchronisation import synchronise
-from amc_utils.labels import FAMILY_OF_MODULATION
-from amc_utils.signals import SAMPLES_PER_SYMBOL, raised_cosine, unit_phasor
+from amc_utils.signals import (
+    FAMILY_OF_MODULATION,
+    SAMPLES_PER_SYMBOL,
+    ReceiverSettings,
+    raised_cosine,
+    unit_phasor,
+)
 
 _AT_ONCE = 256
 # A pulse is fitted beyond this frequency, in symbol rates, for carriers lie below, and beyond as many

@@ -20,9 +20,13 @@ from amc_utils.audit.recognition import (
 )
 from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import duplicate_pairs, mean_power, signature, snr_ratio
-from amc_utils.labels import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.radioml.reader import LABEL_ORDERS
-from amc_utils.signals import NUM_SAMPLES, magnitude_excess_db
+from amc_utils.signals import (
+    DIGITAL_MODULATIONS,
+    NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
+    magnitude_excess_db,
+)
 
 # From here on a frame shows its class, and synchronisation finds what there is to find.
 HIGH_SNR_DB = 19.5

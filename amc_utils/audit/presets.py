@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from amc_utils.audit.signals import Verdict
-from amc_utils.channel import CHANNELS
+from amc_utils.signals import CHANNELS
 
 # Classes whose power stands on the page, for it tells the scale.
 _WITH_CARRIER, _WITHOUT = ("OOK", "4ASK", "8ASK"), ("QPSK", "64QAM")

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from amc_utils.baselines.receiver import receiver_log_likelihoods
-from amc_utils.channel import CHANNELS, DEFAULT_PRESET, RECEIVERS, Channel, ReceiverSettings
 from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import (
     CONSTANT_ENVELOPE,
@@ -29,9 +28,17 @@ from amc_utils.dsp.features import (
     power_spectrum,
     squared_line,
 )
-from amc_utils.labels import FAMILY_OF_MODULATION, RADIOML_2018_MODULATIONS
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import (
+    CHANNELS,
+    DEFAULT_PRESET,
+    FAMILY_OF_MODULATION,
+    RADIOML_2018_MODULATIONS,
+    RECEIVERS,
+    SAMPLES_PER_SYMBOL,
+    Channel,
+    ReceiverSettings,
+)
 
 # Share of the power in the carrier, and spread of the envelope: AM with carrier has 0.75 and more, and
 # 0.4 at most. ASK that sends a carrier may have as much of it, up to 0.83, but an envelope from 0.5 up.

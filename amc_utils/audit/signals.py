@@ -11,8 +11,7 @@ import numpy as np
 
 from amc_utils.audit.snr import WIDE_SPREAD_DB
 from amc_utils.dsp.features import SNR_CONVENTIONS
-from amc_utils.labels import FAMILY_OF_MODULATION
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import FAMILY_OF_MODULATION, SAMPLES_PER_SYMBOL
 
 # Check, result ("ok", "remark", "failed" or "cannot tell"), and what was found.
 Verdict = tuple[str, str, str]

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from amc_utils.audit.presets import channel_verdicts
 from amc_utils.audit.signals import Verdict, signal_verdicts
-from amc_utils.labels import SIGNATURE_OF_MODULATION
+from amc_utils.signals import SIGNATURE_OF_MODULATION
 
 # An order of labels is believed from this probability on.
 _SURE = 0.99

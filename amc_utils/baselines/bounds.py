@@ -31,11 +31,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amc_utils.channel import Channel, ChannelState
 from amc_utils.dsp.constellations import symbol_map
 from amc_utils.signals import (
     NUM_SAMPLES,
     SAMPLES_PER_SYMBOL,
+    Channel,
+    ChannelState,
     class_es_n0_db,
     class_snr_db,
     modulate,

@@ -13,17 +13,14 @@ from torch import Tensor
 
 from amc_utils.baselines.bounds import genie_frames, log_likelihoods
 from amc_utils.baselines.receiver import receiver_log_likelihoods
-from amc_utils.channel import Channel, channel_from, receiver_settings
 from amc_utils.config import TrainingParameters
-from amc_utils.data import read_radioml
-from amc_utils.evaluation import Evaluator, prediction_table
-from amc_utils.experiment import best_fabric, untrained_network
-from amc_utils.frames import Frames, synthesise_frames, synthetic_source
-from amc_utils.labels import expand_modulations, snr_grid
+from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.progress import progress
+from amc_utils.signals import Channel, channel_from, expand_modulations, receiver_settings, snr_grid
+from amc_utils.training import Evaluator, best_fabric, prediction_table, untrained_network
 
 _FRAMES_AT_ONCE = 1024
 # Settings of a channel that matter to the genie, and those that a receiver of a file's frames is told.

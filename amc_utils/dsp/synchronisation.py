@@ -16,8 +16,16 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from amc_utils.channel import DEFAULT_RECEIVER, RECEIVERS, ReceiverSettings, receiver_settings  # noqa: F401
-from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
+from amc_utils.signals import (  # noqa: F401
+    DEFAULT_RECEIVER,
+    RECEIVERS,
+    SAMPLES_PER_SYMBOL,
+    ReceiverSettings,
+    pulse_energy,
+    raised_cosine,
+    receiver_settings,
+    unit_phasor,
+)
 
 # Carrier offsets that are tried; on a grid of 3.75e-4 to each side, neighbours turn the ends of a frame
 # by less than three degrees.

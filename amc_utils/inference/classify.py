@@ -24,10 +24,9 @@ from torch import Tensor
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
 from amc_utils.inference.novelty import FALSE_ALARMS, is_foreign
 from amc_utils.inference.recordings import FrameCut, open_capture
-from amc_utils.labels import RADIOML_2018_MODULATIONS
 from amc_utils.radioml.reader import open_radioml
 from amc_utils.runtime.paths import REPOSITORY, replacing
-from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL
+from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS, SAMPLES_PER_SYMBOL
 
 # 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
 EXAMPLE_SYMBOL_RATE = 100e3

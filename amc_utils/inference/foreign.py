@@ -10,8 +10,7 @@ import torch
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from amc_utils.channel import Channel
-from amc_utils.signals import NUM_SAMPLES, generate_frames, unit_phasor
+from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames, unit_phasor
 
 # Makers of clean signals from their number, a source of randomness and a channel.
 _Maker = Callable[[int, torch.Generator, Channel], Tensor]

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from amc_utils.frames import Frames
+from amc_utils.data import Frames
 from amc_utils.inference.classifier import Classifier
 from amc_utils.inference.foreign import foreign_frames, foreign_kinds
 from amc_utils.inference.novelty import FALSE_ALARMS, is_foreign

@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amc_utils.data import Selection, select
-from amc_utils.frames import Frames, Hold, labels_only
+from amc_utils.data import Frames, Hold, Selection, labels_only, select
 from amc_utils.radioml.kept_frames import BYTES_PER_FRAME, KeptFrames, keep
 from amc_utils.radioml.reader import RadioMLFile, open_radioml
 from amc_utils.runtime.locking import one_at_a_time

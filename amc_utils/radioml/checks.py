@@ -11,8 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from amc_utils.labels import RADIOML_2018_MODULATIONS
-from amc_utils.signals import NUM_SAMPLES
+from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS
 
 _LAYOUT = "RadioML 2018.01A's layout is X (rows, 1024, 2), Y one-hot (rows, 24), Z (rows, 1)"
 # Each chunk that a row is read from is unpacked as a whole.

@@ -18,8 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from amc_utils.channel import CHANNELS, Channel
-from amc_utils.labels import SNR_LABELS
 from amc_utils.radioml.measures import (
     clipping_percent,
     fact,
@@ -28,7 +26,7 @@ from amc_utils.radioml.measures import (
     published_results,
 )
 from amc_utils.runtime.paths import REPOSITORY, replacing
-from amc_utils.signals import generate_frames
+from amc_utils.signals import CHANNELS, SNR_LABELS, Channel, generate_frames
 
 FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
 PAGE = REPOSITORY / "docs" / "radioml_2018_as_measured.md"

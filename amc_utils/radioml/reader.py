@@ -19,10 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SHIPPED_WRONG_MODULATIONS, SNR_LABELS
 from amc_utils.radioml.checks import check_complete, check_kind, check_layout, explaining, own_dataset
 from amc_utils.runtime.storage import free_host_bytes
-from amc_utils.signals import NUM_SAMPLES
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
+    SHIPPED_WRONG_MODULATIONS,
+    SNR_LABELS,
+)
 
 LABEL_ORDERS = {"corrected": RADIOML_2018_MODULATIONS, "shipped": SHIPPED_WRONG_MODULATIONS}
 # Rows read at once: 16 MB, still in a large cache when they are looked at.

@@ -21,13 +21,19 @@ import h5py
 import numpy as np
 import torch
 
-from amc_utils.channel import CHANNELS, DEFAULT_PRESET, FRAMES_PER_BLOCK
-from amc_utils.labels import RADIOML_2018_MODULATIONS, SNR_LABELS
 from amc_utils.runtime.interruption import stop_at_once
 from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
-from amc_utils.signals import NUM_SAMPLES, generate_frames
+from amc_utils.signals import (
+    CHANNELS,
+    DEFAULT_PRESET,
+    FRAMES_PER_BLOCK,
+    NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
+    SNR_LABELS,
+    generate_frames,
+)
 
 _NUM_CLASSES = len(RADIOML_2018_MODULATIONS)
 _NUM_CELLS = _NUM_CLASSES * len(SNR_LABELS)

@@ -14,8 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric import Fabric
 
-from amc_utils.config import TrainingParameters
-from amc_utils.engine import deciding
+from amc_utils.config import TrainingParameters, deciding
 from amc_utils.runtime.paths import remove_leftovers, replacing
 
 # Locks last as long as the process: a notebook may build its trainer again, another process may not.

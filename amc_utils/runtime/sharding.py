@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.config import TrainingParameters
-from amc_utils.frames import Split
+from amc_utils.data import Split
 
 _NOBODY = -1
 

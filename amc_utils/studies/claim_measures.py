@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from amc_utils.metrics import confusion, outcomes
 from amc_utils.models import build_network, count_activation_bytes
-from amc_utils.records import Run, list_runs
+from amc_utils.results import Run, list_runs
 
 Numbers = Callable[[pd.DataFrame], pd.Series]
 # Label of the runs that stand for physics.

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from amc_utils.engine import deciding
-from amc_utils.experiment import best_accelerator, differing_from_record
-from amc_utils.records import Run, is_run
+from amc_utils.config import deciding
+from amc_utils.results import Run, is_run
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies.paper_plan import Step, benchmark_name, read_plan
 from amc_utils.studies.plan import read_study
+from amc_utils.training import best_accelerator, differing_from_record
 
 BENCHMARK = "benchmarks/gpu.csv"
 # A large network looks for requests to stop before and after a validation, which may take minutes.

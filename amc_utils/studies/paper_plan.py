@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from amc_utils import train
+from amc_utils import training
 from amc_utils.baselines import assess
 from amc_utils.baselines.decisions import Assessment
 from amc_utils.config import TrainingParameters
@@ -52,7 +52,9 @@ class Step(BaseModel):
     @cached_property
     def config(self) -> TrainingParameters | None:
         """Parameters of a single training run."""
-        return train.from_command_line(self.words)[0] if self.command.startswith("amc train ") else None
+        return (
+            training.from_command_line(self.words)[0] if self.command.startswith("amc train ") else None
+        )
 
     @cached_property
     def assessment(self) -> Assessment | None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from amc_utils.metrics import TASKS
-from amc_utils.records import Run, list_runs
+from amc_utils.results import Run, StudyRecord, list_runs, list_studies
 from amc_utils.runtime.paths import Workspace, replacing
-from amc_utils.study_records import StudyRecord, list_studies
 
 _PREAMBLE = """\
 # Run log

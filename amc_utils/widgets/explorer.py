@@ -9,9 +9,15 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 
-from amc_utils.channel import CHANNELS, DEFAULT_PRESET, RECEIVERS, ReceiverSettings
-from amc_utils.labels import RADIOML_2018_MODULATIONS
-from amc_utils.signals import generate_frames, unit_phasor
+from amc_utils.signals import (
+    CHANNELS,
+    DEFAULT_PRESET,
+    RADIOML_2018_MODULATIONS,
+    RECEIVERS,
+    ReceiverSettings,
+    generate_frames,
+    unit_phasor,
+)
 from amc_utils.widgets.frame_board import FrameBoard
 
 # Carrier offsets on the slider are in this many cycles per sample.

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
-from amc_utils import signal_plots
-from amc_utils.channel import DEFAULT_RECEIVER, ReceiverSettings
-from amc_utils.constellation import constellation_images
+from amc_utils import plots
 from amc_utils.dsp.features import eye_traces, power_spectrum
+from amc_utils.images import constellation_images
 from amc_utils.plots import WIDTH_INCHES
+from amc_utils.signals import DEFAULT_RECEIVER, ReceiverSettings
 
 # Pictures on the board, the plain one and what a receiver would see.
 PICTURES = ("raw", "synchronised", "differential", "polar", "lines", "noise")
@@ -34,12 +34,12 @@ class FrameBoard:
         self.figure, axes = plt.subplot_mosaic(rows, figsize=(WIDTH_INCHES["page"], 2.9))
         views = _views(iq, receiver)
         time, frequency = views["time"], views["frequency"]
-        signal_plots.time_series(axes["time"], time, len(time)).set_ylim(-3.2, 3.2)
-        signal_plots.spectrum(axes["spectrum"], frequency, 10 ** (views["power"] / 10), lw=0.6)
+        plots.time_series(axes["time"], time, len(time)).set_ylim(-3.2, 3.2)
+        plots.spectrum(axes["spectrum"], frequency, 10 ** (views["power"] / 10), lw=0.6)
         axes["spectrum"].set_ylim(-65, 25)
-        signal_plots.eye_diagram(axes["eye"], views["eye"]).set_ylim(-3.2, 3.2)
+        plots.eye_diagram(axes["eye"], views["eye"]).set_ylim(-3.2, 3.2)
         for name, picture in zip(PICTURES, views["pictures"], strict=True):
-            signal_plots.image(axes[name], picture, ticks=False).set_xlabel(name)
+            plots.image(axes[name], picture, ticks=False).set_xlabel(name)
         self._lines = [line for name in ("time", "spectrum", "eye") for line in axes[name].lines]
         self._images = [axes[name].images[0] for name in PICTURES]
         self._background = None

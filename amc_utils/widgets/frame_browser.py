@@ -10,9 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from amc_utils.constellation import expand_channels, network_input
-from amc_utils.data import load_frames
-from amc_utils.frames import stratified_split
+from amc_utils.data import load_frames, stratified_split
+from amc_utils.images import expand_channels, network_input
 from amc_utils.inference.classifier import Classifier, Opinion
 from amc_utils.models import Logits
 from amc_utils.widgets.attribution import METHODS, attribution

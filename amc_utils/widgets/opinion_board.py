@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from amc_utils import signal_plots
+from amc_utils import plots
 from amc_utils.plots import COLOUR_OF_TASK, WIDTH_INCHES
 
 _DOTS_PER_INCH = 110
@@ -39,7 +39,7 @@ def opinion_board(
     fig, axes = plt.subplot_mosaic(rows, figsize=(WIDTH_INCHES["page"], 3.0), gridspec_kw=widths)
     reach = float(maps.abs().amax()) or 1.0
     for name, picture, some in zip(channels, pictures, maps, strict=True):
-        signal_plots.image(axes[f"picture {name}"], picture.numpy(), ticks=False).set_title(name)
+        plots.image(axes[f"picture {name}"], picture.numpy(), ticks=False).set_title(name)
         ax = axes[f"map {name}"]
         ax.imshow(some.numpy(), origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach)
         ax.set(xticks=[], yticks=[])
