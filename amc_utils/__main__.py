@@ -11,7 +11,7 @@ from importlib import import_module
 # comes, so that help takes no seconds.
 COMMANDS = {
     "train": ("training", "train a network, test it, and record the run"),
-    "evaluate": ("baselines.assess", "record the bound, the receiver, or a network on other frames"),
+    "evaluate": ("studies.assess", "record the bound, the receiver, or a network on other frames"),
     "study": ("studies.study", "carry out a study: variants and seeds"),
     "records": ("studies.paper", "runs of record: what is done, what comes next"),
     "report": ("studies.claims", "write RUNLOG.md and the tables of claims from results/"),

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from amc_utils.config import TrainingParameters
+from amc_utils.images import input_shape
+
 NUM_FEATURES = 128
 
 
@@ -277,3 +280,17 @@ def normalise_whole_batches(network: nn.Module) -> nn.Module:
     torch's own conversion would drop the activations that timm keeps inside its normalisation.
     """
     return timm.layers.convert_sync_batchnorm(network)
+
+
+def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
+    """Network that the parameters describe, its weights drawn by their seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return build_network(
+            config.network,
+            input_shape=input_shape(config.channels, config.image_size),
+            num_modulations=len(config.modulation_names),
+            num_snrs=len(config.snr_labels),
+            dropout=config.dropout,
+            **config.network_options,
+        )

@@ -12,14 +12,14 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from amc_utils.dsp.analogue import (
+from amc_utils.modulation.analogue import (
     ANALOGUE_MODULATIONS,
     FIRST_ANGLE_MODULATION,
     analogue_kind,
     with_analogue_spectra,
     with_messages,
 )
-from amc_utils.dsp.constellations import symbol_map
+from amc_utils.modulation.constellations import symbol_map
 
 # The order that the data of RadioML 2018.01A follow. The classes.txt shipped with the file is in
 # another, wrong order. Source: issue 25 of the repository radioML/dataset.

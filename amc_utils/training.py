@@ -26,37 +26,37 @@ from torch.optim import lr_scheduler
 from amc_utils.audit.trust import require_sound
 from amc_utils.config import TrainingParameters, deciding
 from amc_utils.data import (
+    BatchPlan,
     Frames,
     Split,
     file_selection,
     load_frames,
     redraw_frames,
+    share,
     split_fingerprint,
     stratified_split,
 )
-from amc_utils.images import expand_channels, input_shape, network_input
+from amc_utils.images import expand_channels, network_input
 from amc_utils.losses import TaskWeighting, decide_level, snr_loss
 from amc_utils.metrics import metrics_table
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,
-    build_network,
     count_activation_bytes,
     count_flops,
     count_parameters,
     normalise_whole_batches,
+    untrained_network,
 )
 from amc_utils.radioml.cache import cached_radioml
 from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
 from amc_utils.runtime import tracking
-from amc_utils.runtime.checkpoints import Checkpoints, check_same_run, read_checkpoint
+from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, StopRequests, stop_at_once
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.progress import progress
-from amc_utils.runtime.sharding import BatchPlan, share
 from amc_utils.runtime.tracking import report
 from amc_utils.runtime.yaml_text import read_yaml
-from amc_utils.studies.runlog import update_runlog
 
 # Share of the steps in which a one-cycle schedule raises the learning rate.
 _WARM_UP = 0.15
@@ -601,20 +601,6 @@ def best_fabric(config: TrainingParameters) -> Fabric:
     return fabric
 
 
-def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
-    """Network that the parameters describe, its weights drawn by their seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        return build_network(
-            config.network,
-            input_shape=input_shape(config.channels, config.image_size),
-            num_modulations=len(config.modulation_names),
-            num_snrs=len(config.snr_labels),
-            dropout=config.dropout,
-            **config.network_options,
-        )
-
-
 def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
     """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
     wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
@@ -868,8 +854,6 @@ def train(config: TrainingParameters, notebook: str) -> Run | None:
         if fabric.is_global_zero:
             print(trainer.describe_epoch(), flush=True)
     run = experiment.finish(trainer)
-    if run:
-        update_runlog(experiment.workspace)
     if fabric.world_size > 1:
         # All wait here for the last one, and none leaves threads of the exchange behind.
         fabric.barrier()
@@ -889,3 +873,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     if run:
         print(run.folder)
+
+
+_PARTS_TO_GO_ON = {"optimizer", "scheduler", "skipped", "epoch", "epoch_seconds", "kept", "origin"}
+
+
+def check_same_run(
+    path: Path, content: Mapping[str, Any], config: TrainingParameters, fingerprint: str, *, own: bool
+) -> None:
+    """Refuse a checkpoint that cannot be continued with these parameters on these frames.
+
+    Args:
+        path: the checkpoint.
+        content: what it holds.
+        config: parameters of the run that shall continue.
+        fingerprint: of its frames and pictures.
+        own: the checkpoint is the run's own, which may have no epoch left to train.
+
+    Raises:
+        ValueError: other parameters, other frames, or no epoch left.
+    """
+    if _PARTS_TO_GO_ON - content.keys():
+        raise ValueError(
+            f"{path} must be a last.ckpt or previous.ckpt to go on from, it has no optimiser"
+        )
+    done = len(content["history"])
+    if done > config.num_epochs or (done == config.num_epochs and not own):
+        raise ValueError(
+            f"num_epochs must exceed the {done} epochs that {path} has behind it, "
+            f"got {config.num_epochs}"
+        )
+    # A schedule that ends is made for its number of epochs; a constant one may go on.
+    free = {"num_epochs"} if config.schedule == "constant" else set()
+    mine, theirs = deciding(config.model_dump()), deciding(content["config"])
+    for name in theirs.keys() - free:
+        if mine[name] != theirs[name]:
+            raise ValueError(
+                f"{name} must stay {theirs[name]!r} to continue from {path}, got {mine[name]!r}; "
+                f"a new run needs another run_name, and no resume_from"
+            )
+    if own and config.resume_from not in ("", content["origin"]) and not _inside(path, config):
+        raise ValueError(
+            f"resume_from must stay {content['origin']!r}, where the run {path.parent.name!r} began, "
+            f"got {config.resume_from!r}; choose another run_name"
+        )
+    if content["frames"] != fingerprint:
+        raise ValueError(
+            f"{path} was trained on other frames or pictures; a run goes on with the same data and seed"
+        )
+
+
+def _inside(path: Path, config: TrainingParameters) -> bool:
+    """Whether resume_from lies in the folder of `path`, the run's own."""
+    return Path(config.resume_from).resolve().parent == path.resolve().parent

@@ -17,11 +17,11 @@ from timing import Task, take_turns
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
-from amc_utils.models import count_flops
+from amc_utils.models import count_flops, untrained_network
 from amc_utils.results import Run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.training import Experiment, Trainer, best_fabric, notebook_defaults, untrained_network
+from amc_utils.training import Experiment, Trainer, best_fabric, notebook_defaults
 
 NOTEBOOK = REPOSITORY / "notebooks" / "03_swin_training.ipynb"
 # Forward, backward to the inputs and backward to the weights take about the same number of operations.

@@ -11,7 +11,8 @@ from scipy.signal import hilbert
 from scipy.special import erf
 from scipy.stats import binomtest, kstest
 
-from amc_utils.dsp.analogue import (
+from amc_utils.dsp.features import envelope_std, mean_power, power_spectrum, signature, snr_ratio
+from amc_utils.modulation.analogue import (
     AM_INDEX,
     ANALOGUE_MODULATIONS,
     FM_BAND,
@@ -20,8 +21,7 @@ from amc_utils.dsp.analogue import (
     with_analogue_spectra,
     with_messages,
 )
-from amc_utils.dsp.constellations import LINEAR_MODULATIONS
-from amc_utils.dsp.features import envelope_std, mean_power, power_spectrum, signature, snr_ratio
+from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.signals import (
     CHANNELS,
     FRAMES_PER_BLOCK,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from amc_utils.baselines.assess import from_command_line, run
 from amc_utils.data import load_frames, stratified_split, write_radioml
 from amc_utils.results import Run
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies import runlog
+from amc_utils.studies.assess import from_command_line, run
 from amc_utils.training import Experiment
 
 CLASSES = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "20")

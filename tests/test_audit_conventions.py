@@ -26,8 +26,8 @@ from amc_utils.audit.channel import channel_spread, fit_pulse, mean_density
 from amc_utils.audit.recognition import known_preset, known_pulse, name_frames
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
-from amc_utils.dsp import constellations
 from amc_utils.dsp.features import snr_ratio
+from amc_utils.modulation import constellations
 from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, RECEIVERS, Channel
 
 NOTHING = set()
@@ -132,7 +132,7 @@ def test_other_rings_of_apsk_are_a_remark_at_most(rings, others_signals):
 def test_am_of_a_weaker_carrier_is_a_remark_at_most(others_signals):
     """What makers call AM differs: a message of half the carrier's amplitude."""
     patched, forget = others_signals
-    patched.setattr("amc_utils.dsp.analogue.AM_INDEX", 0.5)
+    patched.setattr("amc_utils.modulation.analogue.AM_INDEX", 0.5)
     path = simulated(
         twin(cfo_std=3.1e-5), modulations=RADIOML_2018_MODULATIONS, snr_labels=(22, 24, 30),
         num_frames_per_cell=4, seed=4,

@@ -15,7 +15,7 @@ from amc_utils.baselines.bounds import (
     log_likelihoods,
     matched_filter,
 )
-from amc_utils.dsp.constellations import symbol_map
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import CHANNELS, DIGITAL_MODULATIONS, SNR_LABELS, class_snr_db
 
 TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]

@@ -18,17 +18,18 @@ from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
 from amc_utils.data import synthesise_frames, write_radioml
-from amc_utils.dsp.constellations import symbol_map
 from amc_utils.inference import classify, model_report
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
 from amc_utils.inference.export import export
 from amc_utils.inference.foreign import foreign_frames, foreign_kinds
 from amc_utils.inference.novelty import Novelty
 from amc_utils.inference.recordings import open_capture
+from amc_utils.models import untrained_network
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import CHANNELS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
-from amc_utils.training import train, untrained_network
+from amc_utils.training import train
 
 RECORD, RADIOML_RECORD = (
     json.loads(path.with_name("model.json").read_text(encoding="utf8"))

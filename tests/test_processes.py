@@ -15,12 +15,11 @@ import torch
 import yaml
 from trainers import SERVER, TINY, TINY_AND_STILL, assert_same_run, make_trainer, run_alone, start
 
-from amc_utils.data import load_frames, stratified_split, write_radioml
+from amc_utils.data import BatchPlan, load_frames, share, stratified_split, write_radioml
 from amc_utils.models import normalise_whole_batches
 from amc_utils.results import Run
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.runtime.sharding import BatchPlan, share
 from amc_utils.training import Evaluator, Experiment
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"

@@ -16,11 +16,11 @@ import yaml
 from bad_files import BAD_FILES
 
 from amc_utils import training
-from amc_utils.baselines import assess
 from amc_utils.inference import classify, export
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, list_runs, named_study
 from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies import assess
 from amc_utils.studies.plan import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")

@@ -16,8 +16,8 @@ from amc_utils.baselines.receiver import (
     receiver_log_likelihoods,
 )
 from amc_utils.data import synthesise_frames
-from amc_utils.dsp.constellations import symbol_map
 from amc_utils.dsp.synchronisation import NUM_CFOS, cfo_grid
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import CHANNELS, RECEIVERS
 
 TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}

@@ -10,7 +10,6 @@ import torch
 
 from amc_utils.data import read_radioml
 from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
-from amc_utils.dsp.constellations import symbol_map
 from amc_utils.dsp.synchronisation import (
     _at_symbols,
     _equalised_spectrum,
@@ -30,6 +29,7 @@ from amc_utils.images import (
     line_strengths,
     polar_symbols,
 )
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     CHANNELS,
     DIGITAL_MODULATIONS,

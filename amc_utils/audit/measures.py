@@ -18,8 +18,8 @@ from amc_utils.audit.recognition import (
     name_frames,
     sidedness,
 )
-from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import duplicate_pairs, mean_power, signature, snr_ratio
+from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.radioml.reader import LABEL_ORDERS
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from amc_utils.baselines.receiver import receiver_log_likelihoods
-from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import (
     CONSTANT_ENVELOPE,
     envelope_std,
     power_spectrum,
     squared_line,
 )
+from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import (
     CHANNELS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from amc_utils.dsp.constellations import LINEAR_MODULATIONS
 from amc_utils.dsp.features import SnrLine
+from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 
 # Errors of the SNR that a frame's spectrum gives, at high SNR, and what the symbols of one frame add.
 _FLOOR_DB, _SYMBOLS_DB = 0.27, 0.4

@@ -1,1 +1,1 @@
-"""Receivers that no network is: the genie-aided bound and the likelihood receiver, recorded as runs."""
+"""Receivers that are no networks: the genie-aided bound and the likelihood receiver."""

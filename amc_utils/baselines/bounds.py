@@ -13,7 +13,7 @@ not proved: what parts of further symbols reach into the frame is energy that it
 
 It is a bound on the mean alone. A single SNR, or a single task, is not bounded: whoever always says
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver who is told
-the SNR as well bounds every SNR by itself, see amc_utils.baselines.decisions.
+the SNR as well bounds every SNR by itself, see amc_utils.studies.decisions.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.constellations import symbol_map
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     NUM_SAMPLES,
     SAMPLES_PER_SYMBOL,

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from amc_utils.baselines.bounds import energy_fit
-from amc_utils.dsp.constellations import symbol_map
 from amc_utils.dsp.synchronisation import cfo_grid, equalised_powers, synchronise, synchronise_offset
+from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     DEFAULT_RECEIVER,
     SAMPLES_PER_SYMBOL,

@@ -1,1 +1,1 @@
-"""Signal processing below the generator and the pictures: constellations, timing, carrier, spectrum."""
+"""Signal processing of received frames: timing, carrier, spectrum."""

@@ -16,14 +16,12 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from amc_utils.signals import (  # noqa: F401
+from amc_utils.signals import (
     DEFAULT_RECEIVER,
-    RECEIVERS,
     SAMPLES_PER_SYMBOL,
     ReceiverSettings,
     pulse_energy,
     raised_cosine,
-    receiver_settings,
     unit_phasor,
 )
 

@@ -17,9 +17,8 @@ from amc_utils.config import TrainingParameters
 from amc_utils.images import network_input
 from amc_utils.inference.novelty import Novelty
 from amc_utils.losses import decide_level
-from amc_utils.models import Logits, TwoHeadNetwork
+from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
 from amc_utils.runtime.paths import REPOSITORY, replacing
-from amc_utils.training import untrained_network
 
 # The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
 SHIPPED, SHIPPED_FOR_RADIOML = (

@@ -30,11 +30,10 @@ from amc_utils.data import Frames, Split, load_frames, stratified_split, synthes
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.model_report import report
 from amc_utils.inference.novelty import Novelty
-from amc_utils.models import TwoHeadNetwork, count_parameters
+from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
 from amc_utils.results import environment
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import Workspace, replacing
-from amc_utils.training import untrained_network
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
 # for both, so that they are none of its own.

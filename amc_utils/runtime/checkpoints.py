@@ -14,13 +14,11 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric import Fabric
 
-from amc_utils.config import TrainingParameters, deciding
 from amc_utils.runtime.paths import remove_leftovers, replacing
 
 # Locks last as long as the process: a notebook may build its trainer again, another process may not.
 _LOCKS: dict[Path, FileLock] = {}
 _PARTS = {"history", "config", "frames", "network", "weighting"}
-_PARTS_TO_GO_ON = {"optimizer", "scheduler", "skipped", "epoch", "epoch_seconds", "kept", "origin"}
 
 
 class Checkpoints:
@@ -136,53 +134,3 @@ def read_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
     if not isinstance(content, dict) or _PARTS - content.keys():
         raise ValueError(f"{path} must be a checkpoint that this project wrote, it is another file")
     return content
-
-
-def check_same_run(
-    path: Path, content: Mapping[str, Any], config: TrainingParameters, fingerprint: str, *, own: bool
-) -> None:
-    """Refuse a checkpoint that cannot be continued with these parameters on these frames.
-
-    Args:
-        path: the checkpoint.
-        content: what it holds.
-        config: parameters of the run that shall continue.
-        fingerprint: of its frames and pictures.
-        own: the checkpoint is the run's own, which may have no epoch left to train.
-
-    Raises:
-        ValueError: other parameters, other frames, or no epoch left.
-    """
-    if _PARTS_TO_GO_ON - content.keys():
-        raise ValueError(
-            f"{path} must be a last.ckpt or previous.ckpt to go on from, it has no optimiser"
-        )
-    done = len(content["history"])
-    if done > config.num_epochs or (done == config.num_epochs and not own):
-        raise ValueError(
-            f"num_epochs must exceed the {done} epochs that {path} has behind it, "
-            f"got {config.num_epochs}"
-        )
-    # A schedule that ends is made for its number of epochs; a constant one may go on.
-    free = {"num_epochs"} if config.schedule == "constant" else set()
-    mine, theirs = deciding(config.model_dump()), deciding(content["config"])
-    for name in theirs.keys() - free:
-        if mine[name] != theirs[name]:
-            raise ValueError(
-                f"{name} must stay {theirs[name]!r} to continue from {path}, got {mine[name]!r}; "
-                f"a new run needs another run_name, and no resume_from"
-            )
-    if own and config.resume_from not in ("", content["origin"]) and not _inside(path, config):
-        raise ValueError(
-            f"resume_from must stay {content['origin']!r}, where the run {path.parent.name!r} began, "
-            f"got {config.resume_from!r}; choose another run_name"
-        )
-    if content["frames"] != fingerprint:
-        raise ValueError(
-            f"{path} was trained on other frames or pictures; a run goes on with the same data and seed"
-        )
-
-
-def _inside(path: Path, config: TrainingParameters) -> bool:
-    """Whether resume_from lies in the folder of `path`, the run's own."""
-    return Path(config.resume_from).resolve().parent == path.resolve().parent

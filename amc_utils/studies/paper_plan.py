@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from amc_utils import training
-from amc_utils.baselines import assess
-from amc_utils.baselines.decisions import Assessment
 from amc_utils.config import TrainingParameters
 from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies import assess
+from amc_utils.studies.decisions import Assessment
 
 PLAN = "profiles/paper.yaml"
 # Of the frames; a tenth goes to validation, another to test.

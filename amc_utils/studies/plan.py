@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from amc_utils.baselines.decisions import Assessment
 from amc_utils.config import TrainingParameters
 from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies.decisions import Assessment
 
 
 class Study(BaseModel):
@@ -22,7 +22,7 @@ class Study(BaseModel):
         base: parameters that all runs share; in the file perhaps the path of a file that holds them.
         variants: by name, the parameters in which each differs from the base.
         transfers: by name, the frames on which every network is assessed once it is trained, in
-            terms of amc_utils.baselines.decisions.Assessment.
+            terms of amc_utils.studies.decisions.Assessment.
         resumed: variants that a run of their own trains for so many epochs first, from whose
             checkpoint they go on.
     """

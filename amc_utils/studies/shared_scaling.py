@@ -24,11 +24,11 @@ from amc_utils.config import TrainingParameters
 from amc_utils.data import synthesise_frames
 from amc_utils.images import pixel_index
 from amc_utils.inference.classifier import Classifier
+from amc_utils.models import untrained_network
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import Workspace, replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, generate_frames
-from amc_utils.training import untrained_network
 
 BATCH_SIZE = 512
 # Batches of each class from which the spread of their largest counts is taken, and others to be tried.

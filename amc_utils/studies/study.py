@@ -23,13 +23,13 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from amc_utils.baselines.assess import run as assess
-from amc_utils.baselines.decisions import Assessment
 from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
 from amc_utils.results import Run, is_run
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.studies.assess import run as assess
+from amc_utils.studies.decisions import Assessment
 from amc_utils.studies.plan import Study, read_study
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.training import Experiment, Trainer, differing_from_record

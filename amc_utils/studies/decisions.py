@@ -16,11 +16,11 @@ from amc_utils.baselines.receiver import receiver_log_likelihoods
 from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
 from amc_utils.losses import TaskWeighting
-from amc_utils.models import count_flops, count_parameters
+from amc_utils.models import count_flops, count_parameters, untrained_network
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, channel_from, expand_modulations, receiver_settings, snr_grid
-from amc_utils.training import Evaluator, best_fabric, prediction_table, untrained_network
+from amc_utils.training import Evaluator, best_fabric, prediction_table
 
 _FRAMES_AT_ONCE = 1024
 # Settings of a channel that matter to the genie, and those that a receiver of a file's frames is told.

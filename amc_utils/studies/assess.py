@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from amc_utils.baselines.decisions import Assessment, assess_bound, assess_network, assess_receiver
 from amc_utils.metrics import metrics_table
 from amc_utils.radioml.reader import LABEL_ORDERS
 from amc_utils.results import Run, claim_run_name, environment, write_run
 from amc_utils.runtime.paths import Workspace
 from amc_utils.signals import CHANNELS, DEFAULT_PRESET, Channel
+from amc_utils.studies.decisions import Assessment, assess_bound, assess_network, assess_receiver
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.training import best_accelerator
 

@@ -1,0 +1,1 @@
+"""What is sent: constellations of the digital classes, messages and modulators of the analogue ones."""
