@@ -17,7 +17,6 @@ COMMANDS = {
     "report": ("studies.claims", "write RUNLOG.md and the tables of claims from results/"),
     "audit": ("audit.audit", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer", "write a synthetic file in RadioML's layout"),
-    "cache": ("radioml.cache", "list or remove the frames that were kept of files"),
     "export": ("inference.export", "make a finished run's network one small file for use"),
     "classify": ("inference.classify", "name the modulation and SNR of a recording or of frames"),
     "facts": ("radioml.facts", "measure excerpts of the real file beside simulations"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.config import DataParameters, TrainingParameters
+from amc_utils.radioml.cache import kept_samples
 from amc_utils.radioml.checks import explaining
 from amc_utils.radioml.reader import RadioMLFile, open_radioml
 from amc_utils.runtime.paths import replacing
@@ -413,6 +414,45 @@ def read_radioml(
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
             for place in file.read(rows, frames.iq_pairs):
                 bar.update(place.stop - place.start)
+    return frames
+
+
+def cached_radioml(
+    *,
+    path: Path,
+    device: torch.device | str = "cpu",
+    samples_in: str = "auto",
+    hold: Hold | None = None,
+    trust_file: bool = False,
+    **choice: Any,
+) -> Frames:
+    """Frames of a file as read_radioml gives them, but float16 and kept for the next start.
+
+    Args:
+        path: the file.
+        device: where labels lie and computations run.
+        samples_in: see Frames.with_room; "disk" is the file that is kept.
+        hold: see Frames.with_room.
+        trust_file: take frames that are in the file twice.
+        choice: modulations, snr_labels, num_frames_per_cell, seed and label_order, see select.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see read_radioml and amc_utils.radioml.cache.kept_samples.
+        OSError: the disk has no room.
+    """
+    with open_radioml(path) as file:
+        chosen = select(file, **choice)
+        kept = kept_samples(file, chosen.rows, chosen.source["samples_sha256"], trust_file=trust_file)
+    labels = torch.from_numpy(chosen.cell).to(device)
+    frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
+    if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
+        return replace(frames, iq_pairs=torch.from_numpy(kept), place="disk")
+    frames = frames.with_room(torch.float16, samples_in, hold)
+    rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        half = kept[rows[start : start + _ROWS_AT_ONCE]]
+        frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(half)
     return frames
 
 

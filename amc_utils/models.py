@@ -125,7 +125,7 @@ class TwoHeadNetwork(nn.Module):
         return Logits(self.modulation_head(features), self.snr_head(features))
 
 
-def build_network(
+def build_model(
     name: str,
     *,
     input_shape: tuple[int, ...],
@@ -286,7 +286,7 @@ def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
     """Network that the parameters describe, its weights drawn by their seed."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return build_network(
+        return build_model(
             config.network,
             input_shape=input_shape(config.channels, config.image_size),
             num_modulations=len(config.modulation_names),

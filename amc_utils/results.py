@@ -25,9 +25,9 @@ import pandas as pd
 import torch
 from scipy.stats import t as student_t
 
-from amc_utils.channel import Channel, channel_from
 from amc_utils.metrics import TASKS
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.signals import Channel, channel_from
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,15 @@ def named_run(results: Path, name: str) -> Run:
         known = ", ".join(run.name for run in list_runs(results)) or "none"
         raise FileNotFoundError(f"no run named {name!r} in {results}; there are {known}")
     return Run(results / name)
+
+
+def load_run(name: str, output_root: str = "") -> Run:
+    """The run of that name below `output_root`, or of the repository.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return named_run(Workspace.at(output_root).results, name)
 
 
 def select_runs(results: Path, names: Sequence[str]) -> list[Run]:

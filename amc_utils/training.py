@@ -29,6 +29,7 @@ from amc_utils.data import (
     BatchPlan,
     Frames,
     Split,
+    cached_radioml,
     file_selection,
     load_frames,
     redraw_frames,
@@ -48,7 +49,6 @@ from amc_utils.models import (
     normalise_whole_batches,
     untrained_network,
 )
-from amc_utils.radioml.cache import cached_radioml
 from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint

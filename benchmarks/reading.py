@@ -17,8 +17,7 @@ import pandas as pd
 import torch
 from timing import Task, take_turns
 
-from amc_utils.data import allocate, read_radioml
-from amc_utils.radioml.cache import cached_radioml
+from amc_utils.data import allocate, cached_radioml, read_radioml
 from amc_utils.radioml.writer import write_synthetic_file
 from amc_utils.runtime.paths import cache_folder
 from amc_utils.signals import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, SNR_LABELS

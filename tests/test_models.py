@@ -8,7 +8,7 @@ import torch
 
 from amc_utils.models import (
     TwoHeadNetwork,
-    build_network,
+    build_model,
     count_activation_bytes,
     count_flops,
     count_parameters,
@@ -32,7 +32,7 @@ SHAPE = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_trains_a_step(name):
-    network = build_network(name, input_shape=(2, 64, 64), **SHAPE)
+    network = build_model(name, input_shape=(2, 64, 64), **SHAPE)
     assert count_parameters(network) / 1e6 == pytest.approx(NETWORKS[name], rel=0.01)
     before = network.snr_head.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -46,13 +46,13 @@ def test_network_trains_a_step(name):
 
 @pytest.mark.parametrize("name", PUBLISHED_GMAC)
 def test_operations_are_twice_the_published_multiply_adds(name):
-    network = build_network(name, input_shape=(3, 224, 224), **SHAPE)
+    network = build_model(name, input_shape=(3, 224, 224), **SHAPE)
     gmac = count_flops(network) / 2e9
     assert gmac == pytest.approx(PUBLISHED_GMAC[name], rel=0.04)
 
 
 def test_bottleneck_head():
-    network = build_network("resnet18", input_shape=(2, 32, 32), snr_head="bottleneck", **SHAPE)
+    network = build_model("resnet18", input_shape=(2, 32, 32), snr_head="bottleneck", **SHAPE)
     assert network(torch.rand(2, 2, 32, 32)).snr.shape == (2, 26)
     assert len(network.snr_head) == 3
 
@@ -75,11 +75,11 @@ def test_bottleneck_head():
 )
 def test_what_a_network_cannot_take_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        build_network(**options, **SHAPE)
+        build_model(**options, **SHAPE)
 
 
 def test_swin_with_small_patches_takes_small_pictures():
-    network = build_network("swin_tiny", input_shape=(2, 16, 16), patch_size=2, window_size=2, **SHAPE)
+    network = build_model("swin_tiny", input_shape=(2, 16, 16), patch_size=2, window_size=2, **SHAPE)
     assert network(torch.rand(1, 2, 16, 16)).modulation.shape == (1, 17)
 
 
@@ -87,16 +87,16 @@ def test_missing_pretrained_weights_are_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="pretrained weights of resnet18 are neither cached"):
-        build_network("resnet18", input_shape=(2, 32, 32), pretrained=True, **SHAPE)
+        build_model("resnet18", input_shape=(2, 32, 32), pretrained=True, **SHAPE)
 
 
 def test_network_on_raw_samples_trains_and_wants_samples():
-    network = build_network("oshea_resnet", input_shape=(2, 1024), **SHAPE)
+    network = build_model("oshea_resnet", input_shape=(2, 1024), **SHAPE)
     assert network(torch.rand(3, 2, 1024)).modulation.shape == (3, 17)
     assert 1e5 < count_parameters(network) < 3e5
     for name, shape in (("oshea_resnet", (2, 64, 64)), ("resnet18", (2, 1024))):
         with pytest.raises(ValueError, match=r"oshea_resnet and channels .* belong together"):
-            build_network(name, input_shape=shape, **SHAPE)
+            build_model(name, input_shape=shape, **SHAPE)
 
 
 def test_activation_bytes_of_a_network_that_can_be_counted_by_hand():

@@ -1,167 +1,96 @@
-"""Frames of a file, selected once and kept for the next start: 16 bits a number, mapped from disk.
+"""Samples selected from a file, kept for the next start: one .npy file of 16-bit numbers.
 
-    amc cache            what is kept
-    amc cache --remove   remove it
-
-A folder of the cache belongs to some rows of one file, known by its path, size and time of change. It
-has their samples and of each frame a sum over its bits, by which damage is noticed: of every frame that
-goes to memory, and of a few where samples stay on the disk. The cache lies in outputs/cache/, or where
-the environment variable AMC_CACHE says.
+It lies in outputs/cache/, or where the environment variable AMC_CACHE says, and may be deleted.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from amc_utils.data import Frames, Hold, Selection, labels_only, select
-from amc_utils.radioml.kept_frames import BYTES_PER_FRAME, KeptFrames, keep
-from amc_utils.radioml.reader import RadioMLFile, open_radioml
+from amc_utils.dsp.features import duplicate_pairs
+from amc_utils.radioml.reader import RadioMLFile
 from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import cache_folder
-from amc_utils.runtime.storage import choose_place
+from amc_utils.runtime.paths import cache_folder, replacing
+from amc_utils.runtime.progress import progress
+from amc_utils.runtime.storage import free_disk_bytes
+from amc_utils.signals import NUM_SAMPLES
 
-# Raise it when the layout of a folder changes.
-_FORMAT = 3
-# Names of its folders, of those being filled, and of their locks.
-_OURS = re.compile(r"(?:\.filling-|\.lock-)?([0-9a-f]{16})(?:-.*)?")
-_ROWS_AT_ONCE = 4096
+# Samples of a frame that tell it from others, but for a few to be compared in full.
+_HEAD = 8
 
 
-def cached_radioml(
-    *,
-    path: Path,
-    device: torch.device | str = "cpu",
-    samples_in: str = "auto",
-    hold: Hold | None = None,
-    trust_file: bool = False,
-    **choice: Any,
-) -> Frames:
-    """Frames of a file as read_radioml gives them, but float16, from the cache; fills it if need be.
+def kept_samples(
+    file: RadioMLFile, rows: np.ndarray, fingerprint: str, *, trust_file: bool = False
+) -> np.ndarray:
+    """Samples of some rows, float16 [N, num_samples, 2], mapped from disk; changes stay in memory.
 
     Args:
-        path: the file.
-        device: where labels lie and computations run.
-        samples_in: see Frames.with_room; "disk" is the cache itself.
-        hold: see Frames.with_room.
-        trust_file: take frames that are in the file twice.
-        choice: modulations, snr_labels, num_frames_per_cell, seed and label_order, see select.
+        file: the open file.
+        rows: int64 [N], ascending.
+        fingerprint: of the samples; tells files apart of the same path, size and time of change.
+        trust_file: take frames that are there twice.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: see read_radioml; or a frame is there twice, or the cache is damaged.
+        ValueError: a frame is there twice or must not be read, or what was kept is damaged.
         OSError: the disk has no room.
     """
-    with open_radioml(path) as file:
-        chosen = select(file, **choice)
-        cell = torch.from_numpy(chosen.cell).to(device)
-        frames = labels_only(cell, choice["modulations"], choice["snr_labels"], chosen.source)
-        held = hold(frames) if hold else None
-        kept = _kept_frames(file, chosen)
-    with kept.samples:
-        if kept.twice and not trust_file:
-            raise ValueError(
-                f"no frame of {path} may be there twice, once to train and once to test; got "
-                f"{len(kept.twice):,} pairs, the first in rows {kept.twice[0][0]} and "
-                f"{kept.twice[0][1]}; set trust_file to take them all the same"
-            )
-        num_bytes = len(frames) * BYTES_PER_FRAME
-        if choose_place(num_bytes, frames.device, samples_in) == "disk":
-            kept.check_some()
-            return replace(frames, iq_pairs=torch.from_numpy(kept.map()), place="disk")
-        frames = frames.with_room(torch.float16, samples_in, lambda _: held)
-        rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            half = kept.read(rows[start : start + _ROWS_AT_ONCE])
-            frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(half)
-    return frames
-
-
-def _kept_frames(file: RadioMLFile, chosen: Selection) -> KeptFrames:
-    """Some rows of a file; of several processes that want them the first fills the cache."""
-    rows = chosen.rows
-    known = [_FORMAT, file.identity, chosen.source["samples_sha256"]]
-    key = json.dumps(known, sort_keys=True).encode() + rows.tobytes()
-    folder = cache_folder() / hashlib.sha256(key).hexdigest()[:16]
-    with one_at_a_time(_lock(folder), f"reading {file.path.name}"):
-        if folder.exists():
-            print(f"taking {len(rows):,} frames of {file.path.name} from {folder.parent}", flush=True)
+    known = json.dumps([file.identity, fingerprint, trust_file], sort_keys=True)
+    key = hashlib.sha256(known.encode() + rows.tobytes()).hexdigest()[:16]
+    kept = cache_folder() / f"{key}.npy"
+    # Of several processes that want the same rows the first one reads them.
+    with one_at_a_time(kept.with_suffix(".lock"), f"reading {file.path.name}"):
+        if kept.exists():
+            print(f"taking {len(rows):,} frames of {file.path.name} from {kept}", flush=True)
         else:
-            _remove_leftovers(folder)
-            temporary = Path(tempfile.mkdtemp(prefix=f".filling-{folder.name}-", dir=folder.parent))
-            try:
-                keep(temporary, folder, file, rows)
-                temporary.chmod(0o755)
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        return KeptFrames.opened(folder, len(rows))
-
-
-def _lock(folder: Path) -> Path:
-    return folder.parent / f".lock-{folder.name}"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What a process left that was killed while it filled the folder."""
-    for leftover in folder.parent.glob(f".filling-{folder.name}-*"):
-        shutil.rmtree(leftover)
-
-
-def _listed(folder: Path) -> str:
-    """What a folder holds, in a line."""
+            _keep(file, rows, kept, trust_file)
     try:
-        path = json.loads((folder / "facts.json").read_text(encoding="utf8"))["file"]["path"]
-        size = (folder / "samples.f16").stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{folder}  damaged"
-    return f"{folder}  {size / 1e6:,.0f} MB of {path}"
+        samples = np.load(kept, mmap_mode="c")
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{kept} must be whole, it is damaged; delete it ({error})") from None
+    if (samples.shape, samples.dtype) != ((len(rows), NUM_SAMPLES, 2), np.float16):
+        raise ValueError(f"{kept} must be whole, it holds other numbers; delete it")
+    return samples
 
 
-def _remove(root: Path) -> None:
-    """All that is kept, when no process is filling it any more."""
-    names = {found[1] for path in root.glob("*") if (found := _OURS.fullmatch(path.name))}
-    for folder in (root / name for name in sorted(names)):
-        with one_at_a_time(_lock(folder), f"filling {folder}"):
-            _remove_leftovers(folder)
-            if folder.exists():
-                shutil.rmtree(folder)
-            _lock(folder).unlink()
-    with one_at_a_time(root / "audits" / ".lock", "auditing a file"):
-        shutil.rmtree(root / "audits")
-    if not any(root.iterdir()):
-        root.rmdir()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """List or remove the cache, from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="amc cache",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _keep(file: RadioMLFile, rows: np.ndarray, kept: Path, trust_file: bool) -> None:
+    shape = (len(rows), NUM_SAMPLES, 2)
+    num_bytes, free = 2 * int(np.prod(shape)), free_disk_bytes(kept.parent)
+    if num_bytes > free:
+        raise OSError(
+            f"{kept.parent} must have room for {num_bytes / 1e9:.1f} GB of selected frames, the disk "
+            f"has {free / 1e9:.1f}; let AMC_CACHE name another folder, or set engine: {{cache: false}}"
+        )
+    print(
+        f"keeping {len(rows):,} frames of {file.path.name} ({num_bytes / 1e6:,.0f} MB) in {kept} for "
+        f"the next start; it may be deleted at any time",
+        flush=True,
     )
-    parser.add_argument("--remove", action="store_true", help="remove all that is kept")
-    options = parser.parse_args(arguments)
-    root = cache_folder()
-    if options.remove:
-        try:
-            _remove(root)
-        except OSError as error:
-            sys.exit(f"could not remove all of {root} ({error.strerror}: {error.filename})")
-        print(f"removed what was kept in {root}")
-        return
-    lines = [_listed(folder) for folder in sorted(root.glob("[0-9a-f]" * 16))]
-    audits = len(list(root.glob("audits/*.json")))
-    print(*lines, f"verdicts on {audits} files or labellings in {root / 'audits'}", sep="\n")
+    # What a process left that was killed while it read; no other one reads these rows now.
+    for leftover in kept.parent.glob(f".{kept.name}.*"):
+        leftover.unlink()
+    heads = np.empty((len(rows), _HEAD, 2), np.float16)
+    with replacing(kept) as temporary:
+        with (
+            temporary.open("wb") as out,
+            progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar,
+        ):
+            # Plain writing: the pages of a map would count as this process's memory.
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for place, samples in file.blocks(rows):
+                half = samples.to(torch.float16).numpy()
+                heads[place] = half[:, :_HEAD]
+                out.write(half)
+                bar.update(len(half))
+        twice = rows[duplicate_pairs(np.load(temporary, mmap_mode="r"), heads)]
+        if len(twice) and not trust_file:
+            raise ValueError(
+                f"no frame of {file.path} may be there twice, once to train and once to test; got "
+                f"{len(twice):,} pairs, the first in rows {twice[0][0]} and {twice[0][1]}; set "
+                f"trust_file to take them all the same"
+            )

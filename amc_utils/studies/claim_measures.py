@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from amc_utils.metrics import confusion, outcomes
-from amc_utils.models import build_network, count_activation_bytes
+from amc_utils.models import build_model, count_activation_bytes
 from amc_utils.results import Run, list_runs
 
 Numbers = Callable[[pd.DataFrame], pd.Series]
@@ -146,7 +146,7 @@ def activation_megabytes_at_224(run: Run) -> float:
 @cache
 def _megabytes_at_224(network: str) -> float:
     heads = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
-    return count_activation_bytes(build_network(network, input_shape=(1, 224, 224), **heads)) / 1e6
+    return count_activation_bytes(build_model(network, input_shape=(1, 224, 224), **heads)) / 1e6
 
 
 def changed_predictions(run: Run, other: Run) -> float:
