@@ -141,10 +141,12 @@ def test_figures_and_files_exist():
         assert (REPOSITORY / "figures" / f"fig_{name}.pdf").is_file()
 
 
-def test_every_module_stands_in_the_architecture():
-    block = next(block for block in BLOCKS if "paths   labels " in block)
-    names = {path.stem for path in (REPOSITORY / "amc_utils").glob("*.py")} - {"__init__", "__main__"}
-    assert names <= set(re.findall(r"\w+", block))
+def test_every_file_and_folder_stands_in_the_architecture():
+    block = next(block for block in BLOCKS if block.startswith("amc_utils/"))
+    package = REPOSITORY / "amc_utils"
+    names = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    names |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert names == {line.split()[0] for line in block.splitlines()[1:] if line}
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.search(r"\bamc(_utils)? \w", c)])
