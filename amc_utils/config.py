@@ -164,7 +164,7 @@ class DataParameters(Parameters):
         if path.startswith("$"):
             raise ValueError(f"data_path must name a file, and the environment has no variable {path}")
         hint = 'README "Your RadioML file" says where to get it; empty draws synthetic frames'
-        return _existing_file(path, "RadioML file", hint)
+        return existing_file(path, "RadioML file", hint)
 
     @field_validator("modulations")
     @classmethod
@@ -213,18 +213,6 @@ class DataParameters(Parameters):
     def snr_labels(self) -> tuple[int, ...]:
         """SNR levels in dB."""
         return snr_grid(self.snr_range_db)
-
-
-class ExplorationParameters(DataParameters):
-    """What notebook 01 looks at."""
-
-    example: str
-
-    @model_validator(mode="after")
-    def _example_selected(self) -> Self:
-        if self.example not in self.modulation_names:
-            raise ValueError(f"example must be one of {self.modulation_names}, got {self.example!r}")
-        return self
 
 
 class TrainingParameters(DataParameters):
@@ -294,75 +282,16 @@ class TrainingParameters(DataParameters):
     @field_validator("resume_from")
     @classmethod
     def _checkpoint_exists(cls, value: str) -> str:
-        return _existing_file(value, "checkpoint", "leave resume_from empty to start afresh")
+        return existing_file(value, "checkpoint", "leave resume_from empty to start afresh")
 
 
-class AnalysisParameters(Parameters):
-    """Which runs to compare; none named: the newest of each network on the same test frames."""
+def existing_file(value: str, what: str, way_out: str) -> str:
+    """The path of a file that is there, or nothing.
 
-    runs: list[str]
-    num_hardest: int = Count
-    model: str
-    recording: str
-    symbol_rate: float = NotNegative
-    sample_rate: float = NotNegative
-
-    @field_validator("model")
-    @classmethod
-    def _model_exists(cls, value: str) -> str:
-        return _existing_file(value, "model", "amc export RUN makes one")
-
-    @field_validator("recording")
-    @classmethod
-    def _recording_exists(cls, value: str) -> str:
-        return _existing_file(value, "recording", "leave it empty for the one that is shipped")
-
-
-class ChoicesParameters(Parameters):
-    """Which stored studies notebook 06 is read from."""
-
-    scaling_study: str
-    size_study: str
-    rate_study: str
-    channel_study: str
-
-
-class AnatomyParameters(Parameters):
-    """Which stored runs and studies the anatomy of the ceiling is read from."""
-
-    plain: str
-    plain_large: str
-    samples: str
-    stack: str
-    stack_large: str
-    swin: str
-    bound: str
-    told: str
-    receiver: str
-    elsewhere: str
-    channel_study: str
-    frame_study: str
-
-
-class RealFileParameters(Parameters):
-    """Which stored runs stand beside published results on the real file."""
-
-    log_picture: str
-    table_1: str
-    others: dict[str, list[str]]
-    stack: str
-    receiver: str
-    bound: str
-    samples: str
-
-
-class ClaimsParameters(Parameters):
-    """Which claims notebook 07 is about."""
-
-    claims_file: str
-
-
-def _existing_file(value: str, what: str, way_out: str) -> str:
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no path.
+    """
     try:
         missing = value and not Path(value).exists()
     except OSError as error:

@@ -13,17 +13,17 @@ import papermill
 import pytest
 import yaml
 
-from amc_utils.config import (
+from amc_utils.config import TrainingParameters
+from amc_utils.results import Run, list_runs
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.notebooks import (
     AnalysisParameters,
     AnatomyParameters,
     ChoicesParameters,
     ClaimsParameters,
     ExplorationParameters,
     RealFileParameters,
-    TrainingParameters,
 )
-from amc_utils.results import Run, list_runs
-from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies.study import run_study
 
 FOLDER = REPOSITORY / "notebooks"

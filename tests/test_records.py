@@ -91,17 +91,17 @@ def test_new_names_are_of_the_trackers_kind(tmp_path):
 
 
 def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished, make_config):
-    results = finished[0].folder.parent
+    folder = finished[0].folder.parent
     newer, _ = finish_run(make_config(num_epochs=1))
     small = {"window_size": 2, "embed_dim": 12}
     swin, _ = finish_run(make_config(num_epochs=1, network="swin_tiny", network_options=small))
-    assert {run.name for run in results.select_runs(results, [])} == {newer.name, swin.name}
+    assert {run.name for run in results.select_runs(folder, [])} == {newer.name, swin.name}
     other, _ = finish_run(make_config(num_epochs=1, seed=6))
-    assert [run.name for run in results.select_runs(results, [])] == [other.name]
+    assert [run.name for run in results.select_runs(folder, [])] == [other.name]
     with pytest.raises(ValueError, match="share their test frames"):
-        results.select_runs(results, [swin.name, other.name])
+        results.select_runs(folder, [swin.name, other.name])
     with pytest.raises(FileNotFoundError, match="no run named 'nobody'"):
-        results.select_runs(results, ["nobody"])
+        results.select_runs(folder, ["nobody"])
 
 
 def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
