@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amc_utils.losses import SNR_LOSSES
+from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.signals import (
     Channel,
     ReceiverSettings,
@@ -68,19 +70,28 @@ class Parameters(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    output_root: str
+    output_root: str = ""
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
         """Parameters from the globals() of a notebook whose first code cell set them.
 
-        papermill only warns of an override that no parameters cell declares; here it is an error.
+        What papermill injects stands above `overrides`, that above `config_file`, a YAML file, and that
+        above what the cell leaves at its default. papermill only warns of an override that no
+        parameters cell declares; here it is an error.
 
         Raises:
             ValueError: an unknown name, or a value of the wrong type, range or meaning.
+            FileNotFoundError: no such config_file.
         """
-        names = [*cls.model_fields, *_injected_names(namespace.get("In", ()))]
-        return cls.checked({name: namespace[name] for name in names if name in namespace})
+        injected = _injected_names(namespace.get("In", ()))
+        cell = {name: namespace[name] for name in cls.model_fields if name in namespace}
+        values = cls.with_defaults({})
+        cell = {n: v for n, v in cell.items() if n not in values or v != values[n]}
+        if file := namespace.get("config_file"):
+            cell = read_config(file) | cell
+        told = {name: namespace[name] for name in injected if name not in ("config_file", "overrides")}
+        return cls.checked(cell | namespace.get("overrides", {}) | told)
 
     @classmethod
     def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +111,22 @@ class Parameters(BaseModel):
         except ValidationError as error:
             sentence = _sentence(error, list(cls.model_fields))
         raise ValueError(sentence)
+
+
+def read_config(file: str) -> dict[str, Any]:
+    """Values of a YAML file, by its path or by that in the repository.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no YAML mapping of text in UTF-8.
+    """
+    path = next((p for p in (Path(file), REPOSITORY / file) if p.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
+    try:
+        return read_yaml(path.read_text(encoding="utf8"), f"profile {file}")
+    except UnicodeDecodeError:
+        raise ValueError(f"profile {file} must be text in UTF-8, it is not") from None
 
 
 def _injected_names(cells: Any) -> list[str]:
@@ -135,27 +162,39 @@ def _sentence(error: ValidationError, known: list[str]) -> str:
     return text + (f" (and {len(others)} more)" if others else "")
 
 
-Fraction = Field(ge=0, lt=1)
 NotNegative = Field(ge=0, allow_inf_nan=False)
 Positive = Field(gt=0, allow_inf_nan=False)
 Count = Field(ge=1)
 
 
 class DataParameters(Parameters):
-    """Which frames: a file in RadioML 2018.01A's layout, or the generator when `data_path` is empty."""
+    """Which frames: a file in RadioML 2018.01A's layout, or the generator when `data_path` is empty.
 
-    data_path: str
-    modulations: list[str]
-    snr_range_db: list[int]
-    num_frames_per_cell: int = Count
-    # Runs from before these could be set had their defaults.
+    Attributes:
+        profile: label of the scale, kept with the run.
+        data_path: RadioML-layout HDF5 file or $RADIOML_2018_01A; empty draws synthetic frames.
+        label_order: corrected, or shipped if the file is labelled by the wrong list.
+        modulations: names, or the groups digital (17) and all (24).
+        snr_range_db: first, last, step of the SNR labels.
+        num_frames_per_cell: frames of each modulation and SNR label.
+        channel: of synthetic frames: preset (radioml_2018, table_1), and what differs from it.
+        unit_power: scale each frame to unit power; else a record keeps its scale.
+        channels: images stacked for the network; stack for the ordered ones, iq for samples.
+        image_size: pixels per side.
+        seed: of frames, split, weights and order.
+    """
+
+    profile: str = "laptop"
+    data_path: str = ""
     label_order: Literal["corrected", "shipped"] = "corrected"
-    channel: dict[str, float | int | bool | str | list[float]] = Field(default_factory=dict)
+    modulations: list[str] = ["4ASK", "BPSK", "QPSK", "8PSK", "OQPSK", "16APSK", "16QAM", "64QAM"]
+    snr_range_db: list[int] = [-8, 20, 4]
+    num_frames_per_cell: int = Field(100, ge=1)
+    channel: dict[str, float | int | bool | str | list[float]] = {}
     unit_power: bool = False
-    channels: list[str]
-    image_size: int = Field(ge=8, le=1024)
-    profile: str
-    seed: int = Field(ge=0, lt=2**63)
+    channels: list[str] = ["counts_8_bit"]
+    image_size: int = Field(32, ge=8, le=1024)
+    seed: int = Field(2018, ge=0, lt=2**63)
 
     @field_validator("data_path")
     @classmethod
@@ -216,31 +255,55 @@ class DataParameters(Parameters):
 
 
 class TrainingParameters(DataParameters):
-    """Everything that a training run depends on."""
+    """Everything that a training run depends on.
 
-    network: str
-    network_options: dict[str, bool | int | float | str]
-    dropout: float = Fraction
-    task_weighting: Literal["log_variance", "equal", "sum"]
-    snr_loss_weights: list[Annotated[float, NotNegative]] = Field(min_length=2, max_length=2)
-    learning_rate: float = Positive
-    weight_decay: float = NotNegative
-    schedule: Literal["constant", "cosine", "one_cycle"]
-    gradient_clip: float = NotNegative
-    batch_size: int = Field(ge=2)
-    num_epochs: int = Count
-    shuffle: bool
-    fresh_frames: bool
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    # Runs from before these could be set had their defaults.
-    snr_loss: str = "cross_entropy"
-    task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
-    # Times learning_rate; log-variances have far to go in a short run.
-    log_variance_rate: Annotated[float, Positive] = 1.0
+    Attributes:
+        trust_file: train on a file although its audit fails.
+        network: timm name, or one of this project.
+        network_options: pretrained, snr_head, and what timm takes.
+        dropout: probability before the heads.
+        task_weighting: how the losses of both tasks are put together.
+        task_weights: of modulation and SNR in a sum.
+        log_variance_rate: of learned weights, times learning_rate; they have far to go in a short run.
+        snr_loss: cross_entropy, cumulative, earth_mover or regression.
+        snr_loss_weights: of that loss, and of the expected distance in steps.
+        learning_rate: step size of AdamW.
+        weight_decay: decoupled.
+        schedule: of the learning rate.
+        gradient_clip: largest gradient norm; 0 for none.
+        batch_size: frames per step.
+        num_epochs: passes over the training frames.
+        shuffle: new order every epoch.
+        fresh_frames: new synthetic training frames every epoch.
+        precision: of the forward pass.
+        engine: how the run is carried out, for instance compile, accumulate, sample_bits.
+        run_name: empty for a new adjective-noun-number.
+        resume_from: checkpoint file; empty starts afresh.
+    """
+
     trust_file: bool = False
-    engine: Engine = Field(default_factory=Engine)
-    run_name: str = Field(pattern=r"^[A-Za-z0-9._-]*$")
-    resume_from: str
+    network: str = "resnet18"
+    network_options: dict[str, bool | int | float | str] = {}
+    dropout: float = Field(0.3, ge=0, lt=1)
+    task_weighting: Literal["log_variance", "equal", "sum"] = "log_variance"
+    task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
+    log_variance_rate: Annotated[float, Positive] = 1.0
+    snr_loss: str = "cross_entropy"
+    snr_loss_weights: list[Annotated[float, NotNegative]] = Field(
+        [1.0, 0.1], min_length=2, max_length=2
+    )
+    learning_rate: Annotated[float, Positive] = 1e-4
+    weight_decay: Annotated[float, NotNegative] = 1e-5
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    gradient_clip: Annotated[float, NotNegative] = 0.0
+    batch_size: int = Field(32, ge=2)
+    num_epochs: int = Field(4, ge=1)
+    shuffle: bool = True
+    fresh_frames: bool = False
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    engine: Engine = Engine()
+    run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    resume_from: str = ""
 
     @field_validator("snr_loss")
     @classmethod

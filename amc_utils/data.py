@@ -443,12 +443,14 @@ def cached_radioml(
     """
     with open_radioml(path) as file:
         chosen = select(file, **choice)
+        labels = torch.from_numpy(chosen.cell).to(device)
+        frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
+        # Before samples are read: what holds them may refuse the labels.
+        held = hold(frames) if hold else None
         kept = kept_samples(file, chosen.rows, chosen.source["samples_sha256"], trust_file=trust_file)
-    labels = torch.from_numpy(chosen.cell).to(device)
-    frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
     if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
         return replace(frames, iq_pairs=torch.from_numpy(kept), place="disk")
-    frames = frames.with_room(torch.float16, samples_in, hold)
+    frames = frames.with_room(torch.float16, samples_in, lambda _: held)
     rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         half = kept[rows[start : start + _ROWS_AT_ONCE]]

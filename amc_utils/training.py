@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import ast
 import datetime
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from amc_utils.audit.trust import require_sound
-from amc_utils.config import TrainingParameters, deciding
+from amc_utils.config import TrainingParameters, deciding, read_config
 from amc_utils.data import (
     BatchPlan,
     Frames,
@@ -52,11 +48,11 @@ from amc_utils.models import (
 from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
+from amc_utils.runtime.command_line import given_values
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, StopRequests, stop_at_once
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.tracking import report
-from amc_utils.runtime.yaml_text import read_yaml
 
 # Share of the steps in which a one-cycle schedule raises the learning rate.
 _WARM_UP = 0.15
@@ -769,71 +765,29 @@ class Experiment:
         }
 
 
-def notebook_defaults(path: Path) -> dict[str, Any]:
-    """Names and values of a notebook's cell tagged `parameters`.
+_DESCRIPTION = """Train a network, test it, and write its run folder, on any number of devices.
+
+On SIGTERM or Ctrl-C it saves and exits with status 75 (torchrun turns that into 1); the same command,
+with the same run_name, goes on from there."""
+
+
+def from_command_line(arguments: Sequence[str] | None = None) -> TrainingParameters:
+    """Parameters that a command line asks for: defaults, files that --config names, options.
 
     Raises:
-        FileNotFoundError: no such notebook.
-        ValueError: it has no such cell.
+        ValueError: an unknown name, or a value of the wrong type, range or meaning.
+        FileNotFoundError: no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"notebook not found: {path}; the parameters' defaults stand there")
-    try:
-        cells = json.loads(path.read_text(encoding="utf8"))["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} must be a notebook, 02 or 03 of this project, it is none") from None
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
-    if not tagged:
-        raise ValueError(f"{path} must have a cell tagged parameters, it has none")
-    nodes = ast.parse("".join(tagged[0]["source"])).body
-    return {node.target.id: ast.literal_eval(node.value) for node in nodes}
-
-
-def from_command_line(arguments: Sequence[str] | None = None) -> tuple[TrainingParameters, str]:
-    """Parameters that a command line asks for, and the name of the notebook with their defaults."""
-    parser = argparse.ArgumentParser(
-        prog="amc train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    files, given = given_values(
+        TrainingParameters, arguments, prog="amc train", description=_DESCRIPTION
     )
-    parser.add_argument(
-        "notebook", type=Path, help="02 or 03, whose parameters cell holds the defaults"
-    )
-    for flag, kind in {"-f": "FILE", "-y": "TEXT"}.items():
-        parser.add_argument(
-            flag, metavar=kind, action="append", default=[], help=f"YAML {kind.lower()}"
-        )
-    parser.add_argument("-p", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[])
-    given = parser.parse_args(arguments)
-    values = notebook_defaults(given.notebook)
-    for file in given.f:
-        values |= read_yaml(_profile(file), f"profile {file}")
-    for text in given.y:
-        values |= read_yaml(text, "option -y")
-    values |= {name: _value(text) for name, text in given.p}
-    return TrainingParameters.checked(values), given.notebook.stem
+    values = {name: value for file in files for name, value in read_config(file).items()}
+    if "engine" in given:
+        given["engine"] = values.get("engine", {}) | given["engine"]
+    return TrainingParameters.checked(values | given)
 
 
-def _profile(file: str) -> str:
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
-    try:
-        return Path(file).read_text(encoding="utf8")
-    except UnicodeDecodeError:
-        raise ValueError(f"profile {file} must be text in UTF-8, it is not") from None
-
-
-def _value(text: str) -> bool | int | float | str:
-    """Value of an option -p by papermill's rule: a truth value or number if written as one."""
-    if text in ("True", "False"):
-        return text == "True"
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def train(config: TrainingParameters, notebook: str) -> Run | None:
+def train(config: TrainingParameters, notebook: str = "") -> Run | None:
     """Train, test and record a run on all devices; the first process returns it.
 
     Raises:
@@ -865,7 +819,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     signal.signal(signal.SIGTERM, stop_at_once)
     try:
-        run = train(*from_command_line(arguments))
+        run = train(from_command_line(arguments))
     except Stopped as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(EXIT_RESUMABLE)

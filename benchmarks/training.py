@@ -20,10 +20,8 @@ from amc_utils.data import stratified_split
 from amc_utils.models import count_flops, untrained_network
 from amc_utils.results import Run
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.training import Experiment, Trainer, best_fabric, notebook_defaults
+from amc_utils.training import Experiment, Trainer, best_fabric
 
-NOTEBOOK = REPOSITORY / "notebooks" / "03_swin_training.ipynb"
 # Forward, backward to the inputs and backward to the weights take about the same number of operations.
 PASSES = 3
 
@@ -32,7 +30,7 @@ def parameters(folder: str, **changes: object) -> TrainingParameters:
     """Swin-Tiny as in the notebook, on all classes."""
     small = {"modulations": ["digital"], "snr_range_db": [-20, 30, 2], "num_frames_per_cell": 10}
     return TrainingParameters.checked(
-        notebook_defaults(NOTEBOOK) | small | {"output_root": folder} | changes
+        {"network": "swin_tiny"} | small | {"output_root": folder} | changes
     )
 
 
@@ -145,7 +143,9 @@ def epoch_seconds(config: TrainingParameters, num_processes: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         values = config.model_dump() | {"output_root": folder, "run_name": "timed"}
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        words = [*launch, "-m", "amc_utils", "train", str(NOTEBOOK), "-y", yaml.safe_dump(values)]
+        file = Path(folder) / "config.yaml"
+        file.write_text(yaml.safe_dump(values), encoding="utf8")
+        words = [*launch, "-m", "amc_utils", "train", "--config", str(file)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         # What it prints matters only if it fails.
         command = [sys.executable, *words]

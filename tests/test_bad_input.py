@@ -15,17 +15,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from bad_files import BAD_FILES
-from trainers import SERVER, TINY
+from trainers import SERVER, TINY, config_file
 
 from amc_utils import training
+from amc_utils.config import TrainingParameters
 from amc_utils.data import write_radioml
 from amc_utils.results import Run
-from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies import runlog
+from amc_utils.studies import claims
 
-NOTEBOOK = str(REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb")
 SECONDS, MEGABYTES = 60, 500
 
 
@@ -59,7 +57,7 @@ def refusal(arguments, tmp_path, main=training.main):
     cache, errors = tmp_path / "cache", tmp_path / "errors"
     used = SERVER.Value("l", 0)
     if main is training.main:
-        arguments = [*arguments, "-p", "output_root", str(tmp_path / "output")]
+        arguments = [*arguments, "--output_root", str(tmp_path / "output")]
     child = SERVER.Process(target=command_line, args=(main, arguments, str(cache), str(errors), used))
     child.start()
     child.join(SECONDS)
@@ -70,16 +68,16 @@ def refusal(arguments, tmp_path, main=training.main):
     assert child.exitcode == 1, said
     assert used.value < 1024 * MEGABYTES
     assert not [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
-    left = [path for path in cache.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
+    left = [path for path in cache.rglob("*") if path.is_file() and "lock" not in path.name]
     assert all(path.parent.name == "audits" for path in left), "only verdicts may stay"
     assert re.fullmatch(r"(ValueError|FileNotFoundError|OSError|PermissionError): [^\n]+", said), said
     return said
 
 
-def options(good, make_config, **changes):
+def options(folder, good, make_config, **changes):
     values = make_config(**TINY, data_path=str(good)).model_dump() | changes
     del values["output_root"]
-    return ["-y", yaml.safe_dump(values)]
+    return ["--config", config_file(values, folder / "config")]
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -87,7 +85,7 @@ def test_bad_file_is_refused(case, good, make_config, tmp_path):
     make, sentence = BAD_FILES[case]
     path = tmp_path / "bad.h5"
     make(good, path)
-    said = refusal([NOTEBOOK, *options(good, make_config, data_path=str(path))], tmp_path)
+    said = refusal(options(tmp_path, good, make_config, data_path=str(path)), tmp_path)
     assert re.search(sentence, said), said
 
 
@@ -95,7 +93,7 @@ def test_file_that_another_process_writes_is_refused(good, make_config, tmp_path
     import h5py
 
     with h5py.File(good, "r+"):
-        said = refusal([NOTEBOOK, *options(good, make_config)], tmp_path)
+        said = refusal(options(tmp_path, good, make_config), tmp_path)
     assert "another process is writing it" in said
 
 
@@ -104,8 +102,8 @@ def test_path_with_spaces_and_letters_of_all_kinds_works(good, make_config, tmp_
     folder.mkdir()
     path = folder / "мои кадры.h5"
     path.write_bytes(Path(good).read_bytes())
-    arguments = [NOTEBOOK, *options(good, make_config, data_path=str(path), run_name="named")]
-    arguments += ["-p", "output_root", str(folder / "out")]
+    arguments = options(tmp_path, good, make_config, data_path=str(path), run_name="named")
+    arguments += ["--output_root", str(folder / "out")]
     used = SERVER.Value("l", 0)
     errors = str(tmp_path / "errors")
     words = (training.main, arguments, str(folder / "cache"), errors, used)
@@ -172,9 +170,8 @@ def test_bad_profile_is_refused(case, good, make_config, tmp_path):
     mark = tmp_path / "mark"
     profile = tmp_path / "profile.yaml"
     profile.write_text(text.replace("MARK", str(mark)), encoding="utf8")
-    base = tmp_path / "base.yaml"
-    base.write_text(options(good, make_config, data_path="")[1], encoding="utf8")
-    said = refusal([NOTEBOOK, "-f", str(base), "-f", str(profile)], tmp_path)
+    base = options(tmp_path, good, make_config, data_path="")
+    said = refusal([*base, "--config", str(profile)], tmp_path)
     assert re.search(sentence, said), said
     assert not mark.exists()
 
@@ -185,10 +182,7 @@ def test_profile_that_cannot_be_read_is_refused(tmp_path):
         "none.yaml": "profile not found",
         "latin.yaml": "must be text in UTF-8",
     }.items():
-        assert sentence in refusal([NOTEBOOK, "-f", str(tmp_path / name)], tmp_path)
-    assert "notebook not found" in refusal([str(tmp_path / "none.ipynb")], tmp_path)
-    profile = str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")
-    assert "must be a notebook, 02 or 03" in refusal([profile], tmp_path)
+        assert sentence in refusal(["--config", str(tmp_path / name)], tmp_path)
 
 
 class Payload:
@@ -207,8 +201,7 @@ def checkpoint(good, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 1}
     values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16, "run_name": "one"}
-    arguments = [NOTEBOOK, "-y", yaml.safe_dump(values), "-p", "output_root", str(root)]
-    training.train(*training.from_command_line(arguments))
+    training.train(TrainingParameters.checked(values | {"output_root": str(root)}))
     return root / "outputs" / "checkpoints" / "one" / "last.ckpt"
 
 
@@ -229,9 +222,8 @@ def test_checkpoint_of_another_run_is_refused(case, checkpoint, tmp_path):
     values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 2}
     values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16}
     values |= {"resume_from": str(checkpoint)} | changes
-    assert re.search(sentence, said := refusal([NOTEBOOK, "-y", yaml.safe_dump(values)], tmp_path)), (
-        said
-    )
+    said = refusal(["--config", config_file(values, tmp_path / "config")], tmp_path)
+    assert re.search(sentence, said), said
 
 
 # name: maker of the file from a path, a whole checkpoint and a folder that must not come to be
@@ -249,7 +241,7 @@ BAD_CHECKPOINTS = {
 def test_bad_checkpoint_is_refused_and_nothing_in_it_is_run(case, checkpoint, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "bad.ckpt"
     BAD_CHECKPOINTS[case](path, checkpoint, mark)
-    said = refusal([NOTEBOOK, "-p", "resume_from", str(path)], tmp_path)
+    said = refusal(["--resume_from", str(path)], tmp_path)
     assert re.search("checkpoint", said), said
     assert not mark.exists()
 
@@ -275,7 +267,7 @@ def test_damaged_run_folder_is_refused(case, checkpoint, tmp_path):
         (folder / name).write_text(text, encoding="utf8")
     else:
         (folder / name).unlink()
-    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, main=runlog.main)
+    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, main=claims.main)
     assert re.search(sentence, said), said
     assert not (tmp_path / "work" / "RUNLOG.md").exists()
 

@@ -66,19 +66,8 @@ def test_plan_holds_every_committed_run_but_those_of_make_reproduce():
 
 
 def step_of(root, *more, run="small"):
-    words = ["notebooks/02_resnet_ceiling.ipynb", "-f", "profiles/smoke/02_resnet_ceiling.yaml"]
-    words += [
-        "-p",
-        "run_name",
-        run,
-        "-p",
-        "output_root",
-        str(root),
-        "-p",
-        "network",
-        "test_resnet",
-        *more,
-    ]
+    words = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--run_name", run]
+    words += ["--output_root", str(root), "--network", "test_resnet", *more]
     return Step(result=f"results/{run}", needs="cpu", command=f"amc train {shlex.join(words)}")
 
 
@@ -99,7 +88,7 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     split = stratified_split(frames, seed=step.config.seed)
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     next(iter(trainer.fit()))
-    other = step_of(tmp_path, "-p", "learning_rate", "0.5")
+    other = step_of(tmp_path, "--learning_rate", "0.5")
     assert paper.standing(other, workspace) == paper.Standing("begun with another learning_rate")
     begun = paper.standing(step, workspace)
     assert (begun.state, begun.done) == ("begun, 1 of 2 epochs", False)
@@ -200,7 +189,7 @@ def test_what_fails_or_leaves_nothing_is_named_and_the_rest_is_done(tmp_path):
 
 def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
     """Ever more time, at first too little to finish; the run equals one that was made at once."""
-    slow = ("-p", "num_epochs", "3", "-p", "num_frames_per_cell", "400")
+    slow = ("--num_epochs", "3", "--num_frames_per_cell", "400")
     step, whole = step_of(tmp_path, *slow), step_of(tmp_path / "whole", *slow)
     workspace = Workspace(tmp_path)
     done = lambda step: paper.standing(step, workspace).done  # noqa: E731

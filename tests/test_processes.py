@@ -12,8 +12,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import yaml
-from trainers import SERVER, TINY, TINY_AND_STILL, assert_same_run, make_trainer, run_alone, start
+from trainers import (
+    SERVER,
+    TINY,
+    TINY_AND_STILL,
+    assert_same_run,
+    config_file,
+    make_trainer,
+    run_alone,
+    start,
+)
 
 from amc_utils.data import BatchPlan, load_frames, share, stratified_split, write_radioml
 from amc_utils.models import normalise_whole_batches
@@ -22,22 +30,11 @@ from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.training import Evaluator, Experiment
 
-NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"
 
-
-def torchrun(values, processes):
+def torchrun(values, processes, folder):
     launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [
-        sys.executable,
-        "-m",
-        *launch,
-        "-m",
-        "amc_utils",
-        "train",
-        NOTEBOOK,
-        "-y",
-        yaml.safe_dump(values),
-    ]
+    words = ["-m", "amc_utils", "train", "--config", config_file(values, folder)]
+    return [sys.executable, "-m", *launch, *words]
 
 
 def pair_of_variables():
@@ -54,7 +51,8 @@ def test_two_processes_equal_one(make_config, tmp_path):
     """Same seed and batches: losses, accuracies and predictions agree up to rounding."""
     values = make_config(**TINY_AND_STILL, run_name="pair", gradient_clip=1.0).model_dump()
     for processes, root in ((1, "one"), (2, "two")):
-        command = torchrun(values | {"output_root": str(tmp_path / root)}, processes)
+        values |= {"output_root": str(tmp_path / root)}
+        command = torchrun(values, processes, tmp_path / root)
         done = subprocess.run(
             command, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
         )

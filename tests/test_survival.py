@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from trainers import SERVER, TINY, assert_same_run, make_trainer, start
+from trainers import SERVER, TINY, assert_same_run, config_file, make_trainer, start
 
 from amc_utils.config import TrainingParameters
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
@@ -63,16 +62,8 @@ def test_killed_twenty_times_equals_never_killed(make_config, tmp_path):
 def test_sigterm_saves_and_says_that_the_run_can_go_on(make_config, tmp_path):
     options = RUN | {"num_epochs": 15, "run_name": "stopped"}
     values = make_config(**options).model_dump()
-    text = yaml.safe_dump(values | {"output_root": str(tmp_path / "stopped")})
-    command = [
-        sys.executable,
-        "-m",
-        "amc_utils",
-        "train",
-        "notebooks/02_resnet_ceiling.ipynb",
-        "-y",
-        text,
-    ]
+    file = config_file(values | {"output_root": str(tmp_path / "stopped")}, tmp_path)
+    command = [sys.executable, "-m", "amc_utils", "train", "--config", file]
     # With as many threads as the runs it is compared with; sums depend on that in their last bits.
     options = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=REPOSITORY, **options)

@@ -8,55 +8,48 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 import torch
 from trainers import TINY_AND_STILL, make_trainer
 
+from amc_utils.config import TrainingParameters
 from amc_utils.data import load_frames, redraw_frames
 from amc_utils.runtime import storage
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.training import from_command_line, train
 
-NOTEBOOK = REPOSITORY / "notebooks" / "02_resnet_ceiling.ipynb"
+SMOKE = ["--config", str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")]
 
 
-def test_command_line_takes_what_papermill_takes():
-    config, name = from_command_line([str(NOTEBOOK)])
-    known = papermill.inspect_notebook(str(NOTEBOOK))
-    assert name == "02_resnet_ceiling"
-    assert config.model_dump().keys() == known.keys()
-    assert config.batch_size == int(known["batch_size"]["default"])
-    profile = REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml"
-    words = shlex.split("-p run_name on -p seed 3 -p learning_rate 1e-4 -p shuffle False")
-    config, _ = from_command_line(
-        [str(NOTEBOOK), "-f", str(profile), "-y", "channels: [stack]", *words]
-    )
+def test_command_line_takes_files_and_options():
+    assert from_command_line([]) == TrainingParameters()
+    words = "--run_name on --seed 3 --learning_rate 1e-4 --shuffle false --channels [stack]"
+    words += " --channel '{preset: table_1}' --engine.accumulate 2"
+    config = from_command_line([*SMOKE, *shlex.split(words)])
     assert (config.profile, config.channels, config.run_name) == ("smoke", ["stack"], "on")
     assert (config.seed, config.learning_rate, config.shuffle) == (3, 1e-4, False)
+    assert (config.channel, config.engine.accumulate) == ({"preset": "table_1"}, 2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-p", "learning_rat", "1"], "unknown parameter learning_rat; did you mean learning_rate?"),
-        (
-            ["-y", "engine: {acumulate: 2}"],
-            "unknown parameter engine.acumulate; did you mean engine.acc",
-        ),
-        (["-y", "engine: {sample_bits: 8}"], "engine.sample_bits must be 16 or 32, got 8"),
-        (
-            ["-y", "engine: {accumulate: 3}", "-p", "batch_size", "32"],
-            "batch_size must be a multiple of 3",
-        ),
+        ("--learning_rat 1", "unknown option --learning_rat; did you mean --learning_rate?"),
+        ("--engine.acumulate 2", "unknown option --engine.acumulate; did you mean"),
+        ("--engine.sample_bits 8", "engine.sample_bits must be .*, got 8"),
+        ("--learning_rate fast", "learning_rate must be a valid number.*, got 'fast'"),
+        ("--learning_rate -1", "learning_rate must be greater than 0, got '-1'"),
+        ("--channels stack", r"channels must be a list, like \[this], got stack"),
+        ("notebooks/02_resnet_ceiling.ipynb", "unknown option notebooks/02"),
+        ("--engine.accumulate 3 --batch_size 32", "batch_size must be a multiple of 3"),
     ],
 )
-def test_wrong_parameter_is_one_sentence(arguments, sentence, tmp_path):
-    smoke = ["-f", str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")]
-    arguments = [str(NOTEBOOK), *smoke, *arguments, "-p", "output_root", str(tmp_path)]
-    with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
-        train(*from_command_line(arguments))
+def test_wrong_option_is_one_sentence(arguments, sentence, tmp_path):
+    words = [*SMOKE, *shlex.split(arguments), "--output_root", str(tmp_path)]
+    with pytest.raises(ValueError, match=sentence.replace("?", r"\?")) as caught:
+        train(from_command_line(words))
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "results").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
@@ -34,6 +35,14 @@ def make_trainer(config: TrainingParameters, folder: Path) -> Trainer:
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)
+
+
+def config_file(values: dict, folder: Path) -> str:
+    """Path of a YAML file of parameters in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf8")
+    return str(path)
 
 
 def start(values: dict, variables: dict[str, str] | None = None) -> multiprocessing.Process:

@@ -52,9 +52,7 @@ class Step(BaseModel):
     @cached_property
     def config(self) -> TrainingParameters | None:
         """Parameters of a single training run."""
-        return (
-            training.from_command_line(self.words)[0] if self.command.startswith("amc train ") else None
-        )
+        return training.from_command_line(self.words) if self.command.startswith("amc train ") else None
 
     @cached_property
     def assessment(self) -> Assessment | None:
