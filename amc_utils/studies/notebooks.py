@@ -73,10 +73,14 @@ class RealFileParameters(Parameters):
 
     log_picture: str
     table_1: str
-    others: dict[str, list[str]]
     stack: str
     receiver: str
     bound: str
+    others: str
+    frames: list[str]
+    pixels: list[str]
+    networks: list[str]
+    ranges: list[str]
     samples: str
 
 
