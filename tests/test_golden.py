@@ -53,7 +53,7 @@ def test_same_things_are_made(now):
 
 @pytest.mark.parametrize("kind", ["frames", "image", "logits"])
 def test_what_is_made_is_what_was_made(kind, now):
-    """Up to the last bits, in which processors differ; a sample on a pixel's edge may fall either way."""
+    """Up to the last bits, in which processors differ; a sample on an edge may fall either way."""
     with np.load(FILE) as before:
         for name in (name for name in before.files if name.startswith(kind)):
             close = np.isclose(now[name], before[name], rtol=1e-3, atol=1e-3)
