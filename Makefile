@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce figures paper site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce record figures paper site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -20,20 +20,29 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock -e .
 	touch $@
 
+# All notebooks, beside copies of the results that they read; nothing but outputs/ is written.
+REPRODUCED := outputs/reproduced
 reproduce: $(INSTALLED)
+	rm -rf $(REPRODUCED)
+	mkdir -p $(REPRODUCED)
+	cp -r results benchmarks $(REPRODUCED)
+	$(MAKE) --no-print-directory record ROOT=$(REPRODUCED)
+	$(BIN)/amc compare $(REPRODUCED)
+
+# The same into results/ and figures/, as the committed laptop runs and figures were made.
+ROOT :=
+INTO = -p output_root "$(ROOT)"
+record: $(INSTALLED)
 	mkdir -p outputs
-	$(EXECUTE) notebooks/01_data_exploration.ipynb outputs/01_data_exploration.ipynb
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling.ipynb
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_resnet34.ipynb -p network resnet34
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_stack.ipynb -y "channels: [stack]"
-	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training.ipynb
-	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training_stack.ipynb -y "channels: [stack]"
-	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb
-	$(EXECUTE) notebooks/05_ceiling_anatomy.ipynb outputs/05_ceiling_anatomy.ipynb
-	$(EXECUTE) notebooks/06_choices_and_channels.ipynb outputs/06_choices_and_channels.ipynb
-	$(EXECUTE) notebooks/07_claims.ipynb outputs/07_claims.ipynb
-	$(EXECUTE) notebooks/08_real_file_curves.ipynb outputs/08_real_file_curves.ipynb
-	@echo "Done: executed notebooks in outputs/, runs in results/, figures in figures/, diary in RUNLOG.md"
+	$(EXECUTE) notebooks/01_data_exploration.ipynb outputs/01_data_exploration.ipynb $(INTO)
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling.ipynb $(INTO)
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_resnet34.ipynb -p network resnet34 $(INTO)
+	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_stack.ipynb -y "channels: [stack]" $(INTO)
+	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training.ipynb $(INTO)
+	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training_stack.ipynb -y "channels: [stack]" $(INTO)
+	for name in 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims 08_real_file_curves; do \
+		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb $(INTO) || exit 1; \
+	done
 
 # From results/ and the generator, without training.
 figures: $(INSTALLED)

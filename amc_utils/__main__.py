@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("studies.assess", "record the bound, the receiver, or a network on other frames"),
     "study": ("studies.study", "carry out a study: variants and seeds"),
     "records": ("studies.paper", "runs of record: what is done, what comes next"),
+    "compare": ("studies.reproduced", "numbers of `make reproduce` beside the committed ones"),
     "report": ("studies.claims", "write RUNLOG.md and the tables of claims from results/"),
     "audit": ("audit.audit", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer", "write a synthetic file in RadioML's layout"),

@@ -52,7 +52,7 @@ def test_each_committed_result_is_what_its_command_makes(step):
     assert now.done or step.needs == "gpu"
 
 
-def test_plan_holds_every_committed_run_but_those_of_make_reproduce():
+def test_plan_holds_every_committed_run_but_those_of_make_record():
     planned = [step.result for step in PLAN]
     assert len(set(planned)) == len(planned)
     words = ["git", "ls-files", "results/*/run.json"]

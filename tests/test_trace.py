@@ -96,7 +96,7 @@ def test_an_invented_number_has_none(numbers):
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("figures/*.png")), ids=lambda path: path.stem)
 def test_every_figure_says_whose_results_it_shows_or_who_draws_it(path):
     *places, drawn = trace.trace_figure(path).splitlines()
-    notebook = re.fullmatch(r"drawn by `(\d\d)_.*, make (?:figures|reproduce)", drawn).group(1)
+    notebook = re.fullmatch(r"drawn by `(\d\d)_.*, make (?:figures|record)", drawn).group(1)
     assert all((REPOSITORY / place).exists() for place in places)
     # Figures of notebooks 02 and 03 are of one run each, which their small print names.
     assert bool(places) == (notebook in ("04", "05", "06", "07", "08")) or notebook in ("02", "03")
