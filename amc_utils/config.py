@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from amc_utils.losses import SNR_LOSSES
+from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
 from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.signals import (
     Channel,
@@ -26,7 +35,7 @@ from amc_utils.signals import (
 # Settings that move work in time or place, or help a run that cannot go on without them.
 _HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
-_ABOUT = {"run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
+_ABOUT = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
 
 
 class Engine(BaseModel):
@@ -258,6 +267,7 @@ class TrainingParameters(DataParameters):
     """Everything that a training run depends on.
 
     Attributes:
+        plugins: Python files that register networks, images and losses of your own.
         trust_file: train on a file although its audit fails.
         network: timm name, or one of this project.
         network_options: pretrained, snr_head, and what timm takes.
@@ -265,6 +275,7 @@ class TrainingParameters(DataParameters):
         task_weighting: how the losses of both tasks are put together.
         task_weights: of modulation and SNR in a sum.
         log_variance_rate: of learned weights, times learning_rate; they have far to go in a short run.
+        modulation_loss: cross_entropy, or one that a plugin registers.
         snr_loss: cross_entropy, cumulative, earth_mover or regression.
         snr_loss_weights: of that loss, and of the expected distance in steps.
         learning_rate: step size of AdamW.
@@ -281,6 +292,7 @@ class TrainingParameters(DataParameters):
         resume_from: checkpoint file; empty starts afresh.
     """
 
+    plugins: list[str] = []
     trust_file: bool = False
     network: str = "resnet18"
     network_options: dict[str, bool | int | float | str] = {}
@@ -288,6 +300,7 @@ class TrainingParameters(DataParameters):
     task_weighting: Literal["log_variance", "equal", "sum"] = "log_variance"
     task_weights: list[Annotated[float, Positive]] = Field([1.0, 1.0], min_length=2, max_length=2)
     log_variance_rate: Annotated[float, Positive] = 1.0
+    modulation_loss: str = "cross_entropy"
     snr_loss: str = "cross_entropy"
     snr_loss_weights: list[Annotated[float, NotNegative]] = Field(
         [1.0, 0.1], min_length=2, max_length=2
@@ -305,11 +318,19 @@ class TrainingParameters(DataParameters):
     run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
     resume_from: str = ""
 
-    @field_validator("snr_loss")
+    @field_validator("plugins")
     @classmethod
-    def _snr_loss_known(cls, value: str) -> str:
-        if value not in SNR_LOSSES:
-            raise ValueError(f"snr_loss must be one of {', '.join(SNR_LOSSES)}, got {value!r}")
+    def _plugins_run(cls, value: list[str]) -> list[str]:
+        for file in value:
+            load_plugin(file)
+        return value
+
+    @field_validator("modulation_loss", "snr_loss")
+    @classmethod
+    def _loss_known(cls, value: str, info: ValidationInfo) -> str:
+        known = {"modulation_loss": MODULATION_LOSSES, "snr_loss": SNR_LOSSES}[info.field_name]
+        if value not in known:
+            raise ValueError(f"{info.field_name} must be one of {', '.join(known)}, got {value!r}")
         return value
 
     @field_validator("snr_loss_weights")

@@ -169,6 +169,22 @@ CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]
 }
 
 
+def register_image(
+    name: str, grey: Callable[[Tensor], Tensor] = _to_log_of_maximum
+) -> Callable[[Callable[[Views], Tensor]], Callable[[Views], Tensor]]:
+    """Decorator that makes a function an image channel of that name.
+
+    The function gives the points of a batch, complex64 [B, P], from Views; `grey` gives grey levels in
+    [0, 1] from the counts at the points, float [B, P].
+    """
+
+    def keep(points: Callable[[Views], Tensor]) -> Callable[[Views], Tensor]:
+        CHANNELS[name] = (points, grey)
+        return points
+
+    return keep
+
+
 # Not a picture but the samples themselves, for the network that reads them.
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {

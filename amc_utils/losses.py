@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -74,12 +74,31 @@ def _mean_level(logits: Tensor) -> Tensor:
     return logits.float().softmax(1) @ levels
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 SNR_LOSSES = {
     "cross_entropy": lambda logits, target: cross_entropy(logits.float(), target),
     "cumulative": cumulative_loss,
     "earth_mover": earth_mover_loss,
     "regression": regression_loss,
 }
+
+
+MODULATION_LOSSES = {"cross_entropy": lambda logits, target: cross_entropy(logits.float(), target)}
+
+
+def register_loss(task: str, name: str) -> Callable[[Loss], Loss]:
+    """Decorator that makes a function of logits, float [B, classes], and targets, int64 [B], a loss.
+
+    Args:
+        task: "modulation" or "snr".
+        name: what modulation_loss or snr_loss call it.
+    """
+
+    def keep(loss: Loss) -> Loss:
+        {"modulation": MODULATION_LOSSES, "snr": SNR_LOSSES}[task][name] = loss
+        return loss
+
+    return keep
 
 
 def snr_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import timm
@@ -67,8 +68,9 @@ def _unit(num_filters: int) -> nn.Sequential:
     )
 
 
-# The one network that reads samples instead of pictures.
-RAW_SAMPLES_NETWORK = "oshea_resnet"
+# Networks on samples, made from the number of samples; and users' own on images, from that of channels.
+IQ_MODELS: dict[str, Callable[..., nn.Module]] = {"oshea_resnet": OSheaResNet}
+IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {}
 # Short names of the training log and its relatives; any other timm name works as it is.
 ALIASES = {
     "swin_tiny": "swin_tiny_patch4_window7_224",
@@ -77,6 +79,23 @@ ALIASES = {
     "vit_small": "vit_small_patch16_224",
     "vit_base": "vit_base_patch16_224",
 }
+
+
+def register_model(
+    name: str, *, reads: str = "images"
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Decorator that makes a function a network of that name; the two heads are added to it.
+
+    The function is given the number of channels, or of samples where `reads` is "iq", and what
+    network_options say; its network turns [B, channels, height, width] or [B, 2, samples] into features
+    [B, width].
+    """
+
+    def keep(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        {"images": IMAGE_MODELS, "iq": IQ_MODELS}[reads][name] = make
+        return make
+
+    return keep
 
 
 class Logits(NamedTuple):
@@ -136,10 +155,10 @@ def build_model(
     snr_head: str = "linear",
     **timm_options: int | float | str | bool,
 ) -> TwoHeadNetwork:
-    """Network of any timm architecture for any pictures, or "oshea_resnet" for raw samples.
+    """Network of any timm architecture, or a registered one, for pictures; or one for samples.
 
     Args:
-        name: a timm model name, one of ALIASES, or RAW_SAMPLES_NETWORK.
+        name: a timm model name, one of ALIASES, or a name of IQ_MODELS or IMAGE_MODELS.
         input_shape: channels, height and width of the pictures, or 2 and the number of samples.
         num_modulations: outputs of the modulation head.
         num_snrs: outputs of the SNR head.
@@ -154,13 +173,15 @@ def build_model(
     """
     if snr_head not in ("linear", "bottleneck"):
         raise ValueError(f"snr_head must be 'linear' or 'bottleneck', got {snr_head!r}")
-    if (name == RAW_SAMPLES_NETWORK) != (len(input_shape) == 2):
+    if (name in IQ_MODELS) != (len(input_shape) == 2):
         raise ValueError(
-            f"network {RAW_SAMPLES_NETWORK} and channels ['iq'] belong together, got {name!r} and an "
-            f"input of shape {input_shape}"
+            f"channels ['iq'] and a network on samples ({', '.join(IQ_MODELS)}) belong together, got "
+            f"{name!r} and an input of shape {input_shape}"
         )
-    if name == RAW_SAMPLES_NETWORK:
-        trunk: nn.Module = OSheaResNet(input_shape[1], **timm_options)
+    if name in IQ_MODELS:
+        trunk = _own_trunk(IQ_MODELS[name], name, input_shape[1], timm_options)
+    elif name in IMAGE_MODELS:
+        trunk = _own_trunk(IMAGE_MODELS[name], name, input_shape[0], timm_options)
     else:
         trunk = _picture_trunk(name, input_shape, pretrained, timm_options)
     return TwoHeadNetwork(
@@ -215,6 +236,13 @@ def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:
     return sum(kept.values())
 
 
+def _own_trunk(make: Callable[..., nn.Module], name: str, size: int, options: dict) -> nn.Module:
+    try:
+        return make(size, **options)
+    except TypeError as error:
+        raise ValueError(f"network_options must suit {name}, got {options}: {error}") from None
+
+
 def _picture_trunk(
     name: str, input_shape: tuple[int, ...], pretrained: bool, options: dict
 ) -> nn.Module:
@@ -254,6 +282,7 @@ def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
     patch_size = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     if patch_size is None:
         return
+    patch_size = patch_size if isinstance(patch_size, Sequence) else (patch_size,)
     reductions = [info["reduction"] for info in getattr(trunk, "feature_info", [])]
     step = max([patch_size[0], *reductions])
     if image_size % step:

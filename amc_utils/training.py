@@ -34,7 +34,7 @@ from amc_utils.data import (
     stratified_split,
 )
 from amc_utils.images import expand_channels, network_input
-from amc_utils.losses import TaskWeighting, decide_level, snr_loss
+from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, decide_level, snr_loss
 from amc_utils.metrics import metrics_table
 from amc_utils.models import (
     Logits,
@@ -51,6 +51,7 @@ from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
 from amc_utils.runtime.command_line import given_values
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, StopRequests, stop_at_once
 from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.tracking import report
 
@@ -128,7 +129,7 @@ class Evaluator:
         config = self.config
         modulation, snr_index = self.frames.modulation[batch], self.frames.snr_index[batch]
         losses = torch.stack([
-            torch.nn.functional.cross_entropy(logits.modulation.float(), modulation),
+            MODULATION_LOSSES[config.modulation_loss](logits.modulation, modulation),
             snr_loss(
                 logits.snr, snr_index, weights=tuple(config.snr_loss_weights), kind=config.snr_loss
             ),
@@ -536,7 +537,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         frames = split_fingerprint(self.frames, self.split)
         pictures = "+".join(expand_channels(self.config.channels))
-        config = self.config.model_dump()
+        config = self.config.model_dump(exclude={"plugins"})
         return {"history": self.history, "config": config, "frames": f"{frames} {pictures}"}
 
     def resume(self, path: Path | str) -> None:
@@ -636,6 +637,9 @@ class Experiment:
         Raises:
             ValueError: the wanted name belongs to a finished run.
         """
+        # A process that was handed its parameters whole has not run these yet.
+        for file in config.plugins:
+            load_plugin(file)
         workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace.results)
         while not config.run_name and (workspace.checkpoints / name).exists():
@@ -736,11 +740,12 @@ class Experiment:
             "kept": trainer.best_row,
             "test": {"loss": test_loss, **test},
             # Where files lay on this machine is nobody's business; their names are.
-            "config": config.model_dump(exclude={"output_root"})
+            "config": config.model_dump(exclude={"output_root", "plugins"})
             | {
                 "data_path": Path(config.data_path).name,
                 "resume_from": "/".join(Path(trainer.origin).parts[-2:]),
             },
+            "plugins": [Path(file).name for file in config.plugins],
             # What a group of channels holds may change, so its members stand here by name.
             "pictures": list(expand_channels(config.channels)),
             "data": {

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from amc_utils import losses
+from amc_utils.config import TrainingParameters
 from amc_utils.losses import (
     SNR_LOSSES,
     TaskWeighting,
@@ -14,6 +16,7 @@ from amc_utils.losses import (
     decide_level,
     earth_mover_loss,
     expected_distance,
+    register_loss,
     regression_loss,
     snr_loss,
 )
@@ -122,3 +125,11 @@ def test_weighting_gradient_reaches_losses_and_log_variances():
     weighting(losses).backward()
     torch.testing.assert_close(losses.grad, torch.tensor([0.5, 0.5]))
     torch.testing.assert_close(weighting.log_variance.grad, torch.tensor([-0.5, 0.25]))
+
+
+def test_registered_losses_are_known_to_parameters_and_used(monkeypatch):
+    monkeypatch.setattr(losses, "MODULATION_LOSSES", losses.MODULATION_LOSSES.copy())
+    register_loss("modulation", "nothing")(lambda logits, target: logits.sum() * 0)
+    assert losses.MODULATION_LOSSES["nothing"](torch.ones(2, 3), torch.zeros(2)) == 0
+    with pytest.raises(ValueError, match="modulation_loss must be one of cross_entropy.*, got 'other'"):
+        TrainingParameters.checked({"modulation_loss": "other"})

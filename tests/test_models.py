@@ -95,7 +95,9 @@ def test_network_on_raw_samples_trains_and_wants_samples():
     assert network(torch.rand(3, 2, 1024)).modulation.shape == (3, 17)
     assert 1e5 < count_parameters(network) < 3e5
     for name, shape in (("oshea_resnet", (2, 64, 64)), ("resnet18", (2, 1024))):
-        with pytest.raises(ValueError, match=r"oshea_resnet and channels .* belong together"):
+        with pytest.raises(
+            ValueError, match=r"network on samples \(.*oshea_resnet.*\) belong together"
+        ):
             build_model(name, input_shape=shape, **SHAPE)
 
 

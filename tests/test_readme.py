@@ -16,8 +16,9 @@ import yaml
 from bad_files import BAD_FILES
 
 from amc_utils import training
+from amc_utils.__main__ import main
 from amc_utils.config import TrainingParameters
-from amc_utils.inference import classify, export
+from amc_utils.inference import classify, export, model_report
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, list_runs, named_study
 from amc_utils.runtime.paths import REPOSITORY
@@ -159,6 +160,8 @@ def test_module_commands_are_understood(command):
     arguments = shlex.split(text)
     if word == "evaluate":
         assert assess.from_command_line(arguments).run_name
+    elif word == "train" and "--plugins" in arguments:
+        assert "[my_" in text, "what README shows is run below"
     elif word == "train":
         here = [str(REPOSITORY / word) if "/" in word else word for word in arguments]
         assert training.from_command_line(here).run_name
@@ -214,23 +217,57 @@ def test_shipped_network_says_what_readme_quotes():
 
 
 @pytest.mark.parametrize(("name", "text"), SCRIPTS)
-def test_scripts_that_extend_train_a_network(name, text, tmp_path):
+def test_plugins_train_a_network_from_the_readme_alone(name, text, tmp_path):
     """In fewer than 20 lines each, run as README says but at smoke size."""
     assert text.count("\n") < 20
     (tmp_path / name).write_text(text, encoding="utf8")
-    (command,) = [c for c in COMMANDS if c.startswith(f"python {name} ")]
+    (command,) = [c for c in COMMANDS if c.startswith("amc train") and f"[{name}]" in c]
+    words = shlex.split(command.replace(f"[{name}]", f"[{tmp_path / name}]"))
     smoke = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--output_root", str(tmp_path)]
-    words = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / name), *smoke, *words[2:]],
+        [sys.executable, "-m", "amc_utils", *words[1:], *smoke],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     (run,) = list_runs(tmp_path / "results")
+    assert run.facts["plugins"] == [name]
     assert run.facts["config"][words[-2].removeprefix("--")] == yaml.safe_load(words[-1])
 
 
-def test_three_scripts_extend():
-    assert [name for name, _ in SCRIPTS] == ["my_network.py", "my_picture.py", "my_loss.py"]
+def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsys):
+    text = dict(SCRIPTS)["my_network.py"]
+    (tmp_path / "my_network.py").write_text(text, encoding="utf8")
+    plugin = str(tmp_path / "my_network.py")
+    smoke = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--output_root", str(tmp_path)]
+    own = ["--plugins", f"[{plugin}]", "--network", "two_layers", "--run_name", "my-net"]
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(model_report, "_FRAMES_A_KIND", 20)
+    main(["train", *smoke, *own])
+    main(["export", "my-net", "--plugin", plugin, "--output-root", str(tmp_path)])
+    capsys.readouterr()
+    model = str(tmp_path / "results" / "my-net" / "model.safetensors")
+    recording = "tests/data/gnuradio_16qam.sigmf-meta"
+    main(["classify", recording, "--symbol-rate", "100e3", "--model", model, "--plugin", plugin])
+    assert "read by my-net" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("none.py", None, "plugin not found"),
+        ("plugin.txt", "x = 1", "plugins must be Python files"),
+        ("broken.py", "import nothing_like_this", "plugin broken.py must run, got ModuleNotFoundError"),
+    ],
+)
+def test_bad_plugin_is_refused_in_a_sentence(name, text, sentence, tmp_path):
+    if text:
+        (tmp_path / name).write_text(text, encoding="utf8")
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        training.from_command_line(["--plugins", f"[{tmp_path / name}]"])
+
+
+def test_four_scripts_extend():
+    names = ["my_network.py", "my_iq_network.py", "my_picture.py", "my_loss.py"]
+    assert [name for name, _ in SCRIPTS] == names

@@ -134,7 +134,8 @@ class Classifier:
         described = {
             "run": self.run,
             "trained_on": self.trained_on,
-            "config": self.config.model_dump() | {"data_path": "", "output_root": ""},
+            "config": self.config.model_dump(exclude={"plugins"})
+            | {"data_path": "", "output_root": ""},
             "temperatures": self.temperatures,
         }
         with replacing(path) as temporary:

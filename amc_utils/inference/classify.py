@@ -26,6 +26,7 @@ from amc_utils.inference.novelty import FALSE_ALARMS, is_foreign
 from amc_utils.inference.recordings import FrameCut, open_capture
 from amc_utils.radioml.reader import open_radioml
 from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.runtime.plugins import load_plugin
 from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS, SAMPLES_PER_SYMBOL
 
 # 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
@@ -180,8 +181,9 @@ def parser() -> argparse.ArgumentParser:
         help="carrier to take out, as --offset-hz=-12e3",
     )
     options.add_argument("--num-frames", type=int, default=256, help="frames at most, evenly spread")
+    options.add_argument("--model", help=f"{' or '.join(MODELS)}, or a file that amc export wrote")
     options.add_argument(
-        "--model", help=f"{' or '.join(MODELS)}, or a file that amc_utils.inference.export wrote"
+        "--plugin", action="append", default=[], help="Python file that the model needs"
     )
     options.add_argument("--csv", type=Path, help="write a row a frame to this file")
     return options
@@ -190,8 +192,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Classify from the command line."""
     given = vars(parser().parse_args(arguments))
+    plugins = given.pop("plugin")
     file, path, model = (given.pop(name) for name in ("csv", "recording", "model"))
     try:
+        for plugin in plugins:
+            load_plugin(plugin)
         is_file = Path(path).suffix in _FILE_SUFFIXES
         model = model or (SHIPPED_FOR_RADIOML if is_file else SHIPPED)
         classifier = load_classifier(MODELS.get(str(model), model))

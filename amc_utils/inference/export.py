@@ -34,6 +34,7 @@ from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
 from amc_utils.results import environment
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.plugins import load_plugin
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
 # for both, so that they are none of its own.
@@ -172,14 +173,17 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("run", help="name of a finished run whose checkpoint is still there")
     options.add_argument("--recalibrate", action="store_true", help="the model that is there")
     options.add_argument("--data-path", default="", help="file that it was trained on, if one")
+    options.add_argument("--plugin", action="append", default=[], help="Python file that it needs")
     options.add_argument("--output-root", default="", help="where it was written; the repository")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export from the command line."""
-    given = parser().parse_args(arguments)
+    given = vars(parser().parse_args(arguments))
     try:
-        print(export(**vars(given)))
+        for file in given.pop("plugin"):
+            load_plugin(file)
+        print(export(**given))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

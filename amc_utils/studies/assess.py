@@ -23,6 +23,7 @@ from amc_utils.metrics import metrics_table
 from amc_utils.radioml.reader import LABEL_ORDERS
 from amc_utils.results import Run, claim_run_name, environment, write_run
 from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.plugins import load_plugin
 from amc_utils.signals import CHANNELS, DEFAULT_PRESET, Channel
 from amc_utils.studies.decisions import Assessment, assess_bound, assess_network, assess_receiver
 from amc_utils.studies.runlog import update_runlog
@@ -80,6 +81,7 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     parser.add_argument("--num-frames-per-cell", type=int)
     parser.add_argument("--seed", type=int, help="of the frames; not that of training")
     parser.add_argument("--checkpoint", help="of the network to assess")
+    parser.add_argument("--plugin", action="append", help="Python file that the network needs")
     parser.add_argument("--data-path", help="RadioML-layout file; empty for synthetic")
     parser.add_argument("--label-order", choices=LABEL_ORDERS, help="of the file's labels")
     parser.add_argument("--profile", help="label of the scale, kept with the run")
@@ -95,6 +97,8 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     given = {
         name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None
     }
+    for file in given.pop("plugin", []):
+        load_plugin(file)
     settings = ("preset", *Channel.__dataclass_fields__)
     of_channel = {name: given.pop(name) for name in settings if name in given}
     return Assessment(**given, channel=of_channel)

@@ -1,0 +1,34 @@
+"""A user's own Python files: they register networks, images and losses before a name is looked up."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+
+def load_plugin(file: str) -> None:
+    """Run a Python file, once in a process.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no Python file, or one that fails; says how.
+    """
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"plugin not found: {file}; it must be a Python file")
+    if path.suffix != ".py":
+        raise ValueError(f"plugins must be Python files, got {file}")
+    _run(path)
+
+
+@cache
+def _run(path: Path) -> None:
+    spec = spec_from_file_location(f"amc_plugin_{path.stem}", path)
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"plugin {path.name} must run, got {type(error).__name__}: {error}") from error
