@@ -298,7 +298,8 @@ def _feature_width(name: str, trunk: nn.Module, input_shape: tuple[int, ...]) ->
     try:
         width = trunk(torch.zeros(1, *input_shape)).shape[1]
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {error}") from None
+        why = str(error) or type(error).__name__
+        raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {why}") from None
     trunk.train()
     return width
 
