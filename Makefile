@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce record figures paper site test test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce record figures paper site test test-fast test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -61,6 +61,11 @@ site: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Without notebooks, figures, killed processes and speed.
+SLOW := notebooks figures processes survival paper benchmarks classifier
+test-fast: lint
+	$(BIN)/python -m pytest -n auto --dist loadfile $(SLOW:%=--ignore tests/test_%.py)
 
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -s tests/browser
