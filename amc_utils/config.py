@@ -95,12 +95,21 @@ class Parameters(BaseModel):
         """
         injected = _injected_names(namespace.get("In", ()))
         cell = {name: namespace[name] for name in cls.model_fields if name in namespace}
-        values = cls.with_defaults({})
-        cell = {n: v for n, v in cell.items() if n not in values or v != values[n]}
-        if file := namespace.get("config_file"):
-            cell = read_config(file) | cell
+        defaults = cls.with_defaults({})
+        cell = {n: v for n, v in cell.items() if n not in defaults or repr(v) != repr(defaults[n])}
+        overrides = namespace.get("overrides", {})
+        if not isinstance(overrides, dict):
+            raise ValueError(f"overrides must be a dict of parameters, got {overrides!r}")
         told = {name: namespace[name] for name in injected if name not in ("config_file", "overrides")}
-        return cls.checked(cell | namespace.get("overrides", {}) | told)
+        above = merged(overrides, told)
+        file = read_config(namespace["config_file"]) if namespace.get("config_file") else {}
+        for name in cell.keys() & file.keys() - above.keys():
+            if cell[name] != file[name]:
+                raise ValueError(
+                    f"{name} must be said once, got {cell[name]!r} in the cell and {file[name]!r} in "
+                    f"{namespace['config_file']}; say it in overrides"
+                )
+        return cls.checked(merged(file, cell, above))
 
     @classmethod
     def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +129,15 @@ class Parameters(BaseModel):
         except ValidationError as error:
             sentence = _sentence(error, list(cls.model_fields))
         raise ValueError(sentence)
+
+
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of which later ones stand above earlier ones, those of `engine` one by one."""
+    values = {name: value for part in parts for name, value in part.items()}
+    engines = [part["engine"] for part in parts if isinstance(part.get("engine"), Mapping)]
+    if engines and isinstance(values["engine"], Mapping):
+        values["engine"] = {name: value for engine in engines for name, value in engine.items()}
+    return values
 
 
 def read_config(file: str) -> dict[str, Any]:
@@ -142,7 +160,11 @@ def _injected_names(cells: Any) -> list[str]:
     """Names set by papermill's cell of overrides, found in IPython's list of executed cells."""
     injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
     nodes = ast.parse(injected[-1]).body if injected else []
-    return [node.targets[0].id for node in nodes if isinstance(node, ast.Assign)]
+    return [
+        node.targets[0].id
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    ]
 
 
 def _sentence(error: ValidationError, known: list[str]) -> str:
@@ -244,7 +266,7 @@ class DataParameters(Parameters):
 
     @property
     def picture_options(self) -> dict[str, Any]:
-        """What a network is given, as constellation.network_input takes it."""
+        """What a network is given, as images.network_input takes it."""
         return {
             "channels": self.channels,
             "image_size": self.image_size,

@@ -46,7 +46,7 @@ class Frames:
         modulation: int64 [N], index into `modulations`.
         snr_index: int64 [N], index into `snr_labels`.
         modulations: modulation names.
-        snr_labels: SNR labels, see channel.Channel.snr_db for what they mean.
+        snr_labels: SNR labels, see signals.Channel.snr_db for what they mean.
         source: where the frames come from, ready for a run record.
         held: int64 [H], ascending, the frames whose samples are here; None for all.
         place: where the samples lie: "device", "host" or "disk".
@@ -101,11 +101,16 @@ class Frames:
     def iq(self, index: Tensor) -> Tensor:
         """Samples of some frames that are held, complex64 [len(index), num_samples], on the device."""
         index = index.to(self.iq_pairs.device)
-        pairs = self.iq_pairs[index if self.held is None else torch.searchsorted(self.held, index)]
+        pairs = self.iq_pairs[self._row(index)]
         if pairs.device != self.device:
             # Only from pinned memory does a copy run beside the computation.
             pairs = pairs.pin_memory().to(self.device, non_blocking=True)
         return torch.view_as_complex(pairs.to(torch.float32))
+
+    def _row(self, index: Tensor) -> Tensor:
+        """Rows of the store that have the samples of some frames."""
+        whole = self.held is None or len(self.iq_pairs) == len(self)
+        return index if whole else torch.searchsorted(self.held, index)
 
     def ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Samples of each batch in turn; another thread fetches them where they lie off the device."""
@@ -121,7 +126,7 @@ class Frames:
         """Put samples [len(index), num_samples, 2] in the place of those of held frames."""
         store = self.iq_pairs
         index = index.to(store.device)
-        rows = index if self.held is None else torch.searchsorted(self.held, index)
+        rows = self._row(index)
         store[rows] = pairs.to(store.device, store.dtype)
 
     def select(self, modulation_name: str, snr_label: int) -> Tensor:
@@ -449,7 +454,8 @@ def cached_radioml(
         held = hold(frames) if hold else None
         kept = kept_samples(file, chosen.rows, chosen.source["samples_sha256"], trust_file=trust_file)
     if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
-        return replace(frames, iq_pairs=torch.from_numpy(kept), place="disk")
+        # All samples are there, those of other processes too; `held` says whose frames are worked on.
+        return replace(frames, iq_pairs=torch.from_numpy(kept), held=held, place="disk")
     frames = frames.with_room(torch.float16, samples_in, lambda _: held)
     rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
     for start in range(0, len(rows), _ROWS_AT_ONCE):

@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import curve_fit, minimize_scalar
+from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -238,12 +239,32 @@ def forecast_accuracy(
     return carried_on(limit, np.asarray(frames_seen, float)), limit
 
 
-def knee(accuracy: pd.Series) -> float:
-    """First label from which on an accuracy stays below three quarters of its maximum; NaN for none.
+def falling_label(
+    curve: pd.DataFrame, *, num_draws: int = 200, seed: int = 0
+) -> tuple[float, float, float]:
+    """Label at which an accuracy is half way down from its plateau to its floor, with a 95 % interval.
+
+    Least squares fit of a logistic course. The lowest and the highest label are left out: who cannot
+    tell labels apart there answers the edge, which is right by chance. The interval is that of other
+    test frames (binomial draws); it says nothing of other seeds of training.
 
     Args:
-        accuracy: indexed by ascending labels; labels without a value are left out.
+        curve: columns value and num_frames, indexed by ascending labels.
+        num_draws: draws behind the interval.
+        seed: of the draws.
     """
-    accuracy = accuracy.dropna()
-    is_low = (accuracy < 0.75 * accuracy.max())[::-1].cummin()[::-1]
-    return float(is_low.idxmax()) if is_low.any() else float("nan")
+    inner = curve.iloc[1:-1]
+    labels, values = inner.index.to_numpy(float), inner["value"].to_numpy(float)
+    counts = inner["num_frames"].to_numpy(int)
+
+    def course(label: np.ndarray, top: float, floor: float, middle: float, width: float) -> np.ndarray:
+        return floor + (top - floor) * expit((middle - label) / width)
+
+    def middle(seen: np.ndarray) -> float:
+        start = (seen.max(), seen.min(), labels[np.abs(seen - seen.max() / 2).argmin()], 2.0)
+        bounds = ([0, 0, labels[0], 0.2], [1.01, 1, labels[-1], 20])
+        return float(curve_fit(course, labels, seen, start, bounds=bounds, maxfev=4000)[0][2])
+
+    rng = np.random.default_rng(seed)
+    draws = [middle(rng.binomial(counts, values) / counts) for _ in range(num_draws)]
+    return middle(values), *np.quantile(draws, [0.025, 0.975])

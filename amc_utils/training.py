@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from amc_utils.audit.trust import require_sound
-from amc_utils.config import TrainingParameters, deciding, read_config
+from amc_utils.config import TrainingParameters, deciding, merged, read_config
 from amc_utils.data import (
     BatchPlan,
     Frames,
@@ -786,10 +786,7 @@ def from_command_line(arguments: Sequence[str] | None = None) -> TrainingParamet
     files, given = given_values(
         TrainingParameters, arguments, prog="amc train", description=_DESCRIPTION
     )
-    values = {name: value for file in files for name, value in read_config(file).items()}
-    if "engine" in given:
-        given["engine"] = values.get("engine", {}) | given["engine"]
-    return TrainingParameters.checked(values | given)
+    return TrainingParameters.checked(merged(*map(read_config, files), given))
 
 
 def train(config: TrainingParameters, notebook: str = "") -> Run | None:

@@ -55,6 +55,16 @@ def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monke
     assert capsys.readouterr().out.count("taking 90 frames of frames.h5 from") == 4
 
 
+def test_share_on_the_disk_knows_which_frames_are_its_own(folder, written):
+    """Of several processes each works on its share, though the file that is kept has all samples."""
+    whole = cached_radioml(**choice(written))
+    share = torch.tensor([7, 3, 40])
+    for samples_in in ("disk", "device"):
+        part = cached_radioml(**choice(written), samples_in=samples_in, hold=lambda frames: share)
+        assert sorted(part.here(torch.arange(90)).tolist()) == [3, 7, 40]
+        assert torch.equal(part.iq(share), whole.iq(share))
+
+
 def test_another_selection_or_a_changed_file_is_read_anew(folder, written):
     cached_radioml(**choice(written))
     cached_radioml(**choice(written, seed=2))

@@ -126,11 +126,14 @@ def test_forecast_continues_a_power_law_towards_the_bound():
         metrics.forecast_accuracy(curve.head(1), 0.7, 1e6)
 
 
-@pytest.mark.parametrize(
-    ("values", "label"),
-    [([0.1, 0.8, 0.8, 0.5, 0.7, 0.4, 0.1], 10), ([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], None)],
-)
-def test_knee_is_where_an_accuracy_falls_for_good(values, label):
-    """A dip that it recovers from is none, and neither are low values before the maximum."""
-    found = metrics.knee(pd.Series(values, index=range(0, 14, 2)))
-    assert found == label if label else np.isnan(found)
+def test_falling_label_is_found_in_a_logistic_course_whatever_the_edges_are():
+    labels = np.arange(0, 31, 2)
+    values = 0.1 + 0.8 / (1 + np.exp((labels - 13.0) / 1.5))
+    curve = pd.DataFrame({"value": values, "num_frames": 2000}, index=labels)
+    curve.iloc[0, 0], curve.iloc[-1, 0] = 1.0, 0.9
+    middle, low, high = metrics.falling_label(curve)
+    assert middle == pytest.approx(13.0, abs=0.01)
+    assert low < 13.0 < high
+    assert high - low < 0.6
+    few = curve.assign(num_frames=100)
+    assert np.ptp(metrics.falling_label(few)[1:]) > 2 * (high - low)

@@ -112,6 +112,25 @@ def test_parameters_cell_is_what_papermill_and_the_config_expect(name):
     assert not bound & defaults(name).keys()
 
 
+def test_what_stands_above_what(tmp_path):
+    """Defaults, then the file, then what the cell changes, overrides, and what papermill injects."""
+    file = tmp_path / "c.yaml"
+    file.write_text("{num_epochs: 9, batch_size: 8, seed: 3, engine: {accumulate: 2}}", encoding="utf8")
+    cell = {"num_epochs": 4, "seed": 2018, "learning_rate": 1e-4, "batch_size": 32}
+    space = cell | {"config_file": str(file), "overrides": {"seed": 5, "engine": {"cache": False}}}
+    config = TrainingParameters.from_notebook(space)
+    assert (config.num_epochs, config.batch_size, config.seed) == (9, 8, 5)
+    assert (config.engine.accumulate, config.engine.cache) == (2, False)
+    injected = {"In": ["", "# Parameters\nseed = 7\n"], "seed": 7}
+    assert TrainingParameters.from_notebook(space | injected).seed == 7
+    with pytest.raises(ValueError, match="num_epochs must be said once, got 5 in the cell and 9 in"):
+        TrainingParameters.from_notebook(space | {"num_epochs": 5})
+    with pytest.raises(ValueError, match="num_epochs must be"):
+        TrainingParameters.from_notebook({"num_epochs": 4.0})
+    with pytest.raises(ValueError, match="overrides must be a dict of parameters, got None"):
+        TrainingParameters.from_notebook(space | {"overrides": None})
+
+
 @pytest.mark.parametrize(
     "path", sorted(REPOSITORY.glob("profiles/*/0*.yaml")), ids=lambda p: p.parent.name
 )

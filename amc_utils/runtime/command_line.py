@@ -59,7 +59,6 @@ def _sentence(text: str, known: list[str]) -> str:
     got = re.search(r"input_value=(.+?), input_type|Got value: (.+)", text)
     if not (name and got):
         return " ".join(text.split())
-    requirement = (
-        wanted[1] if wanted else "be a list, like [this]" if "list" in text else "be of its type"
-    )
+    other = "be a list, like [this]" if "list" in text else "be a value that `--help` names"
+    requirement = wanted[1] if wanted else other
     return f"{name[1]} must {requirement}, got {got[1] or got[2]}"

@@ -46,7 +46,7 @@ class Assessment:
         checkpoint: file of the network's weights.
         data_path: RadioML-layout file; empty for synthetic frames.
         label_order: list that the file's labels follow, "corrected" or "shipped".
-        channel: preset of the channel, and settings that differ from it, see channel.channel_from; of a
+        channel: preset of the channel, and settings that differ from it, see signals.channel_from; of a
             file what the receiver is told about it.
         snr_told: the bound's receiver is told the SNR as well, which bounds every SNR by itself.
         profile: label of the scale, kept with the run.

@@ -1,6 +1,6 @@
 """What a picture tells when its grey levels are shared by frames of one class and label.
 
-    amc grey log-picture-64 log-picture-128
+    amc grey log-picture-64 log-picture-128-quarter
 
 Later runs of the log's authors divide the counts of each picture by the largest count in a batch of 512
 frames of one class and label, before frames are mixed. The grey of a single count then tells class and
