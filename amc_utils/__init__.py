@@ -2,8 +2,8 @@
 
 Files here are the science: `signals` makes frames, `images` draws them, `models`, `losses`, `training`
 and `metrics` learn from them and measure, `results` keeps runs, `plots` shows them; `data` and `config`
-say which frames and how. Folders are what that rests on (`modulation`, `dsp`, `radioml`, `audit`, `runtime`)
-or what is built around it (`baselines`, `inference`, `studies`, `widgets`).
+say which frames and how. Folders are what that rests on (`modulation`, `dsp`, `radioml`, `audit`,
+`runtime`) or what is built around it (`baselines`, `inference`, `studies`, `widgets`).
 
 The names below are imported when they are first used, so one part costs no more than it needs.
 """
