@@ -59,6 +59,11 @@ def _sentence(text: str, known: list[str]) -> str:
     got = re.search(r"input_value=(.+?), input_type|Got value: (.+)", text)
     if not (name and got):
         return " ".join(text.split())
-    other = "be a list, like [this]" if "list" in text else "be a value that `--help` names"
+    other = "be a value that `--help` names"
+    for kind, form in {
+        "dict": "a mapping, like {preset: table_1}",
+        "list": "a list, like [this]",
+    }.items():
+        other = f"be {form}" if kind in text.split("Got value")[0] else other
     requirement = wanted[1] if wanted else other
     return f"{name[1]} must {requirement}, got {got[1] or got[2]}"
