@@ -281,7 +281,7 @@ class DataParameters(Parameters):
 
     @property
     def snr_labels(self) -> tuple[int, ...]:
-        """SNR levels in dB."""
+        """SNR labels, ascending."""
         return snr_grid(self.snr_range_db)
 
 

@@ -349,7 +349,7 @@ def select(
     if len(missing):
         name, level = divmod(int(missing[0]), len(snr_labels))
         raise ValueError(
-            f"{file.path} has no frame of {modulations[name]} at {snr_labels[level]} dB "
+            f"{file.path} has no frame of {modulations[name]} at label {snr_labels[level]} "
             f"({len(missing)} empty cells in all); choose modulations and snr_range_db it holds"
         )
     source = {"label": f"frames of {file.path.name}", "file_bytes": file.path.stat().st_size}
@@ -399,7 +399,7 @@ def read_radioml(
     Args:
         path: the file, see amc_utils.radioml.reader.
         modulations: names.
-        snr_labels: SNR levels in dB.
+        snr_labels: SNR labels.
         device: where labels lie and computations run.
         dtype: of the samples kept.
         samples_in: see Frames.with_room.
@@ -465,7 +465,7 @@ def cached_radioml(
 
 
 def write_radioml(path: Path, frames: Frames) -> None:
-    """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64 of 24, Z int64 dB."""
+    """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64 of 24, Z the label, int64."""
     columns = [RADIOML_2018_MODULATIONS.index(name) for name in frames.modulations]
     label = torch.tensor(columns)[frames.modulation.cpu()]
     grid = torch.tensor(frames.snr_labels)

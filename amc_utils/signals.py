@@ -82,7 +82,7 @@ def expand_modulations(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def snr_grid(snr_range_db: Sequence[int]) -> tuple[int, ...]:
-    """SNR levels in dB from [first, last, step], all on RadioML's grid of -20 to 30 dB.
+    """SNR labels from [first, last, step], all on RadioML's grid of -20 to 30 dB.
 
     Raises:
         ValueError: not three numbers, an empty range, or a level off the grid.

@@ -285,7 +285,7 @@ BAD_FILES = {
     "a sample that is no number": (put("X", (70, 3, 1), np.nan), "audit.*not finite: 1 of .* rows 70"),
     "an infinite sample": (put("X", (71, 0, 0), np.inf), "pass its audit.*not finite: 1 of .* rows 71"),
     "a frame of zeros": (put("X", 72, 0), "pass its audit.*without power: 1 of .* rows 72"),
-    "a class that is not there": (arrays(one_class_only), "has no frame of QPSK at 0 dB"),
+    "a class that is not there": (arrays(one_class_only), "has no frame of QPSK at label 0"),
     "too few frames of a class": (arrays(few_of_a_class), "frames of QPSK"),
     "an external link": (with_x(external_link), "must be in the file itself, it is a link"),
     "a soft link": (with_x(soft_link), "must be in the file itself, it is a link"),
