@@ -465,7 +465,7 @@ def cached_radioml(
 
 
 def write_radioml(path: Path, frames: Frames) -> None:
-    """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64 of 24, Z the label, int64."""
+    """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64, Z int64 labels."""
     columns = [RADIOML_2018_MODULATIONS.index(name) for name in frames.modulations]
     label = torch.tensor(columns)[frames.modulation.cpu()]
     grid = torch.tensor(frames.snr_labels)

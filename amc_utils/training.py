@@ -493,8 +493,10 @@ class Trainer:
             self._saved = time.perf_counter()
         if stop:
             self._seconds_before = self._seconds()
+            is_over = len(self.history) == self.config.num_epochs
+            step = f"step {self._step} of epoch {len(self.history) + 1}"
             raise Stopped(
-                f"stopped after step {self._step} of epoch {len(self.history) + 1}; the run goes on "
+                f"stopped after {'the last epoch' if is_over else step}; the run goes on "
                 f"from there when it is started again with run_name {self.checkpoints.folder.name!r}"
             )
 

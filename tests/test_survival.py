@@ -128,6 +128,19 @@ def test_request_during_the_last_look_of_an_epoch_is_not_lost(
     assert len(read_checkpoint(trainer.checkpoints.last)["history"]) == epoch
 
 
+def test_stop_in_the_last_look_says_that_all_epochs_are_done(make_config, tmp_path, monkeypatch):
+    trainer = make_trainer(make_config(**RUN, num_epochs=1), tmp_path)
+    save = trainer._save_best
+
+    def interrupted():
+        save()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "_save_best", interrupted)
+    with pytest.raises(Stopped, match="stopped after the last epoch; the run goes on from there"):
+        list(trainer.fit())
+
+
 def test_damaged_checkpoint_is_refused_and_the_one_before_is_used(make_config, tmp_path):
     config = make_config(**RUN, num_epochs=3)
     straight = make_trainer(config, tmp_path / "straight")
