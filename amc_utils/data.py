@@ -22,7 +22,7 @@ from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import allocate, choose_place, fetch_ahead
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
     SNR_LABELS,
@@ -192,7 +192,9 @@ def synthesise_frames(
 
 def synthetic_source(channel: Channel, seed: int) -> dict[str, Any]:
     """Where synthetic frames come from, ready for a run record."""
-    preset = next((name for name, known in CHANNELS.items() if known == channel), "other channel")
+    preset = next(
+        (name for name, known in CHANNEL_PRESETS.items() if known == channel), "other channel"
+    )
     return {"label": f"synthetic ({preset})", "generator": vars(channel), "seed": seed}
 
 

@@ -154,7 +154,7 @@ def _to_log_of_maximum(counts: Tensor) -> Tensor:
 
 
 # Points of a batch, complex64 [B, P] from Views, and grey levels in [0, 1] of the counts at the points.
-CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]] = {
+IMAGE_CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]] = {
     "counts_8_bit": (samples, _to_8_bit_of_maximum),
     "counts": (samples, _to_counts),
     "raw": (samples, _to_log_of_maximum),
@@ -179,7 +179,7 @@ def register_image(
     """
 
     def keep(points: Callable[[Views], Tensor]) -> Callable[[Views], Tensor]:
-        CHANNELS[name] = (points, grey)
+        IMAGE_CHANNELS[name] = (points, grey)
         return points
 
     return keep
@@ -200,10 +200,10 @@ def expand_channels(channels: Sequence[str]) -> tuple[str, ...]:
     """
     if list(channels) == [RAW_SAMPLES]:
         return (RAW_SAMPLES,)
-    unknown = [name for name in channels if name not in (*CHANNELS, *CHANNEL_GROUPS)]
+    unknown = [name for name in channels if name not in (*IMAGE_CHANNELS, *CHANNEL_GROUPS)]
     if unknown or not channels:
         got = repr(unknown[0]) if unknown else "an empty list"
-        known = ", ".join([*CHANNEL_GROUPS, *CHANNELS])
+        known = ", ".join([*CHANNEL_GROUPS, *IMAGE_CHANNELS])
         raise ValueError(f"channels must be some of {known}, got {got}")
     return tuple(member for name in channels for member in CHANNEL_GROUPS.get(name, (name,)))
 
@@ -233,7 +233,7 @@ def network_input(
 
     Args:
         iq: complex64 [B, num_samples].
-        channels: names from CHANNELS or CHANNEL_GROUPS, or "iq" alone.
+        channels: names from IMAGE_CHANNELS or CHANNEL_GROUPS, or "iq" alone.
         image_size: bins per axis of the pictures.
         receiver: what the pictures of symbols know about the channel.
         unit_power: whether every frame is scaled to unit mean power first; else it keeps its scale.
@@ -266,7 +266,7 @@ def constellation_images(
 
     Args:
         iq: complex64 [B, num_samples], of about unit mean power.
-        channels: names from CHANNELS or CHANNEL_GROUPS.
+        channels: names from IMAGE_CHANNELS or CHANNEL_GROUPS.
         image_size: bins per axis.
         receiver: what the pictures of symbols know about the channel.
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.
@@ -286,7 +286,7 @@ def constellation_images(
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
     parts = [Views(part, receiver) for part in iq.split(seen)]
     for number, name in enumerate(channels):
-        points_of, grey = CHANNELS[name]
+        points_of, grey = IMAGE_CHANNELS[name]
         points = torch.cat([points_of(part) for part in parts])
         num_bytes = 4 * image_size**2 + 64 * points.shape[1]
         drawn = max(_BYTES_IN_CACHE // num_bytes, 1) if on_cpu else seen

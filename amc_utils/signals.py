@@ -160,7 +160,7 @@ class Channel:
 
 # Source of table_1: O'Shea, Roy, Clancy, "Over-the-Air Deep Learning Based Radio Signal
 # Classification", 2018, Table I, without fading.
-CHANNELS = {
+CHANNEL_PRESETS = {
     "radioml_2018": Channel(),
     "table_1": Channel(
         rolloff_range=(0.1, 0.4),
@@ -182,21 +182,21 @@ def channel_from(settings: Mapping[str, Any]) -> Channel:
     """A preset but for some settings, as they come from YAML or a command line.
 
     Args:
-        settings: fields of Channel, and `preset`, a name of CHANNELS; without one it is radioml_2018.
+        settings: fields of Channel, and `preset`, of CHANNEL_PRESETS; without one it is radioml_2018.
 
     Raises:
         ValueError: a setting that is unknown or out of range.
     """
     settings = dict(settings)
     preset = settings.pop("preset", DEFAULT_PRESET)
-    if preset not in CHANNELS:
-        raise ValueError(f"channel must have a preset of {', '.join(CHANNELS)}, got {preset!r}")
+    if preset not in CHANNEL_PRESETS:
+        raise ValueError(f"channel must have a preset of {', '.join(CHANNEL_PRESETS)}, got {preset!r}")
     known = list(Channel.__dataclass_fields__)
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"channel must set some of preset, {', '.join(known)}, got {unknown[0]!r}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return replace(CHANNELS[preset], **given)
+    return replace(CHANNEL_PRESETS[preset], **given)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class ReceiverSettings:
             )
 
 
-# One for each preset of CHANNELS.
+# One for each preset of CHANNEL_PRESETS.
 RECEIVERS = {
     "radioml_2018": ReceiverSettings(),
     "table_1": ReceiverSettings(

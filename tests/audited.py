@@ -14,20 +14,20 @@ import pytest
 from amc_utils.data import synthesise_frames, write_radioml
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
     Channel,
 )
 
-TABLE_1 = CHANNELS["table_1"]
+TABLE_1 = CHANNEL_PRESETS["table_1"]
 # Genuine pieces of the licensed file, which are no part of the repository.
 EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 needs_excerpts = pytest.mark.skipif(
     not EXCERPTS.is_dir(), reason="excerpts of RadioML 2018.01A are under licence and not here"
 )
-both_presets = pytest.mark.parametrize("preset", CHANNELS)
+both_presets = pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 
 
 @cache
@@ -45,7 +45,7 @@ def simulated(
     seed=3,
 ) -> Path:
     """A file of our own generator, the same whenever it is asked for, through a preset or a channel."""
-    channel = CHANNELS[channel] if isinstance(channel, str) else channel
+    channel = CHANNEL_PRESETS[channel] if isinstance(channel, str) else channel
     frames = synthesise_frames(
         modulations=modulations,
         snr_labels=snr_labels,
@@ -73,7 +73,7 @@ def twin(**settings) -> Channel:
     """The channel radioml_2018 but for some settings; a single roll-off may be given as rolloff."""
     if "rolloff" in settings:
         settings["rolloff_range"] = (settings.pop("rolloff"),) * 2
-    return replace(CHANNELS["radioml_2018"], **settings)
+    return replace(CHANNEL_PRESETS["radioml_2018"], **settings)
 
 
 def altered(source, target, change):

@@ -16,9 +16,9 @@ from amc_utils.baselines.bounds import (
     matched_filter,
 )
 from amc_utils.modulation.constellations import symbol_map
-from amc_utils.signals import CHANNELS, DIGITAL_MODULATIONS, SNR_LABELS, class_snr_db
+from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, SNR_LABELS, class_snr_db
 
-TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
+TABLE_1, RADIOML_2018 = CHANNEL_PRESETS["table_1"], CHANNEL_PRESETS["radioml_2018"]
 
 
 def observe(modulations, snr_label, num_frames, *, num_symbols=128, seed=0, channel=TABLE_1):

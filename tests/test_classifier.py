@@ -28,7 +28,7 @@ from amc_utils.models import untrained_network
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.signals import CHANNELS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
+from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.training import train
 
 RECORD, RADIOML_RECORD = (
@@ -137,7 +137,7 @@ def test_verdict_on_a_recording_is_what_chance_allows(unusual, count, verdict):
 def test_numbers_of_the_record_can_be_had_again(shipped):
     """One row of the record, from other draws of the same signal."""
     row = next(r for r in RECORD["foreign"] if (r["signal"], r["snr_db"]) == ("FM", 20))
-    options = {"generator": torch.Generator().manual_seed(5), "channel": CHANNELS["table_1"]}
+    options = {"generator": torch.Generator().manual_seed(5), "channel": CHANNEL_PRESETS["table_1"]}
     iq = foreign_frames("FM", 20, 200, **options)
     called = float((shipped(iq).usual < 0.01).float().mean())
     assert called == pytest.approx(row["called_foreign"], abs=0.12)
@@ -153,7 +153,7 @@ def test_recording_of_a_known_class_is_not_foreign(shipped, name, snr_db):
         snr_labels=(snr_db,),
         num_frames_per_cell=256,
         seed=11,
-        channel=CHANNELS["table_1"],
+        channel=CHANNEL_PRESETS["table_1"],
     )
     table = shipped.table(shipped(frames.iq(torch.arange(256))))
     assert "UNLIKE" not in classify.summary(table)

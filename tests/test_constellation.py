@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.images import CHANNELS, WINDOW, constellation_images, pixel_index
+from amc_utils.images import IMAGE_CHANNELS, WINDOW, constellation_images, pixel_index
 
 SIZES = [8, 31, 64, 223, 224]
 
@@ -86,10 +86,10 @@ def test_log_channel_is_log_count(rng):
 
 def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
     iq = torch.randn(70, 1024, dtype=torch.complex64, generator=rng)
-    out = torch.full((70, len(CHANNELS), 32, 32), 7.0)
-    stack = constellation_images(iq, list(CHANNELS), 32, out=out)
+    out = torch.full((70, len(IMAGE_CHANNELS), 32, 32), 7.0)
+    stack = constellation_images(iq, list(IMAGE_CHANNELS), 32, out=out)
     assert stack.data_ptr() == out.data_ptr()
-    for number, name in enumerate(CHANNELS):
+    for number, name in enumerate(IMAGE_CHANNELS):
         torch.testing.assert_close(stack[:, number], constellation_images(iq, [name], 32)[:, 0])
 
 

@@ -15,7 +15,7 @@ from amc_utils.data import (
 )
 from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
     SHIPPED_WRONG_MODULATIONS,
@@ -55,7 +55,7 @@ def test_no_signal_leaks_into_the_noise_beside_it(preset, num_samples, least_db)
     """Frames without noise: what is measured there is leakage, far below the noise at 60 dB."""
     frames = synthesise_frames(
         modulations=DIGITAL_MODULATIONS, snr_labels=(200,), num_frames_per_cell=4, seed=1,
-        channel=CHANNELS[preset],
+        channel=CHANNEL_PRESETS[preset],
     )  # fmt: skip
     ratio = snr_ratio(frames.iq(torch.arange(len(frames)))[:, :num_samples])
     assert 10 * float(ratio.min().log10()) > least_db

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.images import CHANNELS as IMAGES
-from amc_utils.images import network_input
+from amc_utils.images import IMAGE_CHANNELS, network_input
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
-from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, generate_frames, receiver_settings
+from amc_utils.signals import (
+    CHANNEL_PRESETS,
+    RADIOML_2018_MODULATIONS,
+    generate_frames,
+    receiver_settings,
+)
 
 FILE = Path(__file__).with_name("data") / "golden.npz"
 
@@ -23,7 +27,7 @@ def made() -> dict[str, np.ndarray]:
     """48 frames of all classes for each of three seeds; images of the last ones, pooled to 4 by 4."""
     found = {}
     index = torch.arange(48)
-    for preset, channel in CHANNELS.items():
+    for preset, channel in CHANNEL_PRESETS.items():
         for seed in (1, 2, 3):
             labels = 20 * (index // 24)
             names = RADIOML_2018_MODULATIONS
@@ -31,7 +35,7 @@ def made() -> dict[str, np.ndarray]:
                 index, index % 24, labels, modulations=names, seed=seed, channel=channel
             )
             found[f"frames {preset} {seed}"] = torch.view_as_real(frames.iq[:, ::128]).numpy()
-        for name in IMAGES:
+        for name in IMAGE_CHANNELS:
             settings = {"receiver": receiver_settings({"preset": preset}), "unit_power": True}
             image = network_input(frames.iq, channels=[name], image_size=32, **settings)
             found[f"image {preset} {name}"] = torch.nn.functional.avg_pool2d(image, 8).numpy()

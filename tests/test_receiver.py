@@ -18,9 +18,9 @@ from amc_utils.baselines.receiver import (
 from amc_utils.data import synthesise_frames
 from amc_utils.dsp.synchronisation import NUM_CFOS, cfo_grid
 from amc_utils.modulation.constellations import symbol_map
-from amc_utils.signals import CHANNELS, RECEIVERS
+from amc_utils.signals import CHANNEL_PRESETS, RECEIVERS
 
-TABLE_1 = {"channel": CHANNELS["table_1"], "receiver": RECEIVERS["table_1"]}
+TABLE_1 = {"channel": CHANNEL_PRESETS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")
 
 
@@ -102,9 +102,9 @@ def test_average_over_phase_and_offset_is_the_sum_over_the_grid():
     assert float(found) == pytest.approx(expected, abs=0.15)  # radii are binned
 
 
-@pytest.mark.parametrize("preset", CHANNELS)
+@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 def test_receiver_names_clear_frames_and_guesses_in_noise(preset):
-    channel, receiver = CHANNELS[preset], RECEIVERS[preset]
+    channel, receiver = CHANNEL_PRESETS[preset], RECEIVERS[preset]
     frames = synthesise_frames(
         modulations=NAMES, snr_labels=(-20, 16), num_frames_per_cell=20, seed=4, channel=channel
     )
@@ -124,7 +124,7 @@ def test_receiver_of_radioml_2018_knows_unipolar_levels_and_all_labels_up_to_30(
     names = ("OOK", "4ASK", "8ASK", "BPSK", "16QAM")
     options = {"modulations": names, "snr_labels": (6, 16, 26, 28, 30)}
     frames = synthesise_frames(**options, num_frames_per_cell=10, seed=4)
-    channel = CHANNELS["radioml_2018"]
+    channel = CHANNEL_PRESETS["radioml_2018"]
     iq = frames.iq(torch.arange(len(frames)))
     found = receiver_log_likelihoods(iq, **options, channel=channel).flatten(1).argmax(1)
     assert (found == frames.cell).float().mean() > 0.95
@@ -136,7 +136,7 @@ def test_receiver_of_radioml_2018_knows_unipolar_levels_and_all_labels_up_to_30(
 def test_order_of_the_hypotheses_changes_nothing():
     frames = synthesise_frames(modulations=NAMES, snr_labels=(2,), num_frames_per_cell=3, seed=4)
     iq = frames.iq(torch.arange(len(frames)))
-    options = {"snr_labels": (0, 2, 4), "channel": CHANNELS["radioml_2018"]}
+    options = {"snr_labels": (0, 2, 4), "channel": CHANNEL_PRESETS["radioml_2018"]}
     straight = receiver_log_likelihoods(iq, modulations=NAMES, **options)
     permuted = receiver_log_likelihoods(iq, modulations=NAMES[::-1], **options)
     torch.testing.assert_close(permuted, straight.flip(1), rtol=0, atol=1e-2)

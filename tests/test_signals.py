@@ -11,7 +11,7 @@ from scipy.stats import chisquare, norm
 
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     FRAMES_PER_BLOCK,
     MARGIN_IN_SYMBOLS,
@@ -28,7 +28,7 @@ from amc_utils.signals import (
 )
 
 ORDERS = {"OOK": 2, "BPSK": 2, "QPSK": 4, "OQPSK": 4}
-TABLE_1, RADIOML_2018 = CHANNELS["table_1"], CHANNELS["radioml_2018"]
+TABLE_1, RADIOML_2018 = CHANNEL_PRESETS["table_1"], CHANNEL_PRESETS["radioml_2018"]
 STILL = replace(
     TABLE_1,
     rolloff_range=(0.25, 0.25),
@@ -149,11 +149,11 @@ def test_matched_filter_gives_the_symbols_back():
     assert (received / scale - sent).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("preset", CHANNELS)
+@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 def test_generator_equals_the_direct_sum(preset):
     """Every channel effect at once, against a plain evaluation of the trigonometric polynomial."""
     varied = {"clock_std": 1e-3, "cfo_std": 1e-3, "delay_spread": 2.0, "record_scale": False}
-    channel = replace(CHANNELS[preset], **varied)
+    channel = replace(CHANNEL_PRESETS[preset], **varied)
     frames = make(3, "OQPSK", channel=channel)
     num_symbols, sample = frames.symbols.shape[1], np.arange(1024)
     period = num_symbols * SAMPLES_PER_SYMBOL
@@ -246,7 +246,7 @@ def test_multipath_has_unit_energy():
     assert float(decay[0] / decay[3]) == pytest.approx(np.exp(2), rel=0.35)
 
 
-@pytest.mark.parametrize("preset", CHANNELS)
+@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 def test_frame_depends_on_seed_and_index_alone(preset):
     index = torch.arange(2 * FRAMES_PER_BLOCK + 50)
     modulation, snr_db = index % 17, (index % 5).float()
@@ -258,7 +258,7 @@ def test_frame_depends_on_seed_and_index_alone(preset):
             snr_db[which],
             modulations=DIGITAL_MODULATIONS,
             seed=seed,
-            channel=CHANNELS[preset],
+            channel=CHANNEL_PRESETS[preset],
         ).iq
 
     whole = draw(index)

@@ -31,7 +31,7 @@ from amc_utils.images import (
 )
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     MARGIN_IN_SYMBOLS,
     RECEIVERS,
@@ -43,7 +43,7 @@ from amc_utils.signals import (
 )
 
 NOISELESS = 200.0
-PRESETS = tuple(CHANNELS)
+PRESETS = tuple(CHANNEL_PRESETS)
 TABLE_1 = RECEIVERS["table_1"]
 
 
@@ -54,7 +54,7 @@ def make(modulation, snr_label, num_frames=40, preset="table_1", **channel):
         torch.full((num_frames,), float(snr_label)),
         modulations=[modulation],
         seed=11,
-        channel=replace(CHANNELS[preset], **channel),
+        channel=replace(CHANNEL_PRESETS[preset], **channel),
     )
 
 
@@ -91,7 +91,7 @@ def test_noise_power_is_that_of_the_label(snr_label, preset):
     """In equalised symbols; with the matched filter that is 8 samples' energy of signal to noise."""
     made = make("16QAM", snr_label, 200, preset)
     ratio = 1 / synchronise(made.iq, RECEIVERS[preset]).noise_power - 1
-    es_n0_db = class_es_n0_db(("16QAM",), (snr_label,), CHANNELS[preset])
+    es_n0_db = class_es_n0_db(("16QAM",), (snr_label,), CHANNEL_PRESETS[preset])
     if preset == "table_1":
         expected = SAMPLES_PER_SYMBOL * 10 ** (snr_label / 10)
     else:

@@ -16,7 +16,7 @@ from amc_utils.data import synthesise_frames
 from amc_utils.radioml import writer
 from amc_utils.radioml.writer import main, write_synthetic_file
 from amc_utils.runtime import storage
-from amc_utils.signals import CHANNELS, RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, SNR_LABELS
 
 NUM_FRAMES = 24 * 26 * 2
 
@@ -101,7 +101,7 @@ def test_frames_of_another_channel_are_written_if_asked_for(command, tmp_path, c
     assert "channel table_1, to" in capsys.readouterr().out
     frames = synthesise_frames(
         modulations=RADIOML_2018_MODULATIONS, snr_labels=SNR_LABELS, num_frames_per_cell=1, seed=4,
-        channel=CHANNELS["table_1"],
+        channel=CHANNEL_PRESETS["table_1"],
     )  # fmt: skip
     with h5py.File(tmp_path / "file.h5") as file:
         assert file.attrs["preset"] == "table_1"

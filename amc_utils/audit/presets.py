@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from amc_utils.audit.signals import Verdict
-from amc_utils.signals import CHANNELS
+from amc_utils.signals import CHANNEL_PRESETS
 
 # Classes whose power stands on the page, for it tells the scale.
 _WITH_CARRIER, _WITHOUT = ("OOK", "4ASK", "8ASK"), ("QPSK", "64QAM")
@@ -46,7 +46,7 @@ def channel_verdicts(report: dict[str, Any], labels_hold: bool) -> Iterator[Verd
 
 
 def _pulse(pulse: dict[str, float]) -> Verdict:
-    known = any(_fits_pulse(pulse, preset) for preset in CHANNELS)
+    known = any(_fits_pulse(pulse, preset) for preset in CHANNEL_PRESETS)
     what = f"power {pulse['exponent']:.2f} of a raised cosine, roll-off {pulse['rolloff']:.2f} +- "
     what += f"{pulse['rolloff_width']:.2f}; misfit {pulse['misfit_db']:.2f} dB"
     return "pulse", "ok" if known else "remark", what
@@ -54,7 +54,7 @@ def _pulse(pulse: dict[str, float]) -> Verdict:
 
 def _fits_pulse(pulse: dict[str, float], preset: str) -> bool:
     low, high = _ROLLOFFS[preset]
-    near = abs(pulse["exponent"] - CHANNELS[preset].pulse_exponent) < _EXPONENT_ROOM
+    near = abs(pulse["exponent"] - CHANNEL_PRESETS[preset].pulse_exponent) < _EXPONENT_ROOM
     return near and low <= pulse["rolloff"] <= high
 
 
@@ -104,7 +104,7 @@ def _scale(scale: dict[str, Any]) -> Verdict | None:
 
 
 def _preset(report: dict[str, Any]) -> Verdict:
-    unlike = {preset: _unlike(report, preset) for preset in CHANNELS}
+    unlike = {preset: _unlike(report, preset) for preset in CHANNEL_PRESETS}
     for preset, aspects in unlike.items():
         if not aspects:
             what = f"{preset} simulates these frames: use channel: {{preset: {preset}}}"
@@ -116,7 +116,7 @@ def _preset(report: dict[str, Any]) -> Verdict:
 
 def _unlike(report: dict[str, Any], preset: str) -> list[str]:
     """What of a file's channel a preset does not have; what was not measured is not counted."""
-    channel, found, carrier = CHANNELS[preset], report["channel"], _ask_carrier(report)
+    channel, found, carrier = CHANNEL_PRESETS[preset], report["channel"], _ask_carrier(report)
     low, high = _CFO_STDS[preset]
     snr, pulse = report.get("snr"), found["pulse"]
     fits = {

@@ -30,7 +30,7 @@ from amc_utils.dsp.features import (
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DEFAULT_PRESET,
     FAMILY_OF_MODULATION,
     RADIOML_2018_MODULATIONS,
@@ -87,8 +87,8 @@ class Known:
 
 
 def known_preset(preset: str = DEFAULT_PRESET) -> Known:
-    """The channel and receiver of a preset of channel.CHANNELS."""
-    return Known(CHANNELS[preset], RECEIVERS[preset])
+    """The channel and receiver of a preset of signals.CHANNEL_PRESETS."""
+    return Known(CHANNEL_PRESETS[preset], RECEIVERS[preset])
 
 
 def known_pulse(exponent: float, rolloff: float, *, unit_mean_magnitude: bool) -> Known:
@@ -113,7 +113,7 @@ def known_pulse(exponent: float, rolloff: float, *, unit_mean_magnitude: bool) -
             pulse_exponent=exponent,
             max_cfo=RECEIVERS["table_1"].max_cfo,
         )
-        known = Known(replace(known.channel, cfo_std=CHANNELS["table_1"].cfo_std), receiver)
+        known = Known(replace(known.channel, cfo_std=CHANNEL_PRESETS["table_1"].cfo_std), receiver)
     return replace(known, channel=replace(known.channel, unit_mean_magnitude=unit_mean_magnitude))
 
 

@@ -26,13 +26,13 @@ from amc_utils.radioml.measures import (
     published_results,
 )
 from amc_utils.runtime.paths import REPOSITORY, replacing
-from amc_utils.signals import CHANNELS, SNR_LABELS, Channel, generate_frames
+from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS, Channel, generate_frames
 
 FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
 PAGE = REPOSITORY / "docs" / "radioml_2018_as_measured.md"
 # The twin, the paper's table, and the twin with what labels mean in textbooks.
 SIMULATED = {
-    **CHANNELS,
+    **CHANNEL_PRESETS,
     "per_sample": replace(Channel(), snr_slope=1.0),
     "es_n0": replace(Channel(), snr_slope=1.0, snr_offset_db=-9.03),
 }

@@ -26,7 +26,7 @@ from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DEFAULT_PRESET,
     FRAMES_PER_BLOCK,
     NUM_SAMPLES,
@@ -56,7 +56,7 @@ def write_synthetic_file(
         path: where to.
         num_frames_per_cell: frames of each class at each SNR, at least 1; 4,096 in RadioML 2018.01A.
         seed: of the generator, not negative.
-        preset: name of the channel, one of channel.CHANNELS.
+        preset: name of the channel, one of signals.CHANNEL_PRESETS.
         overwrite: replace a file that is there.
 
     Raises:
@@ -69,8 +69,8 @@ def write_synthetic_file(
             f"num_frames_per_cell must be at least 1 and seed not negative, got {num_frames_per_cell} "
             f"and {seed}"
         )
-    if preset not in CHANNELS:
-        raise ValueError(f"preset must be one of {', '.join(CHANNELS)}, got {preset!r}")
+    if preset not in CHANNEL_PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(CHANNEL_PRESETS)}, got {preset!r}")
     num_frames = _NUM_CELLS * num_frames_per_cell
     num_bytes = num_frames * _BYTES_PER_FRAME
     _check_place(path, num_bytes, overwrite)
@@ -119,7 +119,7 @@ def _batches(
                 snr_label,
                 modulations=RADIOML_2018_MODULATIONS,
                 seed=seed,
-                channel=CHANNELS[preset],
+                channel=CHANNEL_PRESETS[preset],
             )
             one_hot = torch.nn.functional.one_hot(modulation, _NUM_CLASSES)
             values = {"X": torch.view_as_real(made.iq), "Y": one_hot, "Z": snr_label[:, None]}
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-frames-per-cell", type=int, default=4096, help="as published: 4096")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--preset", choices=CHANNELS, default=DEFAULT_PRESET, help="name of the channel"
+        "--preset", choices=CHANNEL_PRESETS, default=DEFAULT_PRESET, help="name of the channel"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     options = vars(parser.parse_args(arguments))

@@ -24,7 +24,7 @@ from amc_utils.radioml.reader import LABEL_ORDERS
 from amc_utils.results import Run, claim_run_name, environment, write_run
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
-from amc_utils.signals import CHANNELS, DEFAULT_PRESET, Channel
+from amc_utils.signals import CHANNEL_PRESETS, DEFAULT_PRESET, Channel
 from amc_utils.studies.decisions import Assessment, assess_bound, assess_network, assess_receiver
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.training import best_accelerator
@@ -88,7 +88,7 @@ def from_command_line(arguments: list[str] | None = None) -> Assessment:
     parser.add_argument("--output-root", help="where to write; empty is the repository")
     parser.add_argument("--snr-told", action="store_true", help="bound only: the SNR is known as well")
     channel = parser.add_argument_group("channel of synthetic frames, and what a receiver knows of it")
-    channel.add_argument("--preset", choices=CHANNELS, help=f"default {DEFAULT_PRESET}")
+    channel.add_argument("--preset", choices=CHANNEL_PRESETS, help=f"default {DEFAULT_PRESET}")
     channel.add_argument("--snr-slope", type=float, help="dB of SNR per sample for a dB of the label")
     channel.add_argument("--snr-offset-db", type=float, help="SNR per sample at label 0")
     channel.add_argument("--cfo-std", type=float, help="cycles per sample")

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from amc_utils.signals import (
-    CHANNELS,
+    CHANNEL_PRESETS,
     DEFAULT_PRESET,
     RADIOML_2018_MODULATIONS,
     RECEIVERS,
@@ -47,7 +47,7 @@ class SignalExplorer:
                 options=RADIOML_2018_MODULATIONS, value=modulation, description="modulation", **wide
             ),
             "preset": ipywidgets.Dropdown(
-                options=tuple(CHANNELS), value=DEFAULT_PRESET, description="channel", **wide
+                options=tuple(CHANNEL_PRESETS), value=DEFAULT_PRESET, description="channel", **wide
             ),
             "snr_label": ipywidgets.IntSlider(
                 snr_label, -20, 30, 2, description="SNR label (dB)", **slider
@@ -81,7 +81,7 @@ class SignalExplorer:
         """The frame that the controls ask for, complex64 [1024]."""
         value = {name: control.value for name, control in self.controls.items()}
         channel = replace(
-            CHANNELS[value["preset"]],
+            CHANNEL_PRESETS[value["preset"]],
             cfo_std=0.0,
             delay_spread=value["delay_spread"],
             rolloff_range=(value["rolloff"],) * 2,
