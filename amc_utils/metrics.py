@@ -249,11 +249,13 @@ def falling_label(
     test frames (binomial draws); it says nothing of other seeds of training.
 
     Args:
-        curve: columns value and num_frames, indexed by ascending labels.
+        curve: columns value and num_frames, indexed by ascending labels; NaN for fewer than seven.
         num_draws: draws behind the interval.
         seed: of the draws.
     """
     inner = curve.iloc[1:-1]
+    if len(inner) < 5:
+        return (np.nan,) * 3
     labels, values = inner.index.to_numpy(float), inner["value"].to_numpy(float)
     counts = inner["num_frames"].to_numpy(int)
 

@@ -135,5 +135,6 @@ def test_falling_label_is_found_in_a_logistic_course_whatever_the_edges_are():
     assert middle == pytest.approx(13.0, abs=0.01)
     assert low < 13.0 < high
     assert high - low < 0.6
+    assert np.isnan(metrics.falling_label(curve.iloc[:6])).all()
     few = curve.assign(num_frames=100)
     assert np.ptp(metrics.falling_label(few)[1:]) > 2 * (high - low)
