@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
-# Word: module whose main(arguments) does it, and what that is. Modules are imported when their turn
-# comes, so that help takes no seconds.
+# Word: the typed function that does it, and what that is. Modules are imported when their turn comes,
+# so that help takes no seconds.
 COMMANDS = {
-    "train": ("training", "train a network, test it, and record the run"),
-    "evaluate": ("studies.assess", "record the bound, the receiver, or a network on other frames"),
-    "study": ("studies.study", "carry out a study: variants and seeds"),
-    "records": ("studies.paper", "runs of record: what is done, what comes next"),
-    "compare": ("studies.reproduced", "numbers of `make reproduce` beside the committed ones"),
-    "report": ("studies.claims", "write RUNLOG.md and the tables of claims from results/"),
-    "audit": ("audit.audit", "is a file in RadioML's layout what it says?"),
-    "generate": ("radioml.writer", "write a synthetic file in RadioML's layout"),
-    "export": ("inference.export", "make a finished run's network one small file for use"),
-    "classify": ("inference.classify", "name the modulation and SNR of a recording or of frames"),
-    "facts": ("radioml.facts", "measure excerpts of the real file beside simulations"),
-    "grey": ("studies.shared_scaling", "what grey levels tell that others share"),
-    "trace": ("studies.trace", "where a number or a figure comes from"),
-    "site": ("studies.site", "the executed notebooks as pages"),
+    "train": ("training:train_and_say_where", "train a network, test it, and record the run"),
+    "evaluate": ("studies.assess:main", "record the bound, the receiver, or a network on other frames"),
+    "study": ("studies.study:main", "carry out a study: variants and seeds"),
+    "records": ("studies.paper:main", "runs of record: what is done, what comes next"),
+    "compare": ("studies.reproduced:main", "numbers of `make reproduce` beside the committed ones"),
+    "report": ("studies.claims:main", "write RUNLOG.md and the tables of claims from results/"),
+    "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
+    "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
+    "export": ("inference.export:main", "make a finished run's network one small file for use"),
+    "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
+    "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
+    "grey": ("studies.shared_scaling:main", "what grey levels tell that others share"),
+    "trace": ("studies.trace:main", "where a number or a figure comes from"),
+    "site": ("studies.site:main", "the executed notebooks as pages"),
 }
 
 
@@ -42,7 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         close = difflib.get_close_matches(word, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(COMMANDS)}"
         sys.exit(f"amc has no command {word!r}; {hint}")
-    import_module(f"amc_utils.{COMMANDS[word][0]}").main(rest[:-1])
+    function = function_of(word)
+    if function.__name__ == "main":
+        function(rest[:-1])
+        return
+    import_module("amc_utils.runtime.command_line").run(function, rest[:-1], prog=f"amc {word}")
+
+
+def function_of(word: str) -> Callable[..., int | None]:
+    """What a word of COMMANDS does."""
+    module, name = COMMANDS[word][0].split(":")
+    return getattr(import_module(f"amc_utils.{module}"), name)
 
 
 if __name__ == "__main__":

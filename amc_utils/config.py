@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
+from amc_utils.runtime.command_line import given_values
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.yaml_text import read_yaml
@@ -110,6 +111,17 @@ class Parameters(BaseModel):
                     f"{namespace['config_file']}; say it in overrides"
                 )
         return cls.checked(merged(file, cell, above))
+
+    @classmethod
+    def from_words(cls, words: Sequence[str], *, prog: str = "amc", description: str = "") -> Self:
+        """Parameters that a command line asks for: defaults, files that --config names, options.
+
+        Raises:
+            ValueError: an unknown name, or a value of the wrong type, range or meaning.
+            FileNotFoundError: no such file.
+        """
+        files, given = given_values(cls, words, prog=prog, description=description)
+        return cls.checked(merged(*map(read_config, files), given))
 
     @classmethod
     def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:

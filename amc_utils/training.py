@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from amc_utils.audit.trust import require_sound
-from amc_utils.config import TrainingParameters, deciding, merged, read_config
+from amc_utils.config import TrainingParameters, deciding
 from amc_utils.data import (
     BatchPlan,
     Frames,
@@ -48,8 +46,7 @@ from amc_utils.models import (
 from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
-from amc_utils.runtime.command_line import given_values
-from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, StopRequests, stop_at_once
+from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
@@ -772,25 +769,6 @@ class Experiment:
         }
 
 
-_DESCRIPTION = """Train a network, test it, and write its run folder, on any number of devices.
-
-On SIGTERM or Ctrl-C it saves and exits with status 75 (torchrun turns that into 1); the same command,
-with the same run_name, goes on from there."""
-
-
-def from_command_line(arguments: Sequence[str] | None = None) -> TrainingParameters:
-    """Parameters that a command line asks for: defaults, files that --config names, options.
-
-    Raises:
-        ValueError: an unknown name, or a value of the wrong type, range or meaning.
-        FileNotFoundError: no such file.
-    """
-    files, given = given_values(
-        TrainingParameters, arguments, prog="amc train", description=_DESCRIPTION
-    )
-    return TrainingParameters.checked(merged(*map(read_config, files), given))
-
-
 def train(config: TrainingParameters, notebook: str = "") -> Run | None:
     """Train, test and record a run on all devices; the first process returns it.
 
@@ -819,17 +797,13 @@ def train(config: TrainingParameters, notebook: str = "") -> Run | None:
     return run
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    signal.signal(signal.SIGTERM, stop_at_once)
-    try:
-        run = train(from_command_line(arguments))
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        sys.exit(EXIT_RESUMABLE)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    if run:
+def train_and_say_where(config: TrainingParameters) -> None:
+    """Train a network, test it, and write its run folder, on any number of devices.
+
+    On SIGTERM or Ctrl-C it saves and exits with status 75 (torchrun turns that into 1); the same
+    command, with the same run_name, goes on from there.
+    """
+    if run := train(config):
         print(run.folder)
 
 

@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import resource
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,11 @@ import torch
 from bad_files import BAD_FILES
 from trainers import SERVER, TINY, config_file
 
-from amc_utils import training
+from amc_utils.__main__ import main
 from amc_utils.config import TrainingParameters
 from amc_utils.data import write_radioml
 from amc_utils.results import Run
-from amc_utils.studies import claims
+from amc_utils.training import train
 
 SECONDS, MEGABYTES = 60, 500
 
@@ -34,15 +33,14 @@ def good(small_frames, tmp_path_factory):
     return path
 
 
-def command_line(main, arguments, cache, errors, used):
+def command_line(words, cache, errors, used):
     """Body of a child process: the command, with its words in a file and its memory beside it."""
     os.environ["AMC_CACHE"] = cache
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sys.argv = [main.__module__, *arguments]
     with open(errors, "w", encoding="utf8") as file, contextlib.redirect_stderr(file):
         try:
-            main()
+            main(words)
         except SystemExit as ended:
             # As the interpreter does it, which a child process of this kind does not.
             if isinstance(ended.code, str):
@@ -52,13 +50,14 @@ def command_line(main, arguments, cache, errors, used):
             raise
 
 
-def refusal(arguments, tmp_path, main=training.main):
+def refusal(arguments, tmp_path, word="train"):
     """What the command says on its way out, after all that must hold for every refusal."""
     cache, errors = tmp_path / "cache", tmp_path / "errors"
     used = SERVER.Value("l", 0)
-    if main is training.main:
+    if word == "train":
         arguments = [*arguments, "--output_root", str(tmp_path / "output")]
-    child = SERVER.Process(target=command_line, args=(main, arguments, str(cache), str(errors), used))
+    words = ([word, *arguments], str(cache), str(errors), used)
+    child = SERVER.Process(target=command_line, args=words)
     child.start()
     child.join(SECONDS)
     if child.exitcode is None:
@@ -106,7 +105,7 @@ def test_path_with_spaces_and_letters_of_all_kinds_works(good, make_config, tmp_
     arguments += ["--output_root", str(folder / "out")]
     used = SERVER.Value("l", 0)
     errors = str(tmp_path / "errors")
-    words = (training.main, arguments, str(folder / "cache"), errors, used)
+    words = (["train", *arguments], str(folder / "cache"), errors, used)
     child = SERVER.Process(target=command_line, args=words)
     child.start()
     child.join()
@@ -201,7 +200,7 @@ def checkpoint(good, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     values = {"modulations": ["BPSK", "QPSK", "OQPSK"], "snr_range_db": [0, 20, 20], "num_epochs": 1}
     values |= TINY | {"image_size": 32, "num_frames_per_cell": 20, "batch_size": 16, "run_name": "one"}
-    training.train(TrainingParameters.checked(values | {"output_root": str(root)}))
+    train(TrainingParameters.checked(values | {"output_root": str(root)}))
     return root / "outputs" / "checkpoints" / "one" / "last.ckpt"
 
 
@@ -267,7 +266,7 @@ def test_damaged_run_folder_is_refused(case, checkpoint, tmp_path):
         (folder / name).write_text(text, encoding="utf8")
     else:
         (folder / name).unlink()
-    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, main=claims.main)
+    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, "report")
     assert re.search(sentence, said), said
     assert not (tmp_path / "work" / "RUNLOG.md").exists()
 

@@ -15,14 +15,13 @@ import test_bad_input
 import yaml
 from bad_files import BAD_FILES
 
-from amc_utils import training
-from amc_utils.__main__ import main
+from amc_utils.__main__ import function_of, main
 from amc_utils.config import TrainingParameters
-from amc_utils.inference import classify, export, model_report
+from amc_utils.inference import model_report
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, list_runs, named_study
+from amc_utils.runtime.command_line import arguments_of
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies import assess
 from amc_utils.studies.plan import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
@@ -158,23 +157,15 @@ def test_every_file_and_folder_stands_in_the_architecture():
 def test_module_commands_are_understood(command):
     word, text = re.search(r"\bamc(?:_utils)? (\w+) ([^']*)", command).groups()
     arguments = shlex.split(text)
-    if word == "evaluate":
-        assert assess.from_command_line(arguments).run_name
-    elif word == "train" and "--plugins" in arguments:
+    if word == "train" and "--plugins" in arguments:
         assert "[my_" in text, "what README shows is run below"
     elif word == "train":
         here = [str(REPOSITORY / word) if "/" in word else word for word in arguments]
-        assert training.from_command_line(here).run_name
-    elif word == "classify":
-        assert (REPOSITORY / arguments[0]).is_file()
-        assert classify.parser().parse_args(arguments).symbol_rate
-    elif word == "export":
-        assert export.parser().parse_args(arguments).run
-    elif word == "trace":
-        assert re.fullmatch(r"0\.\d+", arguments[0]) or (REPOSITORY / arguments[0]).is_file()
-    else:
-        assert word == "study"
+        assert TrainingParameters.from_words(here).run_name
+    elif word == "study":
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))
+    else:
+        assert arguments_of(function_of(word), arguments)
 
 
 def test_counts_of_bad_input_are_those_of_the_tests():
@@ -265,7 +256,7 @@ def test_bad_plugin_is_refused_in_a_sentence(name, text, sentence, tmp_path):
     if text:
         (tmp_path / name).write_text(text, encoding="utf8")
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        training.from_command_line(["--plugins", f"[{tmp_path / name}]"])
+        TrainingParameters.from_words(["--plugins", f"[{tmp_path / name}]"])
 
 
 def test_four_scripts_extend():

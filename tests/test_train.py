@@ -17,16 +17,16 @@ from amc_utils.data import load_frames, redraw_frames
 from amc_utils.runtime import storage
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.training import from_command_line, train
+from amc_utils.training import train
 
 SMOKE = ["--config", str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")]
 
 
 def test_command_line_takes_files_and_options():
-    assert from_command_line([]) == TrainingParameters()
+    assert TrainingParameters.from_words([]) == TrainingParameters()
     words = "--run_name on --seed 3 --learning_rate 1e-4 --shuffle false --channels [stack]"
     words += " --channel '{preset: table_1}' --engine.accumulate 2"
-    config = from_command_line([*SMOKE, *shlex.split(words)])
+    config = TrainingParameters.from_words([*SMOKE, *shlex.split(words)])
     assert (config.profile, config.channels, config.run_name) == ("smoke", ["stack"], "on")
     assert (config.seed, config.learning_rate, config.shuffle) == (3, 1e-4, False)
     assert (config.channel, config.engine.accumulate) == ({"preset": "table_1"}, 2)
@@ -48,7 +48,7 @@ def test_command_line_takes_files_and_options():
 def test_wrong_option_is_one_sentence(arguments, sentence, tmp_path):
     words = [*SMOKE, *shlex.split(arguments), "--output_root", str(tmp_path)]
     with pytest.raises(ValueError, match=sentence.replace("?", r"\?")) as caught:
-        train(from_command_line(words))
+        train(TrainingParameters.from_words(words))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "results").exists()
 

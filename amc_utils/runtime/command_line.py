@@ -1,24 +1,82 @@
-"""Options of a command from a class of parameters, by jsonargparse."""
+"""A command from a typed function: options from its parameters, help from its docstring."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
-from collections.abc import Sequence
+import signal
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from pydantic import BaseModel
+
+from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Examples in a description keep their lines."""
+
+
+def run(function: Callable[..., int | None], words: Sequence[str], *, prog: str) -> None:
+    """Call a function with what the words of a command line say, and end as it ends.
+
+    A parameter without default is a positional word, any other an option of its name. A single
+    parameter whose class has `from_words` (see amc_utils.config.Parameters) is made by that.
+
+    Args:
+        function: the command; returns its exit status, or None for success.
+        words: of the command line, after the command's own.
+        prog: the command, for its help.
+
+    Raises:
+        SystemExit: bad input and failures, with one sentence; requests to stop, with status 75.
+    """
+    signal.signal(signal.SIGTERM, stop_at_once)
+    try:
+        if status := function(**arguments_of(function, words, prog)):
+            sys.exit(status)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(EXIT_RESUMABLE)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_RESUMABLE)
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") -> dict[str, Any]:
+    """What `run` calls the function with.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong type or range.
+        SystemExit: after help was asked for.
+    """
+    parameters = inspect.signature(function, eval_str=True).parameters
+    description = parse_docstring(inspect.getdoc(function)).description
+    for name, parameter in parameters.items():
+        if from_words := getattr(parameter.annotation, "from_words", None):
+            return {name: from_words(words, prog=prog, description=description)}
+    parser = _parser(prog, description)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
+    words = [f"{word}=true" if _named(word) in flags else word for word in words]
+    return _parsed(parser, words, list(parameters))
 
 
 def given_values(
-    parameters: type[BaseModel], arguments: Sequence[str] | None, *, prog: str, description: str
+    parameters: type[BaseModel], words: Sequence[str] | None, *, prog: str, description: str
 ) -> tuple[list[str], dict[str, Any]]:
     """Files that --config names, in order, and values that options give; nothing that is not given.
 
     Args:
-        parameters: a field is an option; a field that is a class has options of its own, name.part.
-        arguments: words of the command line; None for those of this process.
+        parameters: a field is an option, without default a positional word; a field that is a class has
+            options of its own, name.part.
+        words: of the command line; None for those of this process.
         prog: the command.
         description: what it does.
 
@@ -26,24 +84,44 @@ def given_values(
         ValueError: an unknown option, or a value of the wrong type.
         SystemExit: after help was asked for.
     """
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
+    parser = _parser(prog, description)
     parser.add_argument(
         "--config", action="append", default=[], help="YAML file of values, may be there several times"
     )
-    parser.add_class_arguments(parameters, as_group=False)
+    parser.add_class_arguments(parameters, as_group=False, as_positional=True)
+    known = list(parameters.model_fields)
+    for name, field in parameters.model_fields.items():
+        known += [f"{name}.{part}" for part in getattr(field.annotation, "model_fields", ())]
+    given = _parsed(parser, words, known, defaults=False)
+    return given.pop("config", None) or [], given
+
+
+def _parser(prog: str, description: str | None) -> ArgumentParser:
+    return ArgumentParser(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+
+
+def _parsed(
+    parser: ArgumentParser, words: Sequence[str] | None, known: list[str], **how: bool
+) -> dict[str, Any]:
+    words = [_named(word) for word in (sys.argv[1:] if words is None else words)]
     try:
-        given = parser.parse_args(arguments, defaults=False).as_dict()
+        return parser.parse_args(words, **how).as_dict()
     except Exception as error:
         # jsonargparse has no public class of its own for what a user typed wrongly.
         if type(error).__name__ not in ("ArgumentError", "NSKeyError"):
             raise
-        known = list(parameters.model_fields)
-        for name, field in parameters.model_fields.items():
-            parts = getattr(field.annotation, "model_fields", ())
-            known += [f"{name}.{part}" for part in parts]
         raise ValueError(_sentence(str(error), known)) from None
-    files = given.pop("config", None) or []
-    return files, given
+
+
+def _named(word: str) -> str:
+    """A word of which an option has the name of its parameter: --symbol-rate is --symbol_rate."""
+    return re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
 
 
 def _sentence(text: str, known: list[str]) -> str:

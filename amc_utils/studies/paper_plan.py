@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from amc_utils import training
 from amc_utils.config import TrainingParameters
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies import assess
@@ -52,7 +51,9 @@ class Step(BaseModel):
     @cached_property
     def config(self) -> TrainingParameters | None:
         """Parameters of a single training run."""
-        return training.from_command_line(self.words) if self.command.startswith("amc train ") else None
+        if not self.command.startswith("amc train "):
+            return None
+        return TrainingParameters.from_words(self.words)
 
     @cached_property
     def assessment(self) -> Assessment | None:
