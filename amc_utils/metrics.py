@@ -15,9 +15,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 from scipy.optimize import curve_fit, minimize_scalar
 from scipy.special import expit
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 TASKS = ("joint", "modulation", "snr")
@@ -30,10 +31,27 @@ def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"joint": modulation & snr, "modulation": modulation, "snr": snr})
 
 
-def wilson_interval(num_correct: int, num_frames: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a fraction."""
-    interval = binomtest(int(num_correct), int(num_frames)).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+def wilson_interval(
+    num_correct: npt.ArrayLike, num_frames: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % Wilson score interval of fractions: ends, of the arguments' shape.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    count, z = np.asarray(num_frames, float), float(norm.ppf(0.975))
+    share = np.asarray(num_correct, float) / count
+    centre = share + z**2 / (2 * count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    low, high = ((centre + side * half) / (1 + z**2 / count) for side in (-1, 1))
+    # Rounding must not move the ends of 0 and 1.
+    return np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)
+
+
+_COLUMNS = ["level", "metric", "value", "low", "high", "num_frames"]
+
+
+def _by_level(table: pd.DataFrame, predictions: pd.DataFrame, by: str | None) -> DataFrameGroupBy:
+    return table.groupby(predictions[by] if by else np.full(len(table), "all"), observed=True)
 
 
 def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
@@ -43,14 +61,13 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
         Columns level ("all" without `by`), metric ("joint_accuracy", ...), value, low, high and
         num_frames.
     """
-    right = outcomes(predictions)
-    key = predictions[by] if by else pd.Series("all", index=predictions.index)
-    rows = []
-    for level, group in right.groupby(key, observed=True):
-        for task in TASKS:
-            low, high = wilson_interval(group[task].sum(), len(group))
-            rows.append((level, f"{task}_accuracy", group[task].mean(), low, high, len(group)))
-    return pd.DataFrame(rows, columns=["level", "metric", "value", "low", "high", "num_frames"])
+    groups = _by_level(outcomes(predictions).add_suffix("_accuracy"), predictions, by)
+    correct = groups.sum().rename_axis(index="level", columns="metric").stack()
+    rows = correct.rename("correct").reset_index()
+    num_frames = groups.size().to_numpy().repeat(len(TASKS))
+    low, high = wilson_interval(rows["correct"], num_frames)
+    value = rows["correct"] / num_frames
+    return rows.assign(value=value, low=low, high=high, num_frames=num_frames)[_COLUMNS]
 
 
 def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
@@ -59,13 +76,11 @@ def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.Data
     The interval is that of a normal mean, 1.96 standard errors to either side.
     """
     error = (predictions["predicted_snr_label"] - predictions["snr_label"]).abs()
-    key = predictions[by] if by else pd.Series("all", index=predictions.index)
-    rows = []
-    for level, group in error.groupby(key, observed=True):
-        half = 1.96 * group.std(ddof=0) / np.sqrt(len(group))
-        mean = group.mean()
-        rows.append((level, "snr_mae_db", mean, max(mean - half, 0.0), mean + half, len(group)))
-    return pd.DataFrame(rows, columns=["level", "metric", "value", "low", "high", "num_frames"])
+    groups = _by_level(error.to_frame("error"), predictions, by)["error"]
+    rows = groups.agg(value="mean", num_frames="size").rename_axis("level").reset_index()
+    half = 1.96 * groups.std(ddof=0).to_numpy() / np.sqrt(rows["num_frames"])
+    low, high = (rows["value"] - half).clip(lower=0.0), rows["value"] + half
+    return rows.assign(metric="snr_mae_db", low=low, high=high)[_COLUMNS]
 
 
 def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -117,14 +132,12 @@ def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns modulation, snr_label, value, low, high, num_frames.
     """
-    right = outcomes(predictions)["joint"]
     keys = [predictions["modulation"].astype(str), predictions["snr_label"]]
-    rows = []
-    for (name, snr_label), group in right.groupby(keys):
-        rows.append(
-            (name, snr_label, group.mean(), *wilson_interval(group.sum(), len(group)), len(group))
-        )
-    return pd.DataFrame(rows, columns=["modulation", "snr_label", "value", "low", "high", "num_frames"])
+    groups = outcomes(predictions)["joint"].groupby(keys)
+    rows = groups.agg(value="mean", num_frames="size").reset_index()
+    low, high = wilson_interval(groups.sum(), rows["num_frames"])
+    columns = ["modulation", "snr_label", "value", "low", "high", "num_frames"]
+    return rows.assign(low=low, high=high)[columns]
 
 
 def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,20 +1,23 @@
-"""Runs and studies in results/: written whole or not at all, read with their check sums."""
+"""Runs and studies: tables of facts, histories and predictions, written whole or not at all.
+
+A folder of results holds one run or many, in the same three files: runs.jsonl (a line of facts a run),
+history.csv (a row an epoch) and predictions.npz (see `Run.predictions`). A new run has a folder of its
+own in outputs/runs/; what is kept of them lies in results/, a folder a study, single runs in
+results/main/.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
-import platform
 import re
 import shutil
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,92 +25,92 @@ from typing import Any
 import coolname
 import numpy as np
 import pandas as pd
-import torch
+import yaml
 from scipy.stats import t as student_t
 
-from amc_utils.metrics import TASKS
-from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.metrics import TASKS, metrics_table
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.signals import Channel, channel_from
+
+_SAID_BY_ALL = {"run", "config", "data", "started"}
+_COLUMNS = ("predicted_modulation", "predicted_snr_label", "modulation_confidence", "snr_confidence")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder."""
+    """A finished run.
+
+    Attributes:
+        folder: where its tables lie, its own or those of many runs.
+        facts: its line of runs.jsonl: parameters, data, environment, test scores with intervals.
+        workspace: of its study, or of single runs.
+    """
 
     folder: Path
+    facts: Mapping[str, Any] = field(repr=False)
+    workspace: Workspace
 
     @property
     def name(self) -> str:
-        """Name of the run and of its folder."""
-        return self.folder.name
+        """Name of the run."""
+        return self.facts["run"]
 
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Content of run.json.
-
-        Raises:
-            ValueError: the file is missing or damaged; so for the other files of the folder.
-        """
-        with self._explaining("run.json"):
-            facts = json.loads((self.folder / "run.json").read_text(encoding="utf8"))
-            if not {"run", "config", "data", "started"} <= facts.keys():
-                raise ValueError("it lacks what every run says of itself")
-            return facts
+    @property
+    def place(self) -> Path:
+        """Folder and name, to say where numbers come from."""
+        return self.folder if self.folder.name == self.name else self.folder / self.name
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per epoch."""
-        with self._explaining("history.csv"):
-            return pd.read_csv(self._content("history.csv"))
+        """One row per epoch; none where nothing was trained.
+
+        Raises:
+            ValueError: the file is missing or damaged; so for predictions.
+        """
+        with _explaining(self.folder, "history.csv"):
+            table = pd.read_csv(self._content("history.csv"))
+            mine = table[table.pop("run") == self.name].dropna(axis=1, how="all")
+            return mine.reset_index(drop=True).astype({"epoch": int} if len(mine) else {})
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Tidy test metrics, see amc_utils.metrics.metrics_table."""
-        with self._explaining("metrics.csv"):
-            return pd.read_csv(self._content("metrics.csv"))
+        return metrics_table(self.predictions)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Test predictions, see amc_utils.metrics."""
+        """Test predictions, see amc_utils.metrics.
+
+        In the file, runs stand one after the other (`start`), and so do the distinct sets of test
+        frames (`set_start`); `test_set` says which set each run was tested on. Modulations are codes of
+        the run's own list of names. Confidences have half precision, low and high bytes apart,
+        which packs better.
+        """
         with (
-            self._explaining("predictions.npz"),
+            _explaining(self.folder, "predictions.npz"),
             np.load(self._content("predictions.npz"), allow_pickle=False) as stored,
         ):
-            names, grid = list(stored["modulations"]), stored["snr_grid_db"].astype(np.int64)
-            return pd.DataFrame({
-                "frame": stored["frame"],
-                "modulation": pd.Categorical.from_codes(stored["modulation"], names, ordered=True),
-                "snr_label": grid[stored["snr_index"]],
-                "predicted_modulation": pd.Categorical.from_codes(
-                    stored["predicted_modulation"], names, ordered=True
-                ),
-                "predicted_snr_label": grid[stored["predicted_snr_index"]],
-                "modulation_confidence": stored["modulation_confidence"].astype(np.float32),
-                "snr_confidence": stored["snr_confidence"].astype(np.float32),
-            })  # fmt: skip
+            number = list(stored["run"]).index(self.name)
+            rows = slice(*stored["start"][number : number + 2])
+            chosen = stored["test_set"][number]
+            frames = slice(*stored["set_start"][chosen : chosen + 2])
+            columns = {name: stored[name][frames] for name in ("frame", "modulation", "snr_label")}
+            columns |= {name: stored[name][..., rows] for name in _COLUMNS}
+            for name in _COLUMNS[2:]:
+                columns[name] = columns[name].T.copy().view(np.float16)[:, 0]
+            names = self.facts["data"]["modulations"]
+            for name in ("modulation", "predicted_modulation"):
+                columns[name] = pd.Categorical.from_codes(columns[name], names, ordered=True)
+            kinds = {"frame": np.int64, "snr_label": np.int64, "predicted_snr_label": np.int64}
+            kinds |= dict.fromkeys(_COLUMNS[2:], np.float32)
+            return pd.DataFrame(columns).astype(kinds)
 
     def _content(self, name: str) -> io.BytesIO:
         content = (self.folder / name).read_bytes()
-        # Runs from before their files were recorded say nothing of them.
-        recorded = self.facts.get("files", {}).get(name)
-        if recorded and recorded != hashlib.sha256(content).hexdigest():
+        if self.facts["files"][name] != hashlib.sha256(content).hexdigest():
             raise ValueError("it was changed after the run")
         return io.BytesIO(content)
-
-    @contextmanager
-    def _explaining(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            problem = "is missing"
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            problem = f"is damaged ({str(error).splitlines()[0] if str(error) else error!r})"
-        else:
-            return
-        raise ValueError(
-            f"run folder {self.folder} must be as it was written, its {name} {problem}; restore it, or "
-            f"remove the folder"
-        )
 
     @property
     def kind(self) -> str:
@@ -128,6 +131,11 @@ class Run:
         return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
     @property
+    def trained(self) -> Run:
+        """The run that trained the network: itself, or that whose weights were tested elsewhere."""
+        return named_run(self.workspace, self.facts["parent"]) if self.kind == "transfer" else self
+
+    @property
     def frames_seen(self) -> int:
         """Frames that training went through, each time counted; none where nothing was trained."""
         return self.facts["epochs"] * self.facts["data"]["counts"].get("train", 0)
@@ -144,73 +152,114 @@ class Run:
         return self.facts["data"]["description"]
 
 
-def new_run_name(results: Path) -> str:
+@contextmanager
+def _explaining(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        problem = "is missing"
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        problem = f"is damaged ({str(error).splitlines()[0] if str(error) else error!r})"
+    else:
+        return
+    raise ValueError(
+        f"results in {folder} must be as they were written, {name} {problem}; restore it, or remove "
+        f"the folder"
+    )
+
+
+def _read(folder: Path, workspace: Workspace) -> list[Run]:
+    """Runs of a folder of results.
+
+    Raises:
+        ValueError: a damaged table of facts.
+    """
+    with _explaining(folder, "runs.jsonl"):
+        lines = (folder / "runs.jsonl").read_text(encoding="utf8").splitlines()
+        facts = [json.loads(line) for line in lines]
+        if not all(run.keys() >= _SAID_BY_ALL for run in facts):
+            raise ValueError("it lacks what every run says of itself")
+        return [Run(folder, run, workspace) for run in facts]
+
+
+def kept_runs(workspace: Workspace) -> list[Run]:
+    """Runs in results/, of the workspace's study or single ones."""
+    is_there = (workspace.kept / "runs.jsonl").is_file()
+    return _read(workspace.kept, workspace) if is_there else []
+
+
+def new_runs(workspace: Workspace) -> list[Run]:
+    """Runs in outputs/runs/, of the workspace's study or single ones."""
+    folders = sorted(path.parent for path in workspace.runs.glob("[!.]*/runs.jsonl"))
+    return [run for folder in folders for run in _read(folder, workspace)]
+
+
+def list_runs(workspace: Workspace) -> list[Run]:
+    """Finished runs of the workspace's study or single ones, kept or new, oldest first."""
+    # A run whose keeping was interrupted lies in both places.
+    runs = {run.name: run for run in (*new_runs(workspace), *kept_runs(workspace))}
+    return sorted(runs.values(), key=lambda run: (run.facts["started"], run.name))
+
+
+def new_run_name(workspace: Workspace) -> str:
     """Unused name of the kind adjective-noun-number; the number counts the runs that exist."""
-    return f"{coolname.generate_slug(2)}-{len(list_runs(results)) + 1}"
+    return f"{coolname.generate_slug(2)}-{len(list_runs(workspace)) + 1}"
 
 
-def claim_run_name(wanted: str, results: Path) -> str:
+def claim_run_name(wanted: str, workspace: Workspace) -> str:
     """The wanted name if it is free, or a new one if none is wanted.
 
     Raises:
         ValueError: the name belongs to a finished run, which is never overwritten.
     """
-    if wanted and (results / wanted).exists():
-        raise ValueError(
-            f"run_name must be new, got {wanted!r}, which names a finished run in {results}; "
-            f"choose another, or leave run_name empty to be given one"
-        )
-    return wanted or new_run_name(results)
+    for run in list_runs(workspace):
+        if run.name == wanted:
+            raise ValueError(
+                f"run_name must be new, got {wanted!r}, which names a finished run in {run.folder}; "
+                f"choose another, or leave run_name empty to be given one"
+            )
+    return wanted or new_run_name(workspace)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a finished run."""
-    return (folder / "run.json").is_file()
-
-
-def list_runs(results: Path) -> list[Run]:
-    """Finished runs, oldest first."""
-    runs = [Run(path.parent) for path in results.glob("[!.]*/run.json")]
-    return sorted(runs, key=lambda run: (run.facts["started"], run.name))
-
-
-def named_run(results: Path, name: str) -> Run:
+def named_run(workspace: Workspace, name: str) -> Run:
     """The run of that name.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    if not is_run(results / name):
-        known = ", ".join(run.name for run in list_runs(results)) or "none"
-        raise FileNotFoundError(f"no run named {name!r} in {results}; there are {known}")
-    return Run(results / name)
+    runs = {run.name: run for run in list_runs(workspace)}
+    if name not in runs:
+        raise FileNotFoundError(
+            f"no run named {name!r} in {workspace.kept} or {workspace.runs}; there are "
+            f"{', '.join(runs) or 'none'}"
+        )
+    return runs[name]
 
 
-def load_run(name: str, output_root: str = "") -> Run:
-    """The run of that name below `output_root`, or of the repository.
+def load_run(name: str, output_root: str = "", study: str = "") -> Run:
+    """The run of that name below `output_root`, or of the repository; of a study if one is named.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    return named_run(Workspace.at(output_root).results, name)
+    return named_run(Workspace.at(output_root, study), name)
 
 
-def select_runs(results: Path, names: Sequence[str]) -> list[Run]:
+def select_runs(workspace: Workspace, names: Sequence[str]) -> list[Run]:
     """The named runs, or the newest of each network and pictures tested like the newest trained run.
 
     Raises:
         FileNotFoundError: a name without a run, or no run at all.
         ValueError: named runs that were not tested on the same frames, so cannot be compared.
     """
-    runs = list_runs(results)
     if names:
-        chosen = [named_run(results, name) for name in names]
+        chosen = [named_run(workspace, name) for name in names]
         if len({_test_frames(run) for run in chosen}) > 1:
             raise ValueError(f"runs must share their test frames to be compared, got {list(names)}")
         return chosen
-    trained = [run for run in runs if run.kind == "network"]
+    trained = [run for run in list_runs(workspace) if run.kind == "network"]
     if not trained:
-        raise FileNotFoundError(f"no finished run in {results}; run notebook 02 or 03 first")
+        raise FileNotFoundError(f"no finished run in {workspace.root}; run notebook 02 or 03 first")
     alike = [run for run in trained if _test_frames(run) == _test_frames(trained[-1])]
     newest = {run.label: run for run in alike}
     return sorted(newest.values(), key=lambda run: run.facts["network"]["flops_per_frame"])
@@ -236,131 +285,153 @@ def differing_parameters(runs: Mapping[str, Run]) -> pd.DataFrame:
     return table[~same].drop(index=["run_name", "resume_from"], errors="ignore")
 
 
-_PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
-# What a result depends on; figures and diary change while a run writes them and do not count.
-_CODE = ("amc_utils", "notebooks", "profiles", "pyproject.toml", "requirements.lock")
-_SPLIT_PARTS = ("train", "validation", "test")
-
-
-def environment() -> dict[str, Any]:
-    """Commit, whether code differs from it, versions and device names of this machine."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    status = _git("status", "--porcelain", "--", *_CODE)
-    return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": None if status is None else bool(status),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "versions": versions,
-    }
-
-
 def write_run(
-    folder: Path,
+    workspace: Workspace,
     *,
     facts: Mapping[str, Any],
-    metrics: pd.DataFrame,
     predictions: pd.DataFrame,
     history: pd.DataFrame | None = None,
-    split: Mapping[str, np.ndarray] | None = None,
 ) -> Run:
-    """Write a run folder; it appears whole or not at all, and never over another.
+    """Write a new run's folder below outputs/runs/; it appears whole or not at all.
 
     Args:
-        folder: results/<run name>.
-        facts: content of run.json, which also gets the check sums of the other files.
-        metrics: see amc_utils.metrics.metrics_table.
-        predictions: see amc_utils.metrics; stored as codes and half-precision confidences.
+        workspace: of its study, or of single runs.
+        facts: its line of runs.jsonl, to which its modulations and test scores are added.
+        predictions: see amc_utils.metrics.
         history: one row per epoch; None where nothing was trained.
-        split: frame indices of the parts train, validation and test; None where all frames are tested.
 
     Raises:
         FileExistsError: the folder exists.
+        ValueError: facts that are no JSON.
     """
+    table = metrics_table(predictions)
+    overall = table[table["group"] == "all"].set_index("metric")[["value", "low", "high"]]
+    scores = {metric: row.astype(float).to_dict() for metric, row in overall.iterrows()}
+    modulations = {"modulations": list(predictions["modulation"].cat.categories)}
+    facts = {
+        **facts,
+        "test": facts.get("test", {}) | scores,
+        "data": facts["data"] | modulations,
+    }
+    folder = workspace.runs / facts["run"]
     if folder.exists():
         raise FileExistsError(f"{folder} holds a finished run, which is never overwritten")
-    json.dumps(dict(facts), allow_nan=False)  # what cannot be written is refused at once
+    content = (facts, pd.DataFrame() if history is None else history, predictions)
+    with _new_folder(folder) as temporary:
+        _write(temporary, [content])
+    return _read(folder, workspace)[0]
+
+
+def keep(workspace: Workspace, runs: Sequence[Run], plan: Mapping[str, Any] | None = None) -> Path:
+    """Put runs into the workspace's folder of results/, in place of what it holds; returns the folder.
+
+    Folders of new runs among them go once that is done.
+
+    Args:
+        workspace: of a study, or of single runs.
+        runs: in the order in which they shall stand there.
+        plan: of a study, in terms of amc_utils.studies.study.Study.
+    """
+    with _new_folder(workspace.kept) as temporary:
+        _write(temporary, [(run.facts, run.history, run.predictions) for run in runs])
+        if plan is not None:
+            write_plan(temporary, plan)
+    for run in runs:
+        if run.folder != workspace.kept:
+            shutil.rmtree(run.folder)
+    return workspace.kept
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Temporary folder that takes the place of `folder` when the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    former = temporary.with_suffix(".former")
     try:
-        if history is not None:
-            history.to_csv(temporary / "history.csv", index=False, lineterminator="\n")
-        metrics.to_csv(temporary / "metrics.csv", index=False, lineterminator="\n")
-        np.savez_compressed(temporary / "predictions.npz", **_codes(predictions, split))
-        written = {path.name: path.read_bytes() for path in sorted(temporary.iterdir())}
-        sums = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
-        text = json.dumps({**facts, "files": sums}, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / "run.json").write_text(text + "\n", encoding="utf8")
+        yield temporary
         temporary.chmod(0o755)
+        if folder.exists():
+            folder.rename(former)
         temporary.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Run(folder)
+        for left in (temporary, former):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _codes(predictions: pd.DataFrame, split: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    grid = np.unique(predictions[["snr_label", "predicted_snr_label"]])
-    codes = {
-        "frame": predictions["frame"].to_numpy(np.int64),
-        "modulations": np.array(predictions["modulation"].cat.categories, dtype=str),
-        "snr_grid_db": grid.astype(np.int16),
-        "modulation": predictions["modulation"].cat.codes.to_numpy(np.uint8),
-        "snr_index": np.searchsorted(grid, predictions["snr_label"]).astype(np.uint8),
-        "predicted_modulation": predictions["predicted_modulation"].cat.codes.to_numpy(np.uint8),
-        "predicted_snr_index": np.searchsorted(grid, predictions["predicted_snr_label"]).astype(
-            np.uint8
-        ),
-        "modulation_confidence": predictions["modulation_confidence"].to_numpy(np.float16),
-        "snr_confidence": predictions["snr_confidence"].to_numpy(np.float16),
+def _write(folder: Path, runs: Sequence[tuple[Mapping, pd.DataFrame, pd.DataFrame]]) -> None:
+    """Tables of facts, histories and predictions, and check sums of the last two in the first."""
+    histories = [history.assign(run=facts["run"]) for facts, history, _ in runs if len(history)]
+    table = pd.concat(histories) if histories else pd.DataFrame(columns=["epoch", "run"])
+    columns = ["run", *table.columns.drop("run")]
+    table[columns].to_csv(folder / "history.csv", index=False, lineterminator="\n")
+    np.savez_compressed(folder / "predictions.npz", **_columns(runs))
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    lines = [
+        json.dumps({**facts, "files": files}, ensure_ascii=False, allow_nan=False) for facts, *_ in runs
+    ]
+    (folder / "runs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
+def _columns(runs: Sequence[tuple[Mapping, pd.DataFrame, pd.DataFrame]]) -> dict[str, np.ndarray]:
+    """Arrays of predictions.npz, see Run.predictions."""
+    sets: dict[bytes, tuple[int, dict[str, np.ndarray]]] = {}
+    test_set, found = [], {name: [] for name in _COLUMNS}
+    for _, _, table in runs:
+        frames = {
+            "frame": table["frame"].to_numpy(np.int32),
+            "modulation": table["modulation"].cat.codes.to_numpy(np.uint8),
+            "snr_label": table["snr_label"].to_numpy(np.int16),
+        }
+        key = b"".join(column.tobytes() for column in frames.values())
+        test_set.append(sets.setdefault(key, (len(sets), frames))[0])
+        found["predicted_modulation"].append(table["predicted_modulation"].cat.codes.to_numpy(np.uint8))
+        found["predicted_snr_label"].append(table["predicted_snr_label"].to_numpy(np.int16))
+        for name in _COLUMNS[2:]:
+            halves = table[name].to_numpy(np.float16)
+            found[name].append(halves[:, None].view(np.uint8).T)
+    distinct = [frames for _, frames in sets.values()]
+    return {
+        "run": np.array([facts["run"] for facts, *_ in runs], dtype=str),
+        "start": np.cumsum([0, *(len(table) for *_, table in runs)]),
+        "test_set": np.array(test_set),
+        "set_start": np.cumsum([0, *(len(frames["frame"]) for frames in distinct)]),
+        **{name: np.concatenate([frames[name] for frames in distinct]) for name in distinct[0]},
+        **{n: np.ascontiguousarray(np.concatenate(p, axis=-1)) for n, p in found.items()},
     }
-    if split is not None:
-        # uint8 per frame of the set: 0 train, 1 validation, 2 test.
-        codes["split"] = np.empty(sum(len(index) for index in split.values()), np.uint8)
-        for code, name in enumerate(_SPLIT_PARTS):
-            codes["split"][split[name]] = code
-    return codes
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of git in the repository; None where there is no git or no repository."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+PLAN = "study.yaml"
 
 
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf8"))
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write a study's plan into its folder."""
+    text = yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True, width=100)
+    (folder / PLAN).write_text(text, encoding="utf8")
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What is finished of a study, read from its folder."""
+    """What is finished of a study."""
 
-    folder: Path
+    workspace: Workspace
 
     @property
     def name(self) -> str:
-        """Name of the study and of its folder."""
-        return self.folder.name
+        """Name of the study and of its folders."""
+        return self.workspace.study
+
+    @property
+    def folder(self) -> Path:
+        """Where its plan lies: in outputs/runs/ as long as it goes on there, then in results/."""
+        new, kept = self.workspace.runs, self.workspace.kept
+        return new if (new / PLAN).is_file() else kept
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The study file as last run, in terms of amc_utils.studies.study.Study."""
-        return json.loads((self.folder / "study.json").read_text(encoding="utf8"))
+        path = self.folder / PLAN
+        return read_yaml(path.read_text(encoding="utf8"), f"study {path}")
 
     @cached_property
     def question(self) -> str:
@@ -376,7 +447,7 @@ class StudyRecord:
             variant, seed, transfer, *_ = _row(run)
             return _index(variants, variant), seed, _index(tested_on, transfer)
 
-        return sorted(list_runs(self.folder), key=place)
+        return sorted(list_runs(self.workspace), key=place)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -414,36 +485,33 @@ class StudyRecord:
     def by_snr(self, task: str = "joint") -> pd.DataFrame:
         """Accuracy on frames like those of training, mean over seeds: rows variants, columns dB."""
         tables = [
-            run.metrics[
-                (run.metrics["group"] == "snr_label") & (run.metrics["metric"] == f"{task}_accuracy")
-            ].assign(variant=_row(run)[0])
+            run.by_label(task).assign(variant=_row(run)[0])
             for run in self.runs
             if run.kind == "network"
         ]
-        table = pd.concat(tables).astype({"level": int})
-        return (
-            table.groupby(["variant", "level"], sort=False)["value"].mean().unstack().sort_index(axis=1)
-        )
+        groups = pd.concat(tables).groupby(["variant", "level"], sort=False)["value"]
+        return groups.mean().unstack().sort_index(axis=1)
 
 
-def named_study(results: Path, name: str) -> StudyRecord:
-    """The study of that name.
+def list_studies(workspace: Workspace) -> list[StudyRecord]:
+    """Studies in results/, by name."""
+    plans = sorted(workspace.results.glob(f"*/{PLAN}"))
+    return [StudyRecord(replace(workspace, study=path.parent.name)) for path in plans]
+
+
+def named_study(workspace: Workspace, name: str) -> StudyRecord:
+    """The study of that name, kept or new.
 
     Raises:
         FileNotFoundError: it has no record.
     """
-    folder = results / "studies" / name
-    if not (folder / "study.json").is_file():
-        known = ", ".join(study.name for study in list_studies(results)) or "none"
+    study = StudyRecord(replace(workspace, study=name))
+    if not (study.folder / PLAN).is_file():
+        known = ", ".join(study.name for study in list_studies(workspace)) or "none"
         raise FileNotFoundError(
-            f"no study named {name!r} in {results}, there are {known}; amc study runs one"
+            f"no study named {name!r} in {workspace.results}, there are {known}; amc study runs one"
         )
-    return StudyRecord(folder)
-
-
-def list_studies(results: Path) -> list[StudyRecord]:
-    """Studies with a record, by name."""
-    return [StudyRecord(path.parent) for path in sorted(results.glob("studies/*/study.json"))]
+    return study
 
 
 def _index(names: list[str], name: str) -> int:

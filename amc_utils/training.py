@@ -33,7 +33,6 @@ from amc_utils.data import (
 )
 from amc_utils.images import expand_channels, network_input
 from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, decide_level, snr_loss
-from amc_utils.metrics import metrics_table
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,
@@ -43,9 +42,10 @@ from amc_utils.models import (
     normalise_whole_batches,
     untrained_network,
 )
-from amc_utils.results import Run, claim_run_name, environment, new_run_name, write_run
+from amc_utils.results import Run, claim_run_name, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
+from amc_utils.runtime.environment import environment
 from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
@@ -581,6 +581,20 @@ class Trainer:
         self.weighting.load_state_dict(self._kept["weighting"])
 
 
+def trained_network(path: Path) -> tuple[TwoHeadNetwork, TrainingParameters, dict[str, Any]]:
+    """Network of a checkpoint in evaluation mode, the parameters of its training, and all else in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, or no checkpoint of this project.
+    """
+    stored = read_checkpoint(path)
+    config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": ""})
+    network = untrained_network(config)
+    network.load_state_dict(stored["network"])
+    return network.eval(), config, stored
+
+
 def best_accelerator() -> str:
     """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -640,9 +654,9 @@ class Experiment:
         for file in config.plugins:
             load_plugin(file)
         workspace = Workspace.at(config.output_root, study)
-        name = claim_run_name(config.run_name, workspace.results)
+        name = claim_run_name(config.run_name, workspace)
         while not config.run_name and (workspace.checkpoints / name).exists():
-            name = new_run_name(workspace.results)
+            name = new_run_name(workspace)
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)
 
@@ -708,24 +722,12 @@ class Experiment:
         tracking.finish(trainer.fabric)
         if not trainer.fabric.is_global_zero:
             return None
-        metrics = metrics_table(predictions)
-        split = {name: index.cpu().numpy() for name, index in vars(trainer.split).items()}
-        return write_run(
-            self.workspace.results / self.name,
-            facts=self._facts(trainer, metrics, test_loss),
-            history=trainer.history_table,
-            metrics=metrics,
-            predictions=predictions,
-            split=split,
-        )
+        facts = self._facts(trainer) | {"test": {"loss": test_loss}}
+        history = trainer.history_table
+        return write_run(self.workspace, facts=facts, predictions=predictions, history=history)
 
-    def _facts(self, trainer: Trainer, metrics: pd.DataFrame, test_loss: float) -> dict[str, Any]:
+    def _facts(self, trainer: Trainer) -> dict[str, Any]:
         config, frames = self.config, trainer.frames
-        overall = metrics[metrics["group"] == "all"].set_index("metric")
-        test = {
-            name: {key: float(row[key]) for key in ("value", "low", "high")}
-            for name, row in overall.iterrows()
-        }
         return {
             "run": self.name,
             "kind": "network",
@@ -737,7 +739,6 @@ class Experiment:
             "epochs": len(trainer.history),
             "best_epoch": trainer.best_row["epoch"],
             "kept": trainer.best_row,
-            "test": {"loss": test_loss, **test},
             # Where files lay on this machine is nobody's business; their names are.
             "config": config.model_dump(exclude={"output_root", "plugins"})
             | {
@@ -769,8 +770,16 @@ class Experiment:
         }
 
 
-def train(config: TrainingParameters, notebook: str = "") -> Run | None:
+def train(
+    config: TrainingParameters, notebook: str = "", study: str = "", *, record: bool = True
+) -> Run | None:
     """Train, test and record a run on all devices; the first process returns it.
+
+    Args:
+        config: its parameters.
+        notebook: what runs it, for the record.
+        study: that it belongs to, if any.
+        record: test and record it; otherwise checkpoints are all that it leaves.
 
     Raises:
         Stopped: by a signal; a checkpoint is written.
@@ -778,7 +787,7 @@ def train(config: TrainingParameters, notebook: str = "") -> Run | None:
     """
     fabric = best_fabric(config)
     # Without a wanted name, processes would choose a name each.
-    experiment = fabric.broadcast(Experiment.start(config, notebook))
+    experiment = fabric.broadcast(Experiment.start(config, notebook, study=study))
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     if fabric.is_global_zero:
@@ -788,8 +797,8 @@ def train(config: TrainingParameters, notebook: str = "") -> Run | None:
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     for _ in trainer.fit():
         if fabric.is_global_zero:
-            print(trainer.describe_epoch(), flush=True)
-    run = experiment.finish(trainer)
+            print(f"{experiment.name}: {trainer.describe_epoch()}", flush=True)
+    run = experiment.finish(trainer) if record else None
     if fabric.world_size > 1:
         # All wait here for the last one, and none leaves threads of the exchange behind.
         fabric.barrier()

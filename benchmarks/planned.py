@@ -12,7 +12,7 @@ import torch
 from training import input_overhead, operations
 
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies.paper_plan import TRAIN_SHARE, benchmark_name, read_plan
+from amc_utils.studies.records import TRAIN_SHARE, benchmark_name, read_plan
 
 NUM_STEPS, REPEATS = 10, 3
 

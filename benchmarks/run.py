@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from timing import summarise
 
-from amc_utils.results import environment
+from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import replacing
 
 NAMES = ("pictures", "generation", "training", "reading", "growth")

@@ -18,7 +18,7 @@ from timing import Task, take_turns
 from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
 from amc_utils.models import count_flops, untrained_network
-from amc_utils.results import Run
+from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.training import Experiment, Trainer, best_fabric
 
@@ -152,5 +152,5 @@ def epoch_seconds(config: TrainingParameters, num_processes: int) -> float:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:5])} ... failed:\n{done.stderr}")
-        facts = Run(Path(folder) / "results" / "timed").facts
+        facts = load_run("timed", folder).facts
         return sum(facts["epoch_seconds"]) * 1000 / facts["data"]["counts"]["train"]

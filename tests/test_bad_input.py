@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from trainers import SERVER, TINY, config_file
 from amc_utils.__main__ import main
 from amc_utils.config import TrainingParameters
 from amc_utils.data import write_radioml
-from amc_utils.results import Run
+from amc_utils.results import kept_runs, load_run
+from amc_utils.runtime.paths import Workspace
 from amc_utils.training import train
 
 SECONDS, MEGABYTES = 60, 500
@@ -110,7 +112,7 @@ def test_path_with_spaces_and_letters_of_all_kinds_works(good, make_config, tmp_
     child.start()
     child.join()
     assert child.exitcode == 0
-    assert (folder / "out" / "results" / "named" / "run.json").exists()
+    assert load_run("named", str(folder / "out")).facts["run"] == "named"
 
 
 DEEP = "[" * 5000
@@ -246,39 +248,39 @@ def test_bad_checkpoint_is_refused_and_nothing_in_it_is_run(case, checkpoint, tm
 
 
 DAMAGE = {
-    "run.json is missing a brace": ("run.json", lambda text: text[:-3], "run.json is damaged"),
-    "run.json of nothing": ("run.json", lambda text: "{}", "run.json is damaged .*lacks"),
-    "a list in run.json": ("run.json", lambda text: "[1]", "run.json is damaged"),
+    "facts that miss a brace": ("runs.jsonl", lambda text: text[:-3], "runs.jsonl is damaged"),
+    "facts of nothing": ("runs.jsonl", lambda text: "{}", "runs.jsonl is damaged .*lacks"),
+    "a list of facts": ("runs.jsonl", lambda text: "[1]", "runs.jsonl is damaged"),
     "no history": ("history.csv", None, "history.csv is missing"),
     "an edited history": ("history.csv", lambda text: text.replace("0.", "1.", 1), "was changed after"),
 }
 
 
+@pytest.fixture
+def work(checkpoint, tmp_path):
+    """Workspace with one kept run."""
+    workspace = Workspace(tmp_path / "work")
+    shutil.copytree(checkpoint.parents[2] / "runs" / "one", workspace.kept)
+    return workspace
+
+
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damaged_run_folder_is_refused(case, checkpoint, tmp_path):
+def test_damaged_results_are_refused(case, work, tmp_path):
     name, change, sentence = DAMAGE[case]
-    folder = tmp_path / "work" / "results" / "one"
-    folder.mkdir(parents=True)
-    for path in (checkpoint.parents[3] / "results" / "one").iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    path = work.kept / name
     if change:
-        text = change((folder / name).read_text(encoding="utf8"))
-        (folder / name).write_text(text, encoding="utf8")
+        path.write_text(change(path.read_text(encoding="utf8")), encoding="utf8")
     else:
-        (folder / name).unlink()
-    said = refusal(["--output-root", str(tmp_path / "work")], tmp_path, "report")
+        path.unlink()
+    said = refusal(["--output_root", str(work.root)], tmp_path, "report")
     assert re.search(sentence, said), said
-    assert not (tmp_path / "work" / "RUNLOG.md").exists()
+    assert not work.runlog.exists()
 
 
-def test_edited_metrics_and_predictions_are_refused(checkpoint, tmp_path):
-    source = checkpoint.parents[3] / "results" / "one"
-    for name, part in (("metrics.csv", "metrics"), ("predictions.npz", "predictions")):
-        folder = tmp_path / name
-        folder.mkdir()
-        for path in source.iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
-        getattr(Run(folder), part)
-        (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
-        with pytest.raises(ValueError, match=f"its {name} is damaged ..it was changed after the run"):
-            getattr(Run(folder), part)
+def test_edited_predictions_are_refused(work):
+    (run,) = kept_runs(work)
+    assert len(run.predictions)
+    path = work.kept / "predictions.npz"
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(ValueError, match=r"predictions.npz is damaged \(it was changed after the run"):
+        _ = kept_runs(work)[0].predictions

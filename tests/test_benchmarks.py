@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies.paper_plan import benchmark_name
+from amc_utils.studies.records import benchmark_name
 
 
 @pytest.fixture

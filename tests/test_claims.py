@@ -15,11 +15,12 @@ from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
 from amc_utils.results import named_study
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import claim_measures, claim_table, claims
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
-from amc_utils.studies.plan import read_study
+from amc_utils.studies.study import read_study
 
+HERE = Workspace(REPOSITORY)
 CLAIMS = read_claims()
 RULE = {"what": "number", "measure": "joint", "study": "s", "variant": "a", "supported": [0.1, 0.2]}
 
@@ -128,7 +129,7 @@ def test_changed_predictions_counts_any_difference():
 
 def test_measures_of_one_run_are_its_own_numbers():
     """Of a committed run: those of its record, and typed out from its history."""
-    run = claims.named_run(REPOSITORY / "results", "resnet18-stack-442")
+    run = claims.named_run(HERE, "resnet18-stack-442")
     for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
         found = claim_measures.FRAME_MEASURES[measure](run.predictions).mean()
         assert found == pytest.approx(run.facts["test"][name]["value"])
@@ -149,7 +150,7 @@ def test_measures_of_one_run_are_its_own_numbers():
 
 
 def test_bound_agrees_with_itself_and_not_with_a_shuffled_one():
-    bound = claims.named_run(REPOSITORY / "results", "genie-bound")
+    bound = claims.named_run(HERE, "genie-bound")
     assert claim_measures.bound_cells(bound) == pytest.approx(1)
     assert claim_measures.bound_confusions(bound) == pytest.approx(1)
     assert claim_measures._agreement(bound, claim_measures._ranks_at_equal_snr) == pytest.approx(1)
@@ -191,27 +192,27 @@ def test_interval_holds_the_error_of_frames_that_all_runs_share():
     found = claims.interval([0.3, 0.3, 0.3], frame_error=0.01)
     assert found == pytest.approx((0.3, 0.3 - 0.0196, 0.3 + 0.0196), abs=1e-5)
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    runs = claims._runs(test, test.variant, REPOSITORY / "results")
+    runs = claims._runs(test, test.variant, HERE)
     values, error = claims._values(test, runs, [])
     assert values == pytest.approx([run.facts["test"]["joint_accuracy"]["value"] for run in runs])
     assert 0.5 < error / math.sqrt(np.mean(values) / len(runs[0].predictions)) < 1
-    own = claims._runs(test.model_copy(update={"tested_on": ""}), test.variant, REPOSITORY / "results")
+    own = claims._runs(test.model_copy(update={"tested_on": ""}), test.variant, HERE)
     assert claims._values(test, own, [])[1] == 0
 
 
 def test_study_with_a_seed_missing_is_not_run_yet(monkeypatch):
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    assert len(claims._runs(test, test.variant, REPOSITORY / "results")) == 3
-    study = named_study(REPOSITORY / "results", test.study)
+    assert len(claims._runs(test, test.variant, HERE)) == 3
+    study = named_study(HERE, test.study)
     study.plan["seeds"].append(4)
-    monkeypatch.setattr(claims, "named_study", lambda results, name: study)
-    assert claims._runs(test, test.variant, REPOSITORY / "results") == []
+    monkeypatch.setattr(claims, "named_study", lambda workspace, name: study)
+    assert claims._runs(test, test.variant, HERE) == []
 
 
 def test_claim_without_runs_is_not_run_yet(tmp_path):
     (tmp_path / "results").mkdir()
     some = {"order": CLAIMS["order"]}
-    rows = claims.evaluate(some, tmp_path / "results")
+    rows = claims.evaluate(some, Workspace(tmp_path))
     assert list(rows["verdict"]) == ["not run yet"]
     short, full = claim_table.short_table(some, rows), claim_table.full_table(rows)
     assert "| new order less fixed order | not run yet |  |" in short
@@ -229,7 +230,7 @@ def test_short_table_counts_the_verdicts_that_it_leaves_out():
 
 def test_readme_and_ledger_are_those_of_the_runs(tmp_path):
     """`amc report` was run after the last change of claims.yaml or results/."""
-    rows = claims.evaluate(CLAIMS, REPOSITORY / "results")
+    rows = claims.evaluate(CLAIMS, HERE)
     stored = pd.read_csv(REPOSITORY / "results" / "claims.csv")
     rows.to_csv(tmp_path / "claims.csv", index=False, float_format="%.6g", lineterminator="\n")
     again = pd.read_csv(tmp_path / "claims.csv")
@@ -262,12 +263,12 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
 
 
 def test_runs_of_other_seeds_are_not_paired(monkeypatch):
-    (test,), results = CLAIMS["order"].tests, REPOSITORY / "results"
-    by_variant = {name: claims._runs(test, name, results) for name in (test.variant, test.minus)}
+    (test,), workspace = CLAIMS["order"].tests, HERE
+    by_variant = {name: claims._runs(test, name, workspace) for name in (test.variant, test.minus)}
     by_variant[test.minus].reverse()
-    monkeypatch.setattr(claims, "_runs", lambda test, variant, results: by_variant[variant])
+    monkeypatch.setattr(claims, "_runs", lambda test, variant, workspace: by_variant[variant])
     with pytest.raises(ValueError, match="compares runs by seed, and got"):
-        claims._measured(test, results)
+        claims._measured(test, workspace)
 
 
 def test_readme_without_marks_is_left_alone():
@@ -298,7 +299,7 @@ def test_networks_are_compared_at_their_best_rates():
     But ViT, which has hardly begun to learn at any rate, and with more frames had no trial of its own.
     """
     tried: dict[str, dict[float, float]] = {}
-    for run in named_study(REPOSITORY / "results", "network_rates").runs:
+    for run in named_study(HERE, "network_rates").runs:
         picture_and_network = run.name.rsplit("-", 3)[0]
         joint = run.facts["kept"]["validation_joint_accuracy"]
         tried.setdefault(picture_and_network, {})[run.facts["config"]["learning_rate"]] = joint

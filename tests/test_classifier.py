@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -344,17 +345,17 @@ def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, smal
     iq = small_frames.iq(torch.arange(60))
     for exported, trained in zip(classifier.look(iq)[1], whole.look(iq)[1], strict=True):
         torch.testing.assert_close(exported, trained, rtol=0.02, atol=0.02)
-    record = json.loads((tmp_path / "results" / "mine" / "model.json").read_text(encoding="utf8"))
+    record = json.loads((tmp_path / "outputs/models/mine/model.json").read_text(encoding="utf8"))
     assert {row["signal"] for row in record["foreign"]} > {"FM", "noise alone", "test frames"}
 
 
 def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run 'none'"):
         export("none", str(tmp_path))
-    (tmp_path / "results" / "bare").mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "results" / "main", tmp_path / "results" / "main")
     with pytest.raises(FileNotFoundError, match="checkpoint not found"):
-        export("bare", str(tmp_path))
-    assert not list((tmp_path / "results" / "bare").iterdir())
+        export("pocket-442", str(tmp_path))
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, SHIPPED.read_bytes()[:-1000]])

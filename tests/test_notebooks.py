@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from amc_utils.config import TrainingParameters
-from amc_utils.results import Run, list_runs
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.results import list_runs, load_run
+from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies.notebooks import (
     AnalysisParameters,
     AnatomyParameters,
@@ -177,12 +177,12 @@ def run_papermill(notebook, *arguments, output):
 
 def assess(root, what, name, *arguments):
     """A run that trains nothing, on the classes of the smoke profiles."""
-    classes = ("--modulations", "BPSK", "QPSK", "OQPSK", "--snr-range-db", "0", "20", "10")
+    classes = ("--modulations", "[BPSK, QPSK, OQPSK]", "--snr_range_db", "[0, 20, 10]")
     if what == "network":
         classes = ()
-    command = ["-m", "amc_utils", "evaluate", what, "--run-name", name, "--output-root", str(root)]
+    command = ["-m", "amc_utils", "evaluate", what, "--run_name", name, "--output_root", str(root)]
     done = subprocess.run(
-        [sys.executable, *command, *classes, "--num-frames-per-cell", "4", *arguments],
+        [sys.executable, *command, *classes, "--num_frames_per_cell", "4", *arguments],
         capture_output=True,
         text=True,
     )
@@ -239,7 +239,7 @@ def chain(tmp_path_factory) -> Path:
     for name in NAMES[:4]:
         execute(name, output=name)
     assess(root, "bound", "smoke-bound")
-    assess(root, "bound", "smoke-told", "--snr-told")
+    assess(root, "bound", "smoke-known", "--snr_known", "true")
     assess(root, "receiver", "smoke-receiver")
     weights = root / "outputs" / "checkpoints" / "smoke-stack" / "best.ckpt"
     assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
@@ -252,13 +252,13 @@ def chain(tmp_path_factory) -> Path:
 
 
 def test_chain_leaves_runs_figures_and_a_diary(chain):
-    runs = list_runs(chain / "results")
+    runs = list_runs(Workspace(chain))
     trained = [run for run in runs if run.kind == "network"]
     notebooks = [run.facts["notebook"] for run in trained]
     assert notebooks == 3 * ["02_resnet_ceiling"] + ["03_swin_training"]
     assert all(run.facts["config"]["profile"] == "smoke" for run in trained)
     assert [run.kind for run in runs[4:]] == ["bound", "bound", "receiver", "transfer"]
-    assert all(run.name in (chain / "RUNLOG.md").read_text(encoding="utf8") for run in runs)
+    assert "## Study smoke-channels" in (chain / "RUNLOG.md").read_text(encoding="utf8")
     figures = {path.stem for path in (chain / "figures").glob("*.pdf")}
     assert figures == {path.stem for path in (chain / "figures").glob("*.png")}
     executed = [*NAMES, "02_resnet_ceiling", "02_resnet_ceiling"]
@@ -303,8 +303,8 @@ def test_03_runs_on_a_radioml_file_and_resumes_to_the_same_run(gnuradio_slice, t
     for arguments in (first, (*second, "-p", "resume_from", str(checkpoint)), straight):
         done = run_papermill("03_swin_training", *arguments, output=tmp_path / "out.ipynb")
         assert done.returncode == 0, done.stderr[-3000:]
-    resumed, whole = (Run(tmp_path / "results" / name) for name in ("three-more", "four"))
-    assert (resumed.folder / "history.csv").read_bytes() == (whole.folder / "history.csv").read_bytes()
+    resumed, whole = (load_run(name, str(tmp_path)) for name in ("three-more", "four"))
+    assert resumed.history.equals(whole.history)
     assert resumed.predictions.equals(whole.predictions)
     assert resumed.facts["data"]["source"]["label"] == "frames of gnuradio_slice.h5"
     config = resumed.facts["config"]

@@ -25,7 +25,7 @@ from trainers import (
 
 from amc_utils.data import BatchPlan, load_frames, share, stratified_split, write_radioml
 from amc_utils.models import normalise_whole_batches
-from amc_utils.results import Run
+from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.training import Evaluator, Experiment
@@ -57,7 +57,7 @@ def test_two_processes_equal_one(make_config, tmp_path):
             command, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
         )
         assert done.returncode == 0, done.stderr.decode()[-3000:]
-    one, two = (Run(tmp_path / root / "results" / "pair") for root in ("one", "two"))
+    one, two = (load_run("pair", str(tmp_path / root)) for root in ("one", "two"))
     assert [run.facts["engine"]["processes"] for run in (one, two)] == [1, 2]
     np.testing.assert_allclose(one.history.to_numpy(), two.history.to_numpy(), rtol=1e-4, atol=1e-5)
     assert (one.predictions["frame"] == two.predictions["frame"]).all()
@@ -86,7 +86,7 @@ def test_two_processes_go_on_after_one_is_killed_and_after_sigterm(make_config, 
             pair[0].kill()
         for process in pair:
             process.join()
-        assert not Run(roots[1] / "results" / "pair").folder.exists()
+        assert not (roots[1] / "outputs" / "runs" / "pair").exists()
         done = progress(checkpoints)
     wait_for([start(disturbed, variables) for variables in pair_of_variables()])
     assert_same_run(*roots, "pair")
@@ -126,7 +126,7 @@ def test_all_processes_leave_out_a_step_that_is_bad_in_one(make_config, tmp_path
     for process in pair:
         process.start()
     wait_for(pair)
-    run = Run(tmp_path / "results" / "pair")
+    run = load_run("pair", str(tmp_path))
     assert run.facts["engine"] == {"processes": 2, "steps_skipped": 1}
     assert np.isfinite(run.history.to_numpy()).all()
 

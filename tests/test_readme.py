@@ -22,7 +22,7 @@ from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, list_runs, named_study
 from amc_utils.runtime.command_line import arguments_of
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies.plan import read_study
+from amc_utils.studies.study import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
 PAGES = {p.name: p.read_text(encoding="utf8") for p in [*REPOSITORY.glob("docs/*.md")]}

@@ -9,6 +9,7 @@ from amc_utils import results
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
 from amc_utils.studies import runlog
+from amc_utils.studies.records import keep_run
 from amc_utils.training import Experiment
 
 
@@ -30,8 +31,8 @@ def finished(make_config):
 def test_run_folder_holds_everything_needed(finished):
     run, trainer = finished
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {"run.json", "history.csv", "metrics.csv", "predictions.npz"}
-    again = results.Run(run.folder)
+    assert names == {"runs.jsonl", "history.csv", "predictions.npz"}
+    again = results.named_run(run.workspace, run.name)
     pd.testing.assert_frame_equal(
         again.history, trainer.history_table, check_exact=True, check_dtype=False
     )
@@ -54,20 +55,15 @@ def test_finished_run_is_never_overwritten(finished, make_config):
     with pytest.raises(ValueError, match="names a finished run"):
         Experiment.start(make_config(run_name=run.name), "test_notebook")
     with pytest.raises(FileExistsError):
-        results.write_run(
-            run.folder, facts={}, history=run.history, metrics=run.metrics,
-            predictions=run.predictions, split={},
-        )  # fmt: skip
+        results.write_run(run.workspace, facts=run.facts, predictions=run.predictions)
 
 
-def test_failed_write_leaves_no_folder(finished, tmp_path):
+def test_failed_write_leaves_no_folder(finished):
     run, _ = finished
+    facts = {**run.facts, "run": "broken", "loss": float("nan")}
     with pytest.raises(ValueError, match="Out of range float"):
-        results.write_run(
-            tmp_path / "results" / "broken", facts={"loss": float("nan")}, history=run.history,
-            metrics=run.metrics, predictions=run.predictions, split={},
-        )  # fmt: skip
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["first-run"]
+        results.write_run(run.workspace, facts=facts, predictions=run.predictions)
+    assert [path.name for path in run.workspace.runs.iterdir()] == ["first-run"]
 
 
 def test_failed_replacement_keeps_the_old_file(tmp_path):
@@ -86,12 +82,12 @@ def test_failed_replacement_keeps_the_old_file(tmp_path):
 
 
 def test_new_names_are_of_the_trackers_kind(tmp_path):
-    assert results.new_run_name(tmp_path).count("-") == 2
-    assert results.new_run_name(tmp_path).endswith("-1")
+    assert results.new_run_name(Workspace(tmp_path)).count("-") == 2
+    assert results.new_run_name(Workspace(tmp_path)).endswith("-1")
 
 
 def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished, make_config):
-    folder = finished[0].folder.parent
+    folder = finished[0].workspace
     newer, _ = finish_run(make_config(num_epochs=1))
     small = {"window_size": 2, "embed_dim": 12}
     swin, _ = finish_run(make_config(num_epochs=1, network="swin_tiny", network_options=small))
@@ -131,11 +127,12 @@ def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):
 
 def test_nothing_to_select_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 02 or 03 first"):
-        results.select_runs(tmp_path, [])
+        results.select_runs(Workspace(tmp_path), [])
 
 
 def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
-    workspace = Workspace(finished[0].folder.parents[1])
+    workspace = finished[0].workspace
+    keep_run("first-run", str(workspace.root))
     text = runlog.update_runlog(workspace).read_text(encoding="utf8")
     accuracy = finished[0].facts["test"]["joint_accuracy"]["value"]
     for fact in (
@@ -151,7 +148,7 @@ def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
     by_hand = "Expected chance, came chance.\n\nNothing changes."
     workspace.runlog.write_text(text.replace(runlog._UNREAD, by_hand), encoding="utf8")
     finish_run(make_config(num_epochs=1, run_name="second-run"))
-    runlog.update_runlog(workspace)
+    keep_run("second-run", str(workspace.root))
     text = workspace.runlog.read_text(encoding="utf8")
     assert runlog.readings(text) == {"Run first-run": by_hand}
     assert text.index("## Run second-run") < text.index("## Run first-run")
@@ -160,7 +157,7 @@ def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
 
 
 def test_reading_survives_the_loss_of_its_run(finished):
-    workspace = Workspace(finished[0].folder.parents[1])
+    workspace = finished[0].workspace
     kept = {"Run lost-run": "It was instructive."}
     text = runlog.render(workspace, kept)
     assert runlog.readings(text) == kept
@@ -177,3 +174,28 @@ def test_committed_diary_is_that_of_the_committed_results():
     workspace = Workspace(REPOSITORY)
     text = workspace.runlog.read_text(encoding="utf8")
     assert text == runlog.render(workspace, runlog.readings(text))
+
+
+def test_kept_runs_are_what_they_were_and_leave_their_folders(finished, make_config):
+    workspace = finished[0].workspace
+    other, _ = finish_run(make_config(num_epochs=1, seed=6))
+    before = {run.name: (run.history, run.predictions) for run in (finished[0], other)}
+    for name in before:
+        keep_run(name, str(workspace.root))
+    assert not list(workspace.runs.iterdir())
+    kept = {run.name: run for run in results.kept_runs(workspace)}
+    assert list(kept) == list(before)
+    for name, (history, predictions) in before.items():
+        pd.testing.assert_frame_equal(kept[name].history, history, check_exact=True)
+        pd.testing.assert_frame_equal(kept[name].predictions, predictions, check_exact=True)
+
+
+def test_interrupted_keeping_loses_nothing(finished, monkeypatch):
+    run = finished[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            results.shutil, "rmtree", lambda *a, **b: (_ for _ in ()).throw(OSError("killed"))
+        )
+        with pytest.raises(OSError, match="killed"):
+            keep_run(run.name, str(run.workspace.root))
+    assert [again.name for again in results.list_runs(run.workspace)] == [run.name]

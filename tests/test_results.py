@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from amc_utils.results import list_runs
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.results import kept_runs
+from amc_utils.runtime.paths import REPOSITORY, Workspace
 
-RUNS = {run.name: run for run in list_runs(REPOSITORY / "results")}
-# The bounds of each set of classes and channel, by what the receiver is told.
+RUNS = {run.name: run for run in kept_runs(Workspace(REPOSITORY))}
+# The bounds of each set of classes and channel, by what the receiver knows.
 BOUNDS = {(run.scope, run.label): run for run in RUNS.values() if run.kind == "bound"}
-PLAIN, TOLD = "genie-aided bound", "genie-aided bound, SNR told"
+PLAIN, KNOWN = "genie-aided bound", "genie-aided bound, SNR known"
 SCOPES = {scope for scope, label in BOUNDS if label == PLAIN}
 BOUNDED = [name for name, run in RUNS.items() if run.kind != "bound" and run.scope in SCOPES]
 
@@ -27,13 +27,13 @@ def test_nobody_beats_the_bound_on_average(name):
     assert ours["low"] <= best["high"]
 
 
-@pytest.mark.parametrize("name", [n for n in BOUNDED if (RUNS[n].scope, TOLD) in BOUNDS])
-def test_nobody_beats_the_bound_that_is_told_the_snr_at_any_snr(name):
-    """Only the receiver that is told the SNR is a bound at every SNR by itself."""
-    bound = BOUNDS[RUNS[name].scope, TOLD]
-    run, told = (by_snr(some, "joint_accuracy") for some in (RUNS[name], bound))
-    assert run.index.equals(told.index)
-    assert (run["low"] <= told["high"]).all()
+@pytest.mark.parametrize("name", [n for n in BOUNDED if (RUNS[n].scope, KNOWN) in BOUNDS])
+def test_nobody_beats_the_bound_that_knows_the_snr_at_any_snr(name):
+    """Only the receiver that knows the SNR is a bound at every SNR by itself."""
+    bound = BOUNDS[RUNS[name].scope, KNOWN]
+    run, best = (by_snr(some, "joint_accuracy") for some in (RUNS[name], bound))
+    assert run.index.equals(best.index)
+    assert (run["low"] <= best["high"]).all()
 
 
 def test_bounds_are_of_full_size():

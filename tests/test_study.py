@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import pytest
 import yaml
 
 from amc_utils import training
-from amc_utils.results import Run, StudyRecord
+from amc_utils.results import StudyRecord, keep, load_run, named_study, write_plan
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import study
-from amc_utils.studies.plan import read_study
-from amc_utils.studies.study import run_study
+from amc_utils.studies.study import read_study, run_study
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def study_file(make_config, tmp_path):
 
 def test_study_runs_all_and_again_nothing(study_file, tmp_path, monkeypatch):
     assert run_study(study_file, str(tmp_path), num_jobs=2) == []
-    table = StudyRecord(tmp_path / "results/studies/small").table
+    table = named_study(Workspace(tmp_path), "small").table
     runs = set(zip(table["variant"], table["seed"], strict=True))
     assert runs == {("plain", 1), ("plain", 2), ("samples", 1), ("samples", 2)}
     assert table[["joint", "modulation", "snr"]].stack().between(0, 1).all()
@@ -48,6 +46,7 @@ def test_shards_share_the_runs_and_leave_the_diary_to_the_whole(study_file, tmp_
         assert run_study(study_file, str(tmp_path), shard=(number, 3)) == []
     assert sorted(done) == ["plain-s1", "plain-s2", "samples-s1", "samples-s2"]
     assert not Workspace(tmp_path).runlog.exists()
+    monkeypatch.setattr(study, "keep", lambda workspace, runs, plan: None)
     run_study(study_file, str(tmp_path))
     assert Workspace(tmp_path).runlog.exists()
 
@@ -58,24 +57,27 @@ def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file,
     content["transfers"]["Es-N0"] = {"num_frames_per_cell": 5, "channel": {"snr_offset_db": -9.03}}
     study_file.write_text(yaml.safe_dump(content), encoding="utf8")
     assert run_study(study_file, str(tmp_path)) == []
-    folder = tmp_path / "results/studies/small"
-    table = StudyRecord(folder).table
+    record = named_study(Workspace(tmp_path), "small")
+    table = record.table
     assert sorted(table["tested_on"]) == ["", "", "Es-N0", "Es-N0", "easy", "easy"]
-    other = Run(folder / "plain-s1-on-Es-N0")
+    other = load_run("plain-s1-on-Es-N0", str(tmp_path), "small")
     assert other.facts["data"]["source"]["generator"]["snr_offset_db"] == -9.03
     diary = Workspace(tmp_path).runlog.read_text(encoding="utf8")
     assert "## Study small" in diary
     assert "- **Question**: Which?" in diary
     assert "| plain | Es-N0 |" in diary
     # Another transfer lost: the trained network is gone, which is said, and the other runs stand.
-    shutil.rmtree(other.folder)
+    keep(record.workspace, [run for run in record.runs if run.name != other.name], record.plan)
     assert run_study(study_file, str(tmp_path)) == ["plain-s1"]
     assert "checkpoint not found" in capsys.readouterr().err
-    assert len(StudyRecord(folder).table) == 5
+    assert len(named_study(Workspace(tmp_path), "small").table) == 5
 
 
 def test_means_over_seeds_have_student_s_interval():
-    record, columns = StudyRecord(Path("x")), ["variant", "seed", "tested_on", "joint"]
+    record, columns = (
+        StudyRecord(Workspace(Path("x"), "small")),
+        ["variant", "seed", "tested_on", "joint"],
+    )
     rows = [("a", 1, "", 0.1), ("a", 2, "", 0.2), ("a", 3, "", 0.3), ("b", 1, "", 0.4)]
     vars(record)["table"] = pd.DataFrame(rows, columns=columns)
     means = record.means()
@@ -88,7 +90,10 @@ def test_means_over_seeds_have_student_s_interval():
 
 
 def test_differences_pair_runs_of_one_seed():
-    record, columns = StudyRecord(Path("x")), ["variant", "seed", "tested_on", "joint"]
+    record, columns = (
+        StudyRecord(Workspace(Path("x"), "small")),
+        ["variant", "seed", "tested_on", "joint"],
+    )
     # Seeds differ much, variants by 0.1 on every seed; the third seed of b is not there yet.
     rows = [("a", seed, "", 0.1 * seed) for seed in (1, 2, 3)]
     rows += [("b", seed, "", 0.1 * seed + 0.1) for seed in (1, 2)]
@@ -101,13 +106,13 @@ def test_differences_pair_runs_of_one_seed():
 
 
 def test_runs_stand_in_the_order_of_the_plan_and_those_no_longer_planned_last(tmp_path):
-    folder = tmp_path / "learning_rate"
-    shutil.copytree(Workspace(REPOSITORY).results / "studies" / "learning_rate", folder)
-    plan = json.loads((folder / "study.json").read_text(encoding="utf8"))
+    folder = tmp_path / "results" / "learning_rate"
+    shutil.copytree(Workspace(REPOSITORY).results / "learning_rate", folder)
+    plan = named_study(Workspace(tmp_path), "learning_rate").plan
     gone, *kept = reversed(plan["variants"])
-    plan["variants"] = {name: plan["variants"][name] for name in kept}
-    (folder / "study.json").write_text(json.dumps(plan), encoding="utf8")
-    assert StudyRecord(folder).means()["variant"].tolist() == [*kept, gone]
+    write_plan(folder, plan | {"variants": {name: plan["variants"][name] for name in kept}})
+    found = named_study(Workspace(tmp_path), "learning_rate").means()["variant"]
+    assert found.tolist() == [*kept, gone]
 
 
 @pytest.fixture
@@ -132,10 +137,11 @@ def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change
     path, content = finished
     change(content)
     path.write_text(yaml.safe_dump(content), encoding="utf8")
-    before = (tmp_path / "results/studies" / path.stem / "study.json").read_bytes()
+    kept = tmp_path / "results" / path.stem / "study.yaml"
+    before = kept.read_bytes()
     with pytest.raises(ValueError, match=sentence):
         run_study(path, str(tmp_path))
-    assert (tmp_path / "results/studies" / path.stem / "study.json").read_bytes() == before
+    assert kept.read_bytes() == before
 
 
 def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
@@ -147,7 +153,7 @@ def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [
-        ({"chanel": {}}, "transfer wrong: .*unexpected keyword argument 'chanel'"),
+        ({"chanel": {}}, "transfer wrong: unknown parameter chanel; did you mean channel?"),
         ({"channel": {"cfo": 1.0}}, "transfer wrong: channel must set some of"),
         ({"modulations": ["BPSK"]}, "transfer wrong: modulations must be left out for network"),
     ],
@@ -170,7 +176,7 @@ def test_failed_runs_are_named_and_the_others_finish(study_file, tmp_path, monke
     monkeypatch.setattr(study, "_run", fail_on_samples)
     assert run_study(study_file, str(tmp_path)) == ["samples-s1", "samples-s2"]
     assert "no such luck" in capsys.readouterr().err
-    assert len(StudyRecord(tmp_path / "results/studies/small").table) == 2
+    assert len(named_study(Workspace(tmp_path), "small").table) == 2
 
 
 def test_interrupted_run_continues_to_the_same_result(study_file, tmp_path, monkeypatch):
@@ -182,14 +188,12 @@ def test_interrupted_run_continues_to_the_same_result(study_file, tmp_path, monk
     run_study(study_file, str(tmp_path / "whole"))
     with monkeypatch.context() as patched:
         stop = RuntimeError("stopped")
-        patched.setattr(study.Experiment, "finish", lambda *a: (_ for _ in ()).throw(stop))
+        patched.setattr(training.Experiment, "finish", lambda *a: (_ for _ in ()).throw(stop))
         assert run_study(study_file, str(tmp_path / "stopped")) == ["plain-s1"]
     assert run_study(study_file, str(tmp_path / "stopped")) == []
-    whole, stopped = (
-        (tmp_path / kind / "results/studies/small/plain-s1/history.csv").read_bytes()
-        for kind in ("whole", "stopped")
-    )
-    assert whole == stopped
+    kinds = ("whole", "stopped")
+    whole, stopped = (load_run("plain-s1", str(tmp_path / kind), "small") for kind in kinds)
+    assert whole.history.equals(stopped.history)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_variant_that_is_resumed_equals_one_that_is_not(study_file, tmp_path):
     content |= {"seeds": [1], "variants": variants, "resumed": {"resumed": 1}}
     study_file.write_text(yaml.safe_dump(content), encoding="utf8")
     assert run_study(study_file, str(tmp_path)) == []
-    straight, resumed = (Run(tmp_path / f"results/studies/small/{name}-s1") for name in variants)
+    straight, resumed = (load_run(f"{name}-s1", str(tmp_path), "small") for name in variants)
     assert resumed.facts["config"]["resume_from"] == "resumed-s1-begun/last.ckpt"
     assert straight.facts["config"]["resume_from"] == ""
     assert straight.history.equals(resumed.history)

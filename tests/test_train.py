@@ -50,7 +50,7 @@ def test_wrong_option_is_one_sentence(arguments, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence.replace("?", r"\?")) as caught:
         train(TrainingParameters.from_words(words))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "results").exists()
+    assert not list(tmp_path.rglob("runs.jsonl"))
 
 
 @pytest.mark.parametrize("place", ["host", "disk"])

@@ -6,12 +6,12 @@ import multiprocessing
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
+from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.training import Experiment, Trainer, best_fabric, train
 
@@ -61,12 +61,9 @@ def run_alone(values: dict, variables: dict[str, str]) -> None:
 
 def assert_same_run(root_a: Path, root_b: Path, name: str) -> None:
     """History, predictions and kept weights are equal bit for bit."""
-    a, b = (root / "results" / name for root in (root_a, root_b))
-    assert (a / "history.csv").read_bytes() == (b / "history.csv").read_bytes()
-    with np.load(a / "predictions.npz") as x, np.load(b / "predictions.npz") as y:
-        assert x.files == y.files
-        for key in x.files:
-            np.testing.assert_array_equal(x[key], y[key])
+    a, b = (load_run(name, str(root)) for root in (root_a, root_b))
+    assert a.history.equals(b.history)
+    assert a.predictions.equals(b.predictions)
     weights = [
         read_checkpoint(root / "outputs/checkpoints" / name / "best.ckpt")["network"]
         for root in (root_a, root_b)

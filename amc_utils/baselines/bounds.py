@@ -12,7 +12,7 @@ which must estimate what the genie tells from a frame with cut-off ends, gets no
 not proved: what parts of further symbols reach into the frame is energy that its own symbols lose.
 
 It is a bound on the mean alone. A single SNR, or a single task, is not bounded: whoever always says
-"BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver who is told
+"BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver that knows
 the SNR as well bounds every SNR by itself, see amc_utils.studies.decisions.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
@@ -156,12 +156,12 @@ def log_likelihoods(
     snr_labels: Sequence[float],
     channel: Channel,
     num_candidates: int = _NUM_CANDIDATES,
-    told: Tensor | None = None,
+    snr_level: Tensor | None = None,
 ) -> Tensor:
     """Log-likelihood of every class, float64 [B, num_modulations, num_labels], but for a constant.
 
     Only the `num_candidates` SNR labels that fit the energies best are compared, or the label that the
-    receiver is told; the others are -inf.
+    receiver knows; the others are -inf.
 
     Args:
         output: matched filter output of the frames.
@@ -169,7 +169,7 @@ def log_likelihoods(
         snr_labels: hypotheses.
         channel: gives the SNRs of the labels, the levels of ASK and the scale of the frames.
         num_candidates: SNR labels per frame that are compared.
-        told: int64 [B], index of the true SNR label of each frame if the receiver may know it.
+        snr_level: int64 [B], index of the true SNR label of each frame if the receiver may know it.
     """
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
     symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10)
@@ -179,11 +179,11 @@ def log_likelihoods(
         outside = (output.energy - torch.view_as_real(symbols).square().sum((1, 2)))[:, None]
         snr = symbol_snr[number].to(result.device)
         level = None if levels is None else levels[number].to(result.device)
-        if told is None:
+        if snr_level is None:
             fit = energy_fit(symbols, outside, output.num_dimensions, snr, level)
             chosen = fit.topk(min(num_candidates, len(snr_labels)), dim=1).indices
         else:
-            chosen = told[:, None]
+            chosen = snr_level[:, None]
         points = torch.from_numpy(symbol_map(name, unipolar_ask=channel.unipolar_ask).copy())
         of_frames = [symbols, output.energy, snr[chosen], None if level is None else level[chosen]]
         found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)

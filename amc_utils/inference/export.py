@@ -31,8 +31,9 @@ from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.model_report import report
 from amc_utils.inference.novelty import Novelty
 from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
-from amc_utils.results import environment
+from amc_utils.results import named_run
 from amc_utils.runtime.checkpoints import read_checkpoint
+from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, replacing
 from amc_utils.runtime.plugins import load_plugin
 
@@ -61,9 +62,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
         ValueError: a run trained on a file that is not given.
     """
     workspace = Workspace.at(output_root)
-    folder = workspace.results / run
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no finished run {run!r} in {workspace.results}; train it first")
+    named_run(workspace, run)
     network, settings = _trained(workspace, run, recalibrate)
     if settings["data_path"] and not data_path:
         raise ValueError(f"data_path must name the file that {run!r} was trained on, got none")
@@ -74,7 +73,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
     calibrating, trying = _unseen(config, frames, split)
     train = _some(split.train, 3 * len(split.test))
     calibrated = _calibrated(raw, (frames, train), calibrating)
-    path = folder / "model.safetensors"
+    path = workspace.model(run)
     with replacing(path) as temporary:
         calibrated.save(temporary)
         written = load_classifier(temporary)
@@ -88,7 +87,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
             **report(written, (frames, split.test), trying),
             "environment": environment(),
         }
-        with replacing(folder / "model.json") as described:
+        with replacing(path.with_name("model.json")) as described:
             described.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return path
 
@@ -96,7 +95,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
 def _trained(workspace: Workspace, run: str, exported: bool) -> tuple[TwoHeadNetwork, dict]:
     """Network with its weights as they will be written, and the parameters of its training."""
     if exported:
-        classifier = load_classifier(workspace.results / run / "model.safetensors")
+        classifier = load_classifier(workspace.model(run))
         return classifier.network, classifier.config.model_dump()
     stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
     unused = {"resume_from": "", "data_path": ""}

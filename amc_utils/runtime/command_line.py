@@ -88,8 +88,13 @@ def given_values(
     parser.add_argument(
         "--config", action="append", default=[], help="YAML file of values, may be there several times"
     )
-    parser.add_class_arguments(parameters, as_group=False, as_positional=True)
+    parser.add_class_arguments(parameters, as_group=False)
     known = list(parameters.model_fields)
+    required = [name for name, field in parameters.model_fields.items() if field.is_required()]
+    words = sys.argv[1:] if words is None else list(words)
+    for place, name in enumerate(required):
+        if place < len(words) and not words[place].startswith("-"):
+            words[place] = f"--{name}={words[place]}"
     for name, field in parameters.model_fields.items():
         known += [f"{name}.{part}" for part in getattr(field.annotation, "model_fields", ())]
     given = _parsed(parser, words, known, defaults=False)
@@ -107,9 +112,9 @@ def _parser(prog: str, description: str | None) -> ArgumentParser:
 
 
 def _parsed(
-    parser: ArgumentParser, words: Sequence[str] | None, known: list[str], **how: bool
+    parser: ArgumentParser, words: Sequence[str], known: list[str], **how: bool
 ) -> dict[str, Any]:
-    words = [_named(word) for word in (sys.argv[1:] if words is None else words)]
+    words = [_named(word) for word in words]
     try:
         return parser.parse_args(words, **how).as_dict()
     except Exception as error:

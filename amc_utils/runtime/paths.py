@@ -31,8 +31,18 @@ class Workspace:
 
     @property
     def results(self) -> Path:
-        """Folder of run folders: results/, or results/studies/<study>/."""
-        return self.root / "results" / (f"studies/{self.study}" if self.study else "")
+        """Folder of all results that are kept, a folder a study, and of single runs, main/."""
+        return self.root / "results"
+
+    @property
+    def kept(self) -> Path:
+        """Folder in results/ of the study, or of runs that stand alone."""
+        return self.results / (self.study or "main")
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the folders of new runs."""
+        return self.outputs / "runs" / self.study
 
     @property
     def figures(self) -> Path:
@@ -48,6 +58,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         """Folder of checkpoint folders, one a run."""
         return self.outputs / "checkpoints" / self.study
+
+    def model(self, run: str) -> Path:
+        """Exported network of a run: in results/models/ if it is kept, else in outputs/models/."""
+        kept, own = (folder / "models" / run for folder in (self.results, self.outputs))
+        return (kept if kept.is_dir() else own) / "model.safetensors"
 
     @property
     def runlog(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr
 from amc_utils.metrics import confusion, outcomes
 from amc_utils.models import build_model, count_activation_bytes
 from amc_utils.results import Run, list_runs
+from amc_utils.runtime.paths import Workspace
 
 Numbers = Callable[[pd.DataFrame], pd.Series]
 # Label of the runs that stand for physics.
@@ -56,16 +58,22 @@ def variance_beyond_loss(run: Run) -> float:
 
 
 def bound_of(run: Run) -> Run:
-    """The run of the bound on the same classes, in results/ beside the run or beside its study.
+    """The run of the bound on the same classes, in the workspace of the run.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    results = next(folder for folder in run.folder.parents if folder.name == "results")
-    bounds = [r for r in list_runs(results) if r.label == _BOUND and r.scope == run.scope]
+    bounds = [r for r in _bounds(run.workspace.root) if r.scope == run.scope]
     if not bounds:
-        raise FileNotFoundError(f"no bound on {run.scope} in {results}; amc evaluate bound makes one")
+        raise FileNotFoundError(
+            f"no bound on {run.scope} in {run.workspace.results}; amc evaluate bound makes one"
+        )
     return bounds[-1]
+
+
+@cache
+def _bounds(root: Path) -> list[Run]:
+    return [run for run in list_runs(Workspace(root)) if run.label == _BOUND]
 
 
 def bound_cells(run: Run) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.claim_measures import FRAME_MEASURES, MEASURES, PAIR_MEASURES
 
@@ -91,10 +91,11 @@ class Claim(BaseModel):
             raise ValueError(f"one test of a claim must have decides: true, got {count}")
         return value
 
-    def folders(self, results: Path) -> list[Path]:
-        """Folders of the studies and runs that the numbers come from."""
-        names = [name for t in self.tests for name in (t.runs or [f"studies/{t.study}"])]
-        return [results / name for name in dict.fromkeys(names)]
+    def places(self, workspace: Workspace) -> list[Path]:
+        """Where the numbers come from: studies, and single runs by name."""
+        single = [workspace.kept / name for test in self.tests for name in test.runs]
+        studies = [workspace.results / test.study for test in self.tests if test.study]
+        return list(dict.fromkeys([*single, *studies]))
 
 
 def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:

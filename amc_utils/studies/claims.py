@@ -1,17 +1,8 @@
-"""The claims of the training log, each with numbers, intervals, and a verdict by a rule fixed before.
-
-    amc report
-
-Reads claims.yaml and the runs in results/; writes results/claims.csv and the tables in
-README.md and docs/claims.md.
-"""
+"""Claims of the training log: numbers, intervals, and a verdict by a rule that was fixed before."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +23,7 @@ _LEAST_RUNS = 3
 _RANGES = ("support_low", "support_high", "refute_low", "refute_high")
 
 
-def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
+def evaluate(claims: dict[str, Claim], workspace: Workspace) -> pd.DataFrame:
     """A row a test.
 
     Returns:
@@ -44,7 +35,7 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
         | {"statistic": test.statistic, "decides": test.decides}
-        | _measured(test, results)
+        | _measured(test, workspace)
         for name, claim in claims.items()
         for test in claim.tests
     ]
@@ -53,9 +44,9 @@ def evaluate(claims: dict[str, Claim], results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *_RANGES])
 
 
-def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
-    runs = _runs(test, test.variant, results)
-    others = _runs(test, test.minus, results) if test.minus else []
+def _measured(test: ClaimTest, workspace: Workspace) -> dict[str, Any]:
+    runs = _runs(test, test.variant, workspace)
+    others = _runs(test, test.minus, workspace) if test.minus else []
     nothing = (None, None)
     bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
     ranges = dict(zip(_RANGES, bounds, strict=True))
@@ -78,7 +69,7 @@ def _measured(test: ClaimTest, results: Path) -> dict[str, Any]:
 
 def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[float], float]:
     """Numbers of the runs, and the standard error that they have in common, of shared test frames."""
-    seeds = [[_trained(run).facts["config"]["seed"] for run in some] for some in (runs, others)]
+    seeds = [[run.trained.facts["config"]["seed"] for run in some] for some in (runs, others)]
     if others and seeds[0] != seeds[1]:
         raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
     if test.measure in PAIR_MEASURES:
@@ -101,13 +92,13 @@ def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[f
     return values, float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def _runs(test: ClaimTest, variant: str, results: Path) -> list[Run]:
+def _runs(test: ClaimTest, variant: str, workspace: Workspace) -> list[Run]:
     """Runs of the test by seed; none as long as a seed of the study is missing."""
     if test.runs:
-        return [named_run(results, name) for name in test.runs]
-    if test.study not in {study.name for study in list_studies(results)}:
+        return [named_run(workspace, name) for name in test.runs]
+    if test.study not in {study.name for study in list_studies(workspace)}:
         return []
-    study = named_study(results, test.study)
+    study = named_study(workspace, test.study)
     table = study.table
     chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
     missing = set(study.plan["seeds"]) - set(chosen["seed"])
@@ -151,17 +142,12 @@ def _verdict(test: ClaimTest, low: float, high: float) -> str:
     return verdicts[0] if len(verdicts) == 1 else _OPEN
 
 
-def _trained(run: Run) -> Run:
-    """The run that trained the network: itself, or that whose weights were tested on other frames."""
-    return named_run(run.folder.parent, run.facts["parent"]) if run.kind == "transfer" else run
-
-
 def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
-    first = _trained(runs[0]).facts
+    first = runs[0].trained.facts
     parts = []
     for some in (runs, others):
         networks = sorted({run.facts["network"]["name"] for run in some})
-        frames = sorted({_trained(run).frames_seen for run in some})
+        frames = sorted({run.trained.frames_seen for run in some})
         seen = (
             " to ".join(f"{count:,}" for count in dict.fromkeys([frames[0], frames[-1]]))
             if some
@@ -177,14 +163,14 @@ def _tflop(runs: Sequence[Run]) -> float | None:
     """A backward pass costs two forward passes."""
     if not runs:
         return None
-    costs = [3 * run.facts["network"]["flops_per_frame"] * _trained(run).frames_seen for run in runs]
+    costs = [3 * run.facts["network"]["flops_per_frame"] * run.trained.frames_seen for run in runs]
     return float(f"{np.mean(costs) / 1e12:.4g}")
 
 
 def update(workspace: Workspace) -> pd.DataFrame:
     """Write results/claims.csv and the tables of README and docs/claims.md; returns the rows."""
     claims = read_claims()
-    rows = evaluate(claims, workspace.results)
+    rows = evaluate(claims, workspace)
     tables = {"README.md": short_table(claims, rows), "docs/claims.md": full_table(rows)}
     pages = {workspace.root / name: text for name, text in tables.items()}
     written = {page: with_table(page.read_text(encoding="utf8"), text) for page, text in pages.items()}
@@ -196,16 +182,14 @@ def update(workspace: Workspace) -> pd.DataFrame:
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write RUNLOG.md and, of the repository, the tables of claims, from the command line."""
-    parser = argparse.ArgumentParser(prog="amc report", description=main.__doc__)
-    parser.add_argument("--output-root", default="", help="workspace; empty is the repository")
-    root = parser.parse_args(arguments).output_root
-    try:
-        print(update_runlog(Workspace.at(root)))
-        if root:
-            return
+def report(output_root: str = "") -> None:
+    """Write RUNLOG.md from results/ and, of the repository, the tables of claims.
+
+    Args:
+        output_root: workspace; empty is the repository.
+    """
+    print(update_runlog(Workspace.at(output_root)))
+    if not output_root:
         rows = update(Workspace(REPOSITORY))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(rows[["claim", "what", "number", "low", "high", "verdict"]].round(4).to_string(index=False))
+        columns = ["claim", "what", "number", "low", "high", "verdict"]
+        print(rows[columns].round(4).to_string(index=False))

@@ -61,7 +61,7 @@ class AnatomyParameters(Parameters):
     stack_large: str
     swin: str
     bound: str
-    told: str
+    known: str
     receiver: str
     elsewhere: str
     channel_study: str

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from amc_utils.metrics import TASKS
-from amc_utils.results import Run, StudyRecord, list_runs, list_studies
+from amc_utils.results import Run, StudyRecord, kept_runs, list_studies
 from amc_utils.runtime.paths import Workspace, replacing
 
 _PREAMBLE = """\
@@ -49,11 +49,11 @@ def render(workspace: Workspace, kept: dict[str, str]) -> str:
 
     A reading whose run or study is gone is kept too, at the end: nothing written by hand is lost.
     """
-    newest_first = list_runs(workspace.results)[::-1]
+    newest_first = sorted(kept_runs(workspace), key=lambda run: run.facts["started"])[::-1]
     entries = {f"Run {run.name}": _entry(run) for run in newest_first}
-    entries |= {f"Study {study.name}": _study(study) for study in list_studies(workspace.results)}
+    entries |= {f"Study {study.name}": _study(study) for study in list_studies(workspace)}
     gone = [heading for heading in kept if heading not in entries]
-    entries |= dict.fromkeys(gone, "Its folder is no longer in `results/`.\n")
+    entries |= dict.fromkeys(gone, "It is no longer in `results/`.\n")
     texts = [
         f"## {heading}\n\n{text}\n**Reading.** {kept.get(heading, _UNREAD)}\n"
         for heading, text in entries.items()

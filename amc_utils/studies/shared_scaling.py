@@ -1,34 +1,20 @@
-"""What a picture tells when its grey levels are shared by frames of one class and label.
-
-    amc grey log-picture-64 log-picture-128-quarter
-
-Later runs of the log's authors divide the counts of each picture by the largest count in a batch of 512
-frames of one class and label, before frames are mixed. The grey of a single count then tells class and
-label a little, which no receiver of single frames knows. This command takes runs on the log's picture,
-whose checkpoints must be there, and adds that knowledge to what the network says: its posterior, among
-the classes with labels from 0 on, times the likelihood of the batch's largest count. Accuracies by
-label go to results/radioml_2018_facts/shared_scaling.csv.
-"""
+"""What a picture tells when its grey levels are shared by frames of one class and label."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from amc_utils.config import TrainingParameters
 from amc_utils.data import synthesise_frames
 from amc_utils.images import pixel_index
 from amc_utils.inference.classifier import Classifier
-from amc_utils.models import untrained_network
-from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import Workspace, replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, generate_frames
+from amc_utils.training import trained_network
 
 BATCH_SIZE = 512
 # Batches of each class from which the spread of their largest counts is taken, and others to be tried.
@@ -133,28 +119,28 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["knows", "task", "snr_label", "value", "num_frames"])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the table of some runs from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="amc grey",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="+", help="runs on the log's picture, checkpoints included")
-    parser.add_argument("--output-root", default="", help="where they were written; the repository")
-    given = parser.parse_args(arguments)
-    workspace, tables = Workspace.at(given.output_root), []
-    try:
-        for run in given.runs:
-            stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
-            config = TrainingParameters.checked(stored["config"] | {"resume_from": ""})
-            network = untrained_network(config)
-            network.load_state_dict(stored["network"])
-            table = accuracies_by_label(Classifier(network.eval(), config, run=run))
-            table.insert(0, "run", run)
-            tables.append(table)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+def shared_scaling(runs: list[str], output_root: str = "") -> None:
+    """Measure what grey levels tell that pictures of one class and label share.
+
+        amc grey "[log-picture-64, log-picture-128-quarter]"
+
+    Later runs of the log's authors divide the counts of each picture by the largest count in a batch of
+    512 frames of one class and label, before frames are mixed. The grey of a single count then tells
+    class and label a little, which no receiver of single frames knows. This command adds that knowledge
+    to what a network says: its posterior, among the classes with labels from 0 on, times the likelihood
+    of the batch's largest count. Accuracies by label go to
+    results/radioml_2018_facts/shared_scaling.csv.
+
+    Args:
+        runs: on the log's picture, whose checkpoints are there.
+        output_root: where they were written; empty is the repository.
+    """
+    workspace, tables = Workspace.at(output_root), []
+    for run in runs:
+        network, config, _ = trained_network(workspace.checkpoints / run / "best.ckpt")
+        table = accuracies_by_label(Classifier(network, config, run=run))
+        table.insert(0, "run", run)
+        tables.append(table)
     path = workspace.results / "radioml_2018_facts" / "shared_scaling.csv"
     with replacing(path) as temporary:
         pd.concat(tables).to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")

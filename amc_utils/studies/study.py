@@ -1,38 +1,91 @@
 """Studies: runs that differ in one thing each, repeated over seeds; stopped and started at will.
 
-    amc study profiles/studies/channels.yaml --jobs 2
-    amc study profiles/studies/channels.yaml --shard 3/8
-
-The second does every eighth run, beginning with the fourth: one task of a cluster's array job. A study
-file names its question, the seeds, the parameters that all runs share (as in notebook 02), for each
-variant the parameters that are its own, and perhaps other frames on which every trained network is
-assessed. What is finished is not done again, and a run that was interrupted continues from its last
-checkpoint. Runs go to results/studies/<study>/.
+A study file names its question, the seeds, the parameters that all runs share (as in notebook 02), for
+each variant the parameters that are its own, and perhaps other frames on which every trained network is
+evaluated. What is finished is not done again, and a run that was interrupted continues from its last
+checkpoint. Runs go to outputs/runs/<study>/, and once all are there to results/<study>/.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import signal
-import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.config import TrainingParameters
-from amc_utils.data import stratified_split
-from amc_utils.results import Run, is_run
-from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
-from amc_utils.runtime.paths import Workspace, replacing
-from amc_utils.studies.assess import run as assess
-from amc_utils.studies.decisions import Assessment
-from amc_utils.studies.plan import Study, read_study
+from amc_utils.results import PLAN, Run, StudyRecord, keep, list_runs, write_plan
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies.evaluate import EvaluationParameters, evaluate
 from amc_utils.studies.runlog import update_runlog
-from amc_utils.training import Experiment, Trainer, differing_from_record
+from amc_utils.training import differing_from_record, train
+
+
+class Study(BaseModel):
+    """Content of a study file; the study has the file's name.
+
+    Attributes:
+        question: what the study asks.
+        seeds: one run of each variant for each.
+        base: parameters that all runs share; in the file perhaps the path of a file that holds them.
+        variants: by name, the parameters in which each differs from the base.
+        transfers: by name, the frames on which every network is assessed once it is trained, in
+            terms of amc_utils.studies.evaluate.EvaluationParameters.
+        resumed: variants that a run of their own trains for so many epochs first, from whose
+            checkpoint they go on.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    question: str
+    seeds: list[int] = Field(min_length=1)
+    base: dict[str, Any]
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    transfers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    resumed: dict[str, int] = Field(default_factory=dict)
+
+    @field_validator("transfers")
+    @classmethod
+    def _transfers_make_sense(cls, value: dict[str, dict]) -> dict[str, dict]:
+        for name, frames in value.items():
+            try:
+                EvaluationParameters.checked({"what": "network", **frames})
+            except ValueError as error:
+                raise ValueError(f"transfer {name}: {error}") from error
+        return value
+
+    def configs(self, output_root: str) -> Iterator[TrainingParameters]:
+        """Parameters of every run, all variants of a seed before the next seed.
+
+        Raises:
+            ValueError: a wrong parameter.
+        """
+        for seed in self.seeds:
+            for variant, changes in self.variants.items():
+                own = {"seed": seed, "run_name": f"{variant}-s{seed}", "output_root": output_root}
+                yield TrainingParameters.checked(self.base | changes | own)
+
+    def run_names(self, run_name: str) -> list[str]:
+        """Names of the run folders of one of the configs: the trained network's, and the transfers'."""
+        return [run_name, *(f"{run_name}-on-{transfer}" for transfer in self.transfers)]
+
+
+def read_study(path: Path) -> Study:
+    """Study of a file.
+
+    Raises:
+        ValueError: a field that is missing, unknown or of the wrong type.
+    """
+    content = read_yaml(path.read_text(encoding="utf8"), f"study {path}")
+    if isinstance(content.get("base"), str):
+        base = path.parent / content["base"]
+        content["base"] = read_yaml(base.read_text(encoding="utf8"), f"profile {base}")
+    return Study.model_validate(content)
 
 
 def run_study(
@@ -45,45 +98,44 @@ def run_study(
         output_root: where to write; empty is the repository.
         num_jobs: runs at a time.
         shard: (k, n) for every n-th run of the plan from the k-th on, counted from 0. Such a part
-            leaves the diary alone; the whole study, started when all are done, brings it up to date.
+            leaves results/ alone; the whole study, started when all are done, puts them there.
     """
-    study, results = read_study(path), Workspace.at(output_root, path.stem).results
+    study, workspace = read_study(path), Workspace.at(output_root, path.stem)
     configs = list(study.configs(output_root))[shard[0] :: shard[1]]
-    _check_transfers_unchanged(results / "study.json", study.transfers)
-    for config in configs:
-        _check_unchanged(results / config.run_name, config)
-    missing = [
-        config
-        for config in configs
-        if not all(is_run(results / name) for name in study.run_names(config.run_name))
-    ]
-    with replacing(results / "study.json") as temporary:
-        temporary.write_text(study.model_dump_json(indent=1) + "\n", encoding="utf8")
+    done = {run.name: run for run in list_runs(workspace)}
+    _check_unchanged(study, configs, StudyRecord(workspace), done)
+    missing = [c for c in configs if not done.keys() >= set(study.run_names(c.run_name))]
+    if missing:
+        workspace.runs.mkdir(parents=True, exist_ok=True)
+        write_plan(workspace.runs, study.model_dump())
     part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
     print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
-    done = Parallel(n_jobs=num_jobs)(attempts)
-    if shard == (0, 1):
+    finished = Parallel(n_jobs=num_jobs)(attempts)
+    failed = [config.run_name for config, ok in zip(missing, finished, strict=True) if not ok]
+    if shard == (0, 1) and not failed and workspace.runs.exists():
+        keep(workspace, StudyRecord(workspace).runs, study.model_dump())
+        shutil.rmtree(workspace.runs)
         update_runlog(Workspace.at(output_root))
-    return [config.run_name for config, finished in zip(missing, done, strict=True) if not finished]
+    return failed
 
 
-def _check_unchanged(folder: Path, config: TrainingParameters) -> None:
-    changed = differing_from_record(Run(folder), config) if is_run(folder) else {}
-    for name, (wanted, recorded) in changed.items():
-        raise ValueError(
-            f"{folder} must have been run with {name}={wanted!r}, it has {recorded!r}; "
-            f"give the variant another name, or remove the folder"
-        )
-
-
-def _check_transfers_unchanged(record: Path, transfers: Mapping[str, Mapping]) -> None:
-    done = json.loads(record.read_text(encoding="utf8"))["transfers"] if record.is_file() else {}
-    for name in done.keys() & transfers.keys():
-        if done[name] != transfers[name]:
+def _check_unchanged(
+    study: Study, configs: Sequence[TrainingParameters], record: StudyRecord, done: dict[str, Run]
+) -> None:
+    for config in configs:
+        run = done.get(config.run_name)
+        for name, (wanted, recorded) in (differing_from_record(run, config) if run else {}).items():
             raise ValueError(
-                f"transfer {name} must stay {done[name]}, for which {record.parent} may hold runs, got "
-                f"{transfers[name]}; give it another name"
+                f"{run.place} must have been run with {name}={wanted!r}, it has {recorded!r}; "
+                f"give the variant another name, or remove the run"
+            )
+    former = record.plan["transfers"] if (record.folder / PLAN).is_file() else {}
+    for name in former.keys() & study.transfers.keys():
+        if former[name] != study.transfers[name]:
+            raise ValueError(
+                f"transfer {name} must stay {former[name]}, for which {record.folder} may hold runs, "
+                f"got {study.transfers[name]}; give it another name"
             )
 
 
@@ -101,73 +153,50 @@ def _run(config: TrainingParameters, study_name: str, study: Study) -> None:
     workspace = Workspace.at(config.output_root, study_name)
     checkpoints = workspace.checkpoints / config.run_name
     begun = workspace.checkpoints / f"{config.run_name}-begun"
-    if not is_run(workspace.results / config.run_name):
+    done = {run.name for run in list_runs(workspace)}
+    if config.run_name not in done:
         first_epochs = study.resumed.get(config.run_name.rpartition("-s")[0], 0)
         if first_epochs:
             changes = {"num_epochs": first_epochs, "run_name": begun.name}
-            _train(config.model_copy(update=changes), study_name)
+            train(config.model_copy(update=changes), "study", study_name, record=False)
             config = config.model_copy(update={"resume_from": str(begun / "last.ckpt")})
-        experiment, trainer = _train(config, study_name)
-        experiment.finish(trainer)
+        train(config, "study", study_name)
     names = study.run_names(config.run_name)[1:]
     for name, frames in zip(names, study.transfers.values(), strict=True):
-        if not is_run(workspace.results / name):
-            assess(
-                Assessment(
-                    "network",
-                    run_name=name,
-                    study=study_name,
-                    checkpoint=str(checkpoints / "best.ckpt"),
-                    output_root=config.output_root,
-                    profile=config.profile,
-                    **frames,
-                )
-            )
-    shutil.rmtree(checkpoints)
-    if begun.exists():
-        shutil.rmtree(begun)
+        if name not in done:
+            values = {"what": "network", "run_name": name, "study": study_name}
+            values |= {"checkpoint": str(checkpoints / "best.ckpt"), "profile": config.profile}
+            values |= {"output_root": config.output_root, **frames}
+            evaluate(EvaluationParameters.checked(values))
+    for folder in (checkpoints, begun):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
-def _train(config: TrainingParameters, study_name: str) -> tuple[Experiment, Trainer]:
-    experiment = Experiment.start(config, "study", study=study_name)
-    fabric = experiment.fabric()
-    frames = experiment.frames(fabric)
-    split = stratified_split(frames, seed=config.seed)
-    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
-    for _ in trainer.fit():
-        print(f"{config.run_name}: {trainer.describe_epoch()}", flush=True)
-    return experiment, trainer
+def study(file: str, output_root: str = "", jobs: int = 1, shard: str = "0/1") -> int | str:
+    """Carry out a study: what of it is not finished, some runs at a time.
 
+        amc study profiles/studies/channels.yaml --jobs 2
+        amc study profiles/studies/channels.yaml --shard 3/8
 
-def _shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
+    The second does every eighth run, beginning with the fourth: one task of a cluster's array job. The
+    study started whole, when all are done, puts them into results/.
+
+    Args:
+        file: study file, see profiles/studies/.
+        output_root: where to write; empty is the repository.
+        jobs: runs at a time, which share the cores.
+        shard: k/n for every n-th run from the k-th, counted from 0.
+    """
+    number, _, count = shard.partition("/")
     if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"must be k/n with k from 0 to n - 1, got {text!r}")
-    return int(number), int(count)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="amc study")
-    parser.add_argument("file", type=Path, help="study file, see profiles/studies/")
-    parser.add_argument("--output-root", default="", help="where to write; empty is the repository")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
-    parser.add_argument(
-        "--shard", type=_shard, default=(0, 1), help="k/n: every n-th run from the k-th"
-    )
-    options = parser.parse_args(arguments)
-    # Of several runs at a time each has a process, which joblib ends with this one.
-    signal.signal(signal.SIGTERM, stop_at_once)
-    try:
-        failed = run_study(options.file, options.output_root, options.jobs, options.shard)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        sys.exit(EXIT_RESUMABLE)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    if not failed:
-        done = (
-            "all done" if options.shard == (0, 1) else "shard done; start the study whole when all are"
-        )
-        print(f"{done}: {Workspace.at(options.output_root, options.file.stem).results}")
-    sys.exit(f"failed, run again to retry: {', '.join(failed)}" if failed else 0)
+        raise ValueError(f"shard must be k/n with k from 0 to n - 1, got {shard!r}")
+    part = int(number), int(count)
+    if failed := run_study(Path(file), output_root, jobs, part):
+        return f"failed, run again to retry: {', '.join(failed)}"
+    workspace = Workspace.at(output_root, Path(file).stem)
+    if part == (0, 1):
+        print(f"all done: {workspace.kept}")
+    else:
+        print(f"shard done; start the study whole when all are: {workspace.runs}")
+    return 0

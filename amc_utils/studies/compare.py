@@ -1,0 +1,60 @@
+"""What came out of `make reproduce`, beside the committed numbers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from amc_utils.config import TrainingParameters
+from amc_utils.metrics import TASKS
+from amc_utils.results import Run, kept_runs, new_runs
+from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.training import differing_from_record
+
+
+def comparison(found: Workspace, committed: Workspace) -> pd.DataFrame:
+    """A row a run and task: committed run and value, found value and interval, whether they agree."""
+    known = [run for run in kept_runs(committed) if run.kind == "network"]
+    rows = []
+    for run in (run for run in new_runs(found) if run.kind == "network"):
+        config = TrainingParameters.checked(run.facts["config"] | {"resume_from": ""})
+        same = [other for other in known if not differing_from_record(other, config)]
+        rows += [_row(run, same[-1] if same else None, task) for task in TASKS]
+    return pd.DataFrame(rows)
+
+
+def _row(run: Run, same: Run | None, task: str) -> dict[str, object]:
+    found = run.facts["test"][f"{task}_accuracy"]
+    row = {"task": task, "network": run.label, "found": found["value"]}
+    row |= {
+        "low": found["low"],
+        "high": found["high"],
+        "committed run": "none",
+        "committed": float("nan"),
+    }
+    if same is None:
+        return row | {"verdict": "nothing to compare with"}
+    value = same.facts["test"][f"{task}_accuracy"]["value"]
+    agrees = found["low"] <= value <= found["high"]
+    verdict = "reproduced" if agrees else "not reproduced"
+    return row | {"committed run": same.name, "committed": value, "verdict": verdict}
+
+
+def compare(folder: str) -> int | str:
+    """Print new runs below a folder beside the committed ones with the same parameters.
+
+        amc compare outputs/reproduced
+
+    A number is reproduced where the committed one lies in the 95 % interval of what was found. Exit
+    status 1 where one is not, or there is none.
+
+    Args:
+        folder: workspace, as `make reproduce` leaves it.
+    """
+    table = comparison(Workspace.at(folder), Workspace(REPOSITORY))
+    if table.empty:
+        return f"no new run was found in {folder}; `make reproduce` makes some"
+    columns = ["committed run", "network", "task", "committed", "found", "low", "high", "verdict"]
+    print(table[columns].round(3).to_string(index=False))
+    failed = (table["verdict"] != "reproduced").sum()
+    print(f"{len(table) - failed} of {len(table)} numbers reproduced")
+    return 1 if failed else 0

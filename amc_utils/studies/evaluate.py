@@ -1,0 +1,294 @@
+"""Decisions without training: of the bound, the likelihood receiver, or a trained network elsewhere."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas as pd
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from amc_utils.baselines.bounds import genie_frames, log_likelihoods
+from amc_utils.baselines.receiver import receiver_log_likelihoods
+from amc_utils.config import Parameters
+from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
+from amc_utils.losses import TaskWeighting
+from amc_utils.models import count_flops, count_parameters
+from amc_utils.results import Run, claim_run_name, write_run
+from amc_utils.runtime.environment import environment
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.progress import progress
+from amc_utils.signals import Channel, channel_from, expand_modulations, receiver_settings, snr_grid
+from amc_utils.training import (
+    Evaluator,
+    best_accelerator,
+    best_fabric,
+    prediction_table,
+    trained_network,
+)
+
+_FRAMES_AT_ONCE = 1024
+# Settings of a channel that matter to the genie, and those that a receiver of a file's frames knows.
+_SEEN_BY_GENIE = {
+    "preset", "rolloff_range", "pulse_exponent", "snr_slope", "snr_offset_db", "unit_mean_magnitude",
+    "unipolar_ask", "record_scale",
+}  # fmt: skip
+_KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
+# Roll-offs that far beyond those that a receiver tries cost it next to nothing.
+_ROLLOFF_ROOM = 0.03
+
+
+class EvaluationParameters(Parameters):
+    """What to evaluate, and on which frames.
+
+    Attributes:
+        what: bound, receiver, or network.
+        run_name: empty for a new adjective-noun-number.
+        study: that the run belongs to, if any.
+        profile: label of the scale, kept with the run.
+        modulations: names, or the groups digital (17) and all (24); a network has its own.
+        snr_range_db: first, last, step of the SNR labels; a network has its own.
+        num_frames_per_cell: frames of each modulation and SNR label.
+        seed: of the frames; training has another by default.
+        checkpoint: of the network.
+        plugins: Python files that the network needs.
+        data_path: RadioML-layout file; empty draws synthetic frames.
+        label_order: of the file's labels, corrected or shipped.
+        channel: of synthetic frames: preset, and what differs from it; of a file what a receiver knows.
+        snr_known: the bound's receiver knows the SNR, which bounds every SNR by itself.
+    """
+
+    what: Literal["bound", "receiver", "network"]
+    run_name: str = ""
+    study: str = ""
+    profile: str = "cpu"
+    modulations: list[str] = Field(["digital"])
+    snr_range_db: list[int] = Field([-20, 30, 2])
+    num_frames_per_cell: int = Field(50, ge=1)
+    seed: int = 2019
+    checkpoint: str = ""
+    plugins: list[str] = Field([])
+    data_path: str = ""
+    label_order: Literal["corrected", "shipped"] = "corrected"
+    channel: dict[str, float | int | bool | str | list[float]] = Field({})
+    snr_known: bool = False
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins_run(cls, value: list[str]) -> list[str]:
+        for file in value:
+            load_plugin(file)
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        useless = {
+            "bound": {"checkpoint", "data_path"} | self.channel.keys() - _SEEN_BY_GENIE,
+            "receiver": {"checkpoint", "snr_known"},
+            "network": {"snr_known", "modulations", "snr_range_db"},
+        }[self.what]
+        if self.data_path:
+            # The file has a channel of its own, of which the receiver knows some.
+            useless |= self.channel.keys() - (_KNOWN_OF_FILE if self.what == "receiver" else set())
+        else:
+            useless |= {"label_order"}
+        fields = type(self).model_fields
+        given = {n for n, f in fields.items() if getattr(self, n) != f.default} | self.channel.keys()
+        if ignored := sorted(given & useless):
+            what = f"{self.what} with data_path" if self.data_path else self.what
+            raise ValueError(f"{ignored[0]} must be left out for {what}, which makes no use of it")
+        return self
+
+    @model_validator(mode="after")
+    def _receiver_knows_the_channel(self) -> Self:
+        channel, receiver = self.synthetic_channel, receiver_settings(self.channel)
+        low, high = channel.rolloff_range
+        known = (
+            min(receiver.rolloffs) - _ROLLOFF_ROOM <= low
+            and high <= max(receiver.rolloffs) + _ROLLOFF_ROOM
+            and channel.pulse_exponent == receiver.pulse_exponent
+            and channel.cfo_std <= receiver.max_cfo / 3
+        )
+        if self.what == "receiver" and (not known or channel.delay_spread):
+            raise ValueError(
+                f"channel must have roll-offs near {min(receiver.rolloffs)} to "
+                f"{max(receiver.rolloffs)}, pulse_exponent {receiver.pulse_exponent}, cfo_std up to "
+                f"{receiver.max_cfo / 3:.3g} and no multipath for the receiver, which knows no more; "
+                f"got {channel}"
+            )
+        return self
+
+    @property
+    def synthetic_channel(self) -> Channel:
+        """Channel of synthetic frames."""
+        return channel_from(self.channel)
+
+
+def evaluate(config: EvaluationParameters) -> Run:
+    """Decide on frames, and write a run folder like that of training, without history.
+
+    Raises:
+        FileNotFoundError: no such checkpoint or file.
+        ValueError: the wanted name belongs to a finished run, or a file cannot be taken.
+    """
+    workspace = Workspace.at(config.output_root, config.study)
+    name = claim_run_name(config.run_name, workspace)
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    decide = {"bound": _bound, "receiver": _receiver, "network": _network}[config.what]
+    predictions, facts = decide(config, torch.device(best_accelerator()))
+    facts |= {
+        "run": name,
+        "status": "completed",
+        "started": started.isoformat(),
+        "seconds": time.perf_counter() - clock,
+        "config": facts.pop("trained", {})
+        | {"seed": config.seed, "num_frames_per_cell": config.num_frames_per_cell}
+        | {"profile": config.profile, "data_path": Path(config.data_path).name},
+        "environment": environment(),
+    }
+    facts["config"].pop("output_root", None)
+    return write_run(workspace, facts=facts, predictions=predictions)
+
+
+def evaluate_and_say_where(config: EvaluationParameters) -> None:
+    """Record the bound, the likelihood receiver, or a trained network on other frames.
+
+        amc evaluate bound --run_name genie-bound --num_frames_per_cell 200
+        amc evaluate bound --run_name genie-known --num_frames_per_cell 200 --snr_known true
+        amc evaluate receiver --run_name likelihood-receiver --channel "{preset: table_1}"
+        amc evaluate network --run_name elsewhere --checkpoint best.ckpt --data_path FILE
+
+    Each writes a run folder like that of training, without history.
+    """
+    print(evaluate(config).folder)
+
+
+def _bound(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the genie-aided receiver, and what was tested."""
+    names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
+    cell = torch.arange(len(names) * len(grid), device=device)
+    cell = cell.repeat_interleave(config.num_frames_per_cell)
+    modulation, level = cell // len(grid), cell % len(grid)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    known, found = config.snr_known, []
+    channel = config.synthetic_channel
+    for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
+        output = genie_frames(
+            modulation[part],
+            level[part],
+            snr_labels=grid,
+            modulations=names,
+            generator=generator,
+            channel=channel,
+        )
+        likelihoods = log_likelihoods(
+            output,
+            modulations=names,
+            snr_labels=grid,
+            channel=channel,
+            snr_level=level[part] if known else None,
+        )
+        found.append(_decide(likelihoods))
+    source = synthetic_source(channel, config.seed)
+    # The bound makes its own, cyclic frames; those of this set have labels and no samples.
+    no_samples = torch.empty(len(cell), 0, 2, device=device)
+    tested = Frames(no_samples, modulation, level, names, grid, source)
+    name = "genie-aided bound" + (", SNR known" if known else "")
+    return _table(tested, found), {"kind": "bound", "network": {"name": name}} | _data(tested)
+
+
+def _receiver(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the likelihood receiver that synchronises by itself, and what was tested."""
+    names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
+    frames = _frames(config, names, grid, device)
+
+    def decide(part: Tensor) -> tuple[Tensor, ...]:
+        likelihoods = receiver_log_likelihoods(
+            frames.iq(part),
+            modulations=names,
+            snr_labels=grid,
+            channel=config.synthetic_channel,
+            receiver=receiver_settings(config.channel),
+        )
+        return _decide(likelihoods)
+
+    found = _over(frames, decide)
+    facts = {"kind": "receiver", "network": {"name": "likelihood receiver"}}
+    return _table(frames, found), facts | _data(frames)
+
+
+def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
+    """Decisions of the network of a checkpoint, and what was tested."""
+    path = Path(config.checkpoint)
+    network, trained, stored = trained_network(path)
+    fabric = best_fabric(trained)
+    network = fabric.setup_module(network.to(memory_format=torch.channels_last))
+    frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
+    weighting = TaskWeighting(trained.task_weighting, trained.task_weights).to(device)
+    evaluator = Evaluator(network, weighting, frames, trained, fabric)
+    parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
+    predictions = pd.concat([evaluator.predict(part) for part in progress(parts)])
+    described = {
+        "name": trained.network,
+        "options": trained.network_options,
+        "parameters": count_parameters(network),
+        "flops_per_frame": count_flops(network),
+    }
+    parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
+    facts = {"kind": "transfer", "network": described, "trained": stored["config"]}
+    return predictions.reset_index(drop=True), facts | _data(frames) | parent
+
+
+def _frames(
+    config: EvaluationParameters, names: tuple[str, ...], grid: tuple[int, ...], device: torch.device
+) -> Frames:
+    selection = {
+        "modulations": names,
+        "snr_labels": grid,
+        "num_frames_per_cell": config.num_frames_per_cell,
+        "seed": config.seed,
+        "device": device,
+    }
+    if config.data_path:
+        selection["label_order"] = config.label_order
+        return read_radioml(path=Path(config.data_path), **selection)
+    return synthesise_frames(channel=config.synthetic_channel, **selection)
+
+
+def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    parts = torch.arange(len(frames), device=frames.device).split(_FRAMES_AT_ONCE)
+    return [decide(part) for part in progress(parts)]
+
+
+def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
+    """Class of greatest posterior when all are equally frequent, and how sure: four columns."""
+    posterior = log_likelihoods.flatten(1).softmax(1).view_as(log_likelihoods)
+    best = posterior.flatten(1).argmax(1)
+    modulation, level = best // posterior.shape[2], best % posterior.shape[2]
+    sure = (
+        posterior.sum(2).gather(1, modulation[:, None])[:, 0],
+        posterior.sum(1).gather(1, level[:, None])[:, 0],
+    )
+    return modulation, level, *sure
+
+
+def _table(frames: Frames, found: list[tuple[Tensor, ...]]) -> pd.DataFrame:
+    index = torch.arange(len(frames), device=frames.device)
+    return prediction_table(frames, index, [torch.cat(c) for c in zip(*found, strict=True)])
+
+
+def _data(frames: Frames) -> dict[str, Any]:
+    return {
+        "data": {
+            "description": frames.description,
+            "num_classes": frames.num_classes,
+            "source": frames.source,
+            "counts": {"test": len(frames)},
+        }
+    }

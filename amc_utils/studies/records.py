@@ -1,0 +1,295 @@
+"""The runs of record: which are done, how much the others cost, and the command that comes next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from amc_utils.config import TrainingParameters, deciding
+from amc_utils.results import Run, keep, kept_runs, list_runs, named_run
+from amc_utils.runtime.checkpoints import Checkpoints
+from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.yaml_text import read_yaml
+from amc_utils.studies.evaluate import EvaluationParameters
+from amc_utils.studies.runlog import update_runlog
+from amc_utils.studies.study import read_study
+from amc_utils.training import best_accelerator, differing_from_record
+
+PLAN = "profiles/paper.yaml"
+BENCHMARK = "benchmarks/gpu.csv"
+# Of the frames; a tenth goes to validation, another to test.
+TRAIN_SHARE = 0.8
+# A large network looks for requests to stop before and after a validation, which may take minutes.
+_SECONDS_TO_STOP = 180
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Step(BaseModel):
+    """A run of record, or several.
+
+    Attributes:
+        shows: what it is for; a study asks a question of its own.
+        needs: "gpu" where a CPU would take days.
+        command: as it is typed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shows: str = ""
+    needs: Literal["gpu", "cpu"]
+    command: str = Field(pattern="^(amc|python) ")
+
+    @property
+    def words(self) -> list[str]:
+        """The command's words after the first two: `amc` and what it does, `python` and a file."""
+        return shlex.split(self.command)[2:]
+
+    @property
+    def executed(self) -> list[str]:
+        """The command's words with the interpreter of this process."""
+        first, *words = shlex.split(self.command)
+        return [sys.executable, *(["-m", "amc_utils"] if first == "amc" else []), *words]
+
+    @cached_property
+    def config(self) -> TrainingParameters | None:
+        """Parameters of a single training run."""
+        wanted = self.command.startswith("amc train ")
+        return TrainingParameters.from_words(self.words) if wanted else None
+
+    @cached_property
+    def evaluation(self) -> EvaluationParameters | None:
+        """Parameters of an evaluation."""
+        wanted = self.command.startswith("amc evaluate ")
+        return EvaluationParameters.from_words(self.words) if wanted else None
+
+    @cached_property
+    def result(self) -> str:
+        """What it leaves: the name of a run, or that of a study or file as its path."""
+        if single := self.config or self.evaluation:
+            return single.run_name
+        return (
+            BENCHMARK if self.command.startswith("python ") else f"results/{Path(self.words[0]).stem}"
+        )
+
+    @property
+    def images(self) -> int:
+        """Pictures, or sets of them, that a single training run learns from."""
+        if self.config is None:
+            return 0
+        cells = len(self.config.modulation_names) * len(self.config.snr_labels)
+        return int(TRAIN_SHARE * cells * self.config.num_frames_per_cell * self.config.num_epochs)
+
+
+def read_plan(root: Path) -> list[Step]:
+    """Steps of the plan of the repository at `root`, in order.
+
+    Raises:
+        ValueError: a field that is missing, unknown or of the wrong type.
+    """
+    content = read_yaml((root / PLAN).read_text(encoding="utf8"), f"plan {PLAN}")
+    return [Step.model_validate(step) for step in content["steps"]]
+
+
+def benchmark_name(run_name: str) -> str:
+    """How the name of a planned run's benchmark begins."""
+    return f"training, as {run_name}, "
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a step stands: its state in words, whether it is done, minutes left if they are known."""
+
+    state: str
+    done: bool = False
+    minutes: float | None = None
+
+
+def standing(step: Step, workspace: Workspace) -> Standing:
+    """Where a step stands, by what lies in results/, outputs/ and benchmarks/."""
+    if step.command.startswith("amc study "):
+        return _of_study(step, workspace)
+    if step.config is None and step.evaluation is None:
+        return _of_benchmark(workspace.root / BENCHMARK)
+    for run in list_runs(workspace):
+        if run.name != step.result:
+            continue
+        if changed := _changed(step, run):
+            return Standing(f"made with another {changed[0]}")
+        score = run.facts["test"]["joint_accuracy"]["value"]
+        place = "" if run.folder == workspace.kept else f"; amc keep {run.name} puts it into results/"
+        return Standing(f"done, joint accuracy {score:.3f}{place}", done=True)
+    begun = Checkpoints(workspace.checkpoints / step.result).newest() if step.config else None
+    if begun is None:
+        speed = _speeds(workspace.root / BENCHMARK).get(step.result)
+        return Standing("missing", minutes=step.images / speed / 60 if speed else None)
+    wanted, stored = deciding(step.config.model_dump()), deciding(begun[1]["config"])
+    if changed := sorted(name for name in wanted if stored.get(name) != wanted[name]):
+        return Standing(f"begun with another {changed[0]}")
+    seconds = begun[1]["epoch_seconds"]
+    left = (step.config.num_epochs - len(seconds)) * sum(seconds) / max(len(seconds), 1) / 60
+    state = f"begun, {len(seconds)} of {step.config.num_epochs} epochs"
+    return Standing(state, minutes=left if seconds else None)
+
+
+def _of_study(step: Step, workspace: Workspace) -> Standing:
+    path = Path(step.words[0])
+    study, runs = read_study(path), list_runs(replace(workspace, study=path.stem))
+    known = {run.name: run for run in runs}
+    configs = list(study.configs(""))
+    done = [c for c in configs if known.keys() >= set(study.run_names(c.run_name))]
+    for config in done:
+        if changed := differing_from_record(known[config.run_name], config):
+            return Standing(f"{config.run_name} made with another {next(iter(changed))}")
+    seconds = [known[config.run_name].facts["seconds"] for config in done]
+    left = len(configs) - len(done)
+    minutes = left * sum(seconds) / len(seconds) / 60 if seconds and left else None
+    return Standing(f"{len(done)} of {len(configs)} runs", done=not left, minutes=minutes)
+
+
+def _of_benchmark(path: Path) -> Standing:
+    """Done where it measured some run of the plan; those that do not fit the device have no row."""
+    num_runs = len(_speeds(path))
+    return Standing(f"{num_runs} runs measured" if num_runs else "missing", done=bool(num_runs))
+
+
+def _changed(step: Step, run: Run) -> list[str]:
+    """Parameters in which a finished run is another than the plan's command makes."""
+    if step.config is not None:
+        return list(differing_from_record(run, step.config))
+    names = ("seed", "num_frames_per_cell")
+    return [n for n in names if run.facts["config"][n] != getattr(step.evaluation, n)]
+
+
+def _speeds(path: Path) -> dict[str, float]:
+    """Training images/s of the planned runs that a benchmark measured, by run."""
+    raw = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["benchmark", "task"])
+    raw = raw[raw["task"] == "network on frames"]
+    raw = raw.assign(run=raw["benchmark"].astype(str).str.extract(benchmark_name("(.+?)"))[0])
+    groups = raw.dropna(subset="run").groupby("run")
+    return {run: (rows["amount"] / rows["seconds"]).median() for run, rows in groups}
+
+
+def report(steps: Sequence[Step], standings: Sequence[Standing]) -> str:
+    """A row a step, its state and the minutes that are left, and the commands that come next."""
+    rows = [
+        {
+            "result": step.result,
+            "needs": step.needs,
+            "state": now.state,
+            "million images": f"{step.images / 1e6:.1f}" if step.images else "",
+            "minutes left": f"{now.minutes:.0f}" if now.minutes else "" if now.done else "not measured",
+        }
+        for step, now in zip(steps, standings, strict=True)
+    ]
+    parts = [pd.DataFrame(rows).to_string(index=False)]
+    for needs in ("gpu", "cpu"):
+        for step, now in zip(steps, standings, strict=True):
+            if step.needs == needs and not now.done:
+                purpose = f": {step.shows}" if step.shows else ""
+                parts.append(f"Next on a {needs.upper()}{purpose}\n{step.command}")
+                break
+    return "\n\n".join(parts if len(parts) > 1 else [*parts, "All runs of record are done."])
+
+
+def carry_out(
+    steps: Sequence[Step], is_done: Callable[[Step], bool], root: Path, minutes: float
+) -> str:
+    """Carry out what is missing, in order, until the time is up; returns a sentence on how it ended.
+
+    A command that is still at work then is asked to stop, upon which training saves. One that fails
+    does not keep the others waiting.
+
+    Raises:
+        RuntimeError: commands failed, or left no result; raised at the end.
+    """
+    end, failed, how = time.monotonic() + 60 * minutes, [], "all done"
+    for step in steps:
+        if is_done(step):
+            continue
+        if time.monotonic() >= end:
+            how = f"time is up before {step.result}; the same command goes on there"
+            break
+        print(f"\n$ {step.command}", flush=True)
+        # In a session of its own it has no signals but ours, and its own children have them too.
+        process = subprocess.Popen(step.executed, cwd=root, start_new_session=True)
+        status = _wait(process, end - time.monotonic())
+        # A command that had to stop may have been about to leave.
+        if status == EXIT_RESUMABLE and not is_done(step):
+            how = f"stopped in {step.result}; the same command goes on there"
+            break
+        if not is_done(step):
+            failed.append(f"{step.result} (status {status})")
+    if failed:
+        raise RuntimeError(f"no result as planned, see above: {', '.join(failed)}; {how}")
+    return how
+
+
+def _wait(process: subprocess.Popen, seconds: float) -> int:
+    """Status with which a command ended, or that of one which was stopped."""
+    try:
+        return process.wait(timeout=seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        former = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    print("stopping", flush=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        # What hangs loses the work since its last checkpoint.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for number, handler in former.items():
+        signal.signal(number, handler)
+    return EXIT_RESUMABLE
+
+
+def records(minutes: float = 0.0) -> None:
+    """Say which runs of record are done, or carry out what is missing.
+
+        amc records
+        amc records --minutes 30
+
+    profiles/paper.yaml lists them in the order in which they should be run. The first command says
+    where things stand. The second carries out what is missing until the time is up, what needs a GPU if
+    there is one and the rest if there is none; what was stopped goes on when it is given again.
+
+    Args:
+        minutes: carry out what is missing for so long.
+    """
+    workspace = Workspace.at("")
+    for number in _SIGNALS:
+        signal.signal(number, stop_at_once)
+    # The plan's commands name files by their place in the repository.
+    os.chdir(workspace.root)
+    steps = read_plan(workspace.root)
+    print(report(steps, [standing(step, workspace) for step in steps]), flush=True)
+    if minutes:
+        device = "gpu" if best_accelerator() == "cuda" else "cpu"
+        here = [step for step in steps if step.needs == device]
+        print(carry_out(here, lambda step: standing(step, workspace).done, workspace.root, minutes))
+
+
+def keep_run(run: str, output_root: str = "") -> None:
+    """Put a new run into results/main/ and RUNLOG.md, to be committed.
+
+    Args:
+        run: its name.
+        output_root: where it was written; empty is the repository.
+    """
+    workspace = Workspace.at(output_root)
+    kept = [other for other in kept_runs(workspace) if other.name != run]
+    print(keep(workspace, [*kept, named_run(workspace, run)]))
+    print(update_runlog(workspace))

@@ -1,0 +1,124 @@
+"""Runs that train nothing: their folders, their diary entries, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from amc_utils.data import load_frames, stratified_split, write_radioml
+from amc_utils.runtime.paths import Workspace
+from amc_utils.studies import runlog
+from amc_utils.studies.evaluate import EvaluationParameters, evaluate
+from amc_utils.studies.records import keep_run
+from amc_utils.training import Experiment
+
+CLASSES = ("--modulations", "[BPSK, QPSK, OQPSK]", "--snr_range_db", "[0, 20, 20]")
+
+
+def record(what, root, *arguments):
+    classes = () if what == "network" else CLASSES
+    words = [what, "--output_root", str(root), *classes, *arguments]
+    return evaluate(EvaluationParameters.from_words(words))
+
+
+@pytest.mark.parametrize("what", ["bound", "receiver"])
+def test_receivers_leave_runs_that_the_diary_shows_once_they_are_kept(what, tmp_path):
+    done = record(what, tmp_path, "--run_name", "some", "--num_frames_per_cell", "10")
+    assert (done.kind, len(done.predictions)) == (what, 60)
+    assert done.facts["test"]["joint_accuracy"]["value"] > 0.9
+    assert done.predictions["modulation_confidence"].between(1 / 3, 1.001).all()
+    assert "## Run some" not in runlog.render(Workspace(tmp_path), {})
+    keep_run("some", str(tmp_path))
+    text = runlog.render(Workspace(tmp_path), {"Run some": "As expected."})
+    assert "## Run some" in text
+    assert "As expected." in text
+    assert done.scope in text
+    with pytest.raises(ValueError, match="names a finished run"):
+        record(what, tmp_path, "--run_name", "some")
+
+
+def test_same_seed_gives_the_same_decisions(tmp_path):
+    first, second = (record("bound", tmp_path, "--run_name", name) for name in ("a", "b"))
+    assert first.predictions.equals(second.predictions)
+
+
+@pytest.fixture
+def trained(make_config):
+    experiment = Experiment.start(make_config(run_name="parent", num_frames_per_cell=40), "test")
+    frames = load_frames(experiment.config)
+    split = stratified_split(frames, seed=experiment.config.seed)
+    trainer = experiment.trainer(experiment.network(), frames, split, experiment.fabric())
+    list(trainer.fit())
+    return experiment.finish(trainer), trainer
+
+
+def test_network_judges_a_file_as_it_judged_the_same_frames_in_training(trained, tmp_path):
+    parent, trainer = trained
+    file = tmp_path / "frames.h5"
+    write_radioml(file, trainer.frames)
+    options = ("--checkpoint", str(trainer.checkpoints.best), "--data_path", str(file))
+    found = record("network", tmp_path, *options, "--run_name", "x", "--num_frames_per_cell", "99")
+    assert (found.kind, found.facts["parent"]) == ("transfer", "parent")
+    assert len(found.predictions) == len(trainer.frames)
+    same = found.predictions.set_index("frame").loc[parent.predictions["frame"]]
+    columns = ["predicted_modulation", "predicted_snr_label"]
+    expected = parent.predictions.set_index("frame")[columns]
+    assert (same[columns].astype(str) == expected.astype(str)).all(axis=None)
+    assert found.label == parent.label
+    assert found.trained.name == parent.name
+
+
+def test_receiver_that_knows_the_snr_bounds_every_snr(tmp_path):
+    known = record("bound", tmp_path, "--snr_known", "true", "--run_name", "told")
+    assert (known.predictions["snr_label"] == known.predictions["predicted_snr_label"]).all()
+    assert known.label == "genie-aided bound, SNR known"
+    unknown = record("bound", tmp_path, "--run_name", "unknown")
+    rows = [
+        run.metrics[
+            (run.metrics["group"] == "snr_label") & (run.metrics["metric"] == "joint_accuracy")
+        ].set_index("level")["value"]
+        for run in (known, unknown)
+    ]
+    assert (rows[0] >= rows[1]).all()
+
+
+def test_channel_of_the_command_line_reaches_the_frames(trained, tmp_path):
+    wide = ("--channel", "{cfo_std: 1e-3, delay_spread: 2, rolloff_range: [0.05, 0.6]}")
+    options = ("--checkpoint", str(trained[1].checkpoints.best), "--num_frames_per_cell", "2")
+    found = record("network", tmp_path, *options, *wide, "--run_name", "wide")
+    channel = found.facts["data"]["source"]["generator"]
+    assert (channel["cfo_std"], channel["delay_spread"]) == (1e-3, 2.0)
+    assert list(channel["rolloff_range"]) == [0.05, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("bound", "--channel", "{delay_spread: 2}"), "delay_spread must be left out for bound"),
+        (("bound", "--data_path", "x.h5"), "data_path must be left out for bound"),
+        (("receiver", "--checkpoint", "x"), "checkpoint must be left out for receiver"),
+        (("receiver", "--channel", "{cfo_std: 1e-3}"), "cfo_std up to 4.17e-05 and no multipath"),
+        (("receiver", "--channel", "{delay_spread: 1}"), "no multipath for the receiver"),
+        (("network", "--modulations", "[BPSK]"), "modulations must be left out for network"),
+        (
+            ("network", "--data_path", "x.h5", "--channel", "{cfo_std: 1e-3}"),
+            "cfo_std must be left out for network",
+        ),
+        (
+            ("receiver", "--data_path", "x.h5", "--channel", "{delay_spread: 1}"),
+            "delay_spread must be left out",
+        ),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        EvaluationParameters.from_words(arguments)
+
+
+def test_missing_checkpoints_and_those_of_others_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint not found: nowhere"):
+        record("network", tmp_path, "--checkpoint", "nowhere")
+    other = tmp_path / "other.ckpt"
+    torch.save({"weights": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match="must be a checkpoint that this project wrote"):
+        record("network", tmp_path, "--checkpoint", str(other))
