@@ -63,7 +63,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Without notebooks, figures, killed processes and speed.
-SLOW := notebooks figures processes survival paper benchmarks classifier
+SLOW := notebooks figures processes survival runs_of_record benchmarks classifier
 test-fast: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile $(SLOW:%=--ignore tests/test_%.py)
 

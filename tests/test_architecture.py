@@ -29,7 +29,7 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4450
+    assert lines(PACKAGE.glob("*.py")) <= 4260
     assert lines(MODULES.values()) <= 13600
 
 

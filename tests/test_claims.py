@@ -14,10 +14,10 @@ import torch
 from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
-from amc_utils.results import named_study
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import claim_measures, claim_table, claims
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
+from amc_utils.studies.record import named_study
 from amc_utils.studies.study import read_study
 
 HERE = Workspace(REPOSITORY)

@@ -19,9 +19,10 @@ from amc_utils.__main__ import function_of, main
 from amc_utils.config import TrainingParameters
 from amc_utils.inference import model_report
 from amc_utils.inference.classifier import SHIPPED
-from amc_utils.results import Run, list_runs, named_study
+from amc_utils.results import Run, list_runs
 from amc_utils.runtime.command_line import arguments_of
 from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.record import named_study
 from amc_utils.studies.study import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from amc_utils import training
-from amc_utils.results import StudyRecord, keep, load_run, named_study, write_plan
+from amc_utils.results import keep, load_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import study
+from amc_utils.studies.record import PLAN, StudyRecord, named_study, plan_file
 from amc_utils.studies.study import read_study, run_study
 
 
@@ -67,7 +68,9 @@ def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file,
     assert "- **Question**: Which?" in diary
     assert "| plain | Es-N0 |" in diary
     # Another transfer lost: the trained network is gone, which is said, and the other runs stand.
-    keep(record.workspace, [run for run in record.runs if run.name != other.name], record.plan)
+    keep(
+        record.workspace, [run for run in record.runs if run.name != other.name], plan_file(record.plan)
+    )
     assert run_study(study_file, str(tmp_path)) == ["plain-s1"]
     assert "checkpoint not found" in capsys.readouterr().err
     assert len(named_study(Workspace(tmp_path), "small").table) == 5
@@ -110,7 +113,8 @@ def test_runs_stand_in_the_order_of_the_plan_and_those_no_longer_planned_last(tm
     shutil.copytree(Workspace(REPOSITORY).results / "learning_rate", folder)
     plan = named_study(Workspace(tmp_path), "learning_rate").plan
     gone, *kept = reversed(plan["variants"])
-    write_plan(folder, plan | {"variants": {name: plan["variants"][name] for name in kept}})
+    plan |= {"variants": {name: plan["variants"][name] for name in kept}}
+    (folder / PLAN).write_text(plan_file(plan)[PLAN], encoding="utf8")
     found = named_study(Workspace(tmp_path), "learning_rate").means()["variant"]
     assert found.tolist() == [*kept, gone]
 

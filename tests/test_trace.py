@@ -9,9 +9,10 @@ import sys
 import pandas as pd
 import pytest
 
-from amc_utils.results import Run, named_study
+from amc_utils.results import Run
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies import trace
+from amc_utils.studies.record import named_study
 
 RESULTS = REPOSITORY / "results"
 

@@ -10,11 +10,12 @@ import pandas as pd
 from scipy.stats import chi2, norm
 from scipy.stats import t as student_t
 
-from amc_utils.results import Run, list_studies, named_run, named_study
+from amc_utils.results import Run, named_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
 from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.claim_table import full_table, short_table, with_table
+from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.runlog import update_runlog
 
 _OPEN = "open at this scale"

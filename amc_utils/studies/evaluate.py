@@ -15,12 +15,12 @@ from torch import Tensor
 
 from amc_utils.baselines.bounds import genie_frames, log_likelihoods
 from amc_utils.baselines.receiver import receiver_log_likelihoods
-from amc_utils.config import Parameters
 from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.results import Run, claim_run_name, write_run
 from amc_utils.runtime.environment import environment
+from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from amc_utils.config import Count, DataParameters, NotNegative, Parameters, existing_file
+from amc_utils.config import Count, DataParameters, NotNegative
+from amc_utils.runtime.parameters import Parameters, existing_file
 
 
 class ExplorationParameters(DataParameters):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from amc_utils.metrics import TASKS
-from amc_utils.results import Run, StudyRecord, kept_runs, list_studies
+from amc_utils.results import Run, kept_runs
 from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.studies.record import StudyRecord, list_studies
 
 _PREAMBLE = """\
 # Run log

@@ -18,10 +18,11 @@ from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.config import TrainingParameters
-from amc_utils.results import PLAN, Run, StudyRecord, keep, list_runs, write_plan
+from amc_utils.results import Run, keep, list_runs
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters, evaluate
+from amc_utils.studies.record import PLAN, StudyRecord, plan_file
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.training import differing_from_record, train
 
@@ -105,16 +106,17 @@ def run_study(
     done = {run.name: run for run in list_runs(workspace)}
     _check_unchanged(study, configs, StudyRecord(workspace), done)
     missing = [c for c in configs if not done.keys() >= set(study.run_names(c.run_name))]
+    plan = plan_file(study.model_dump())
     if missing:
         workspace.runs.mkdir(parents=True, exist_ok=True)
-        write_plan(workspace.runs, study.model_dump())
+        (workspace.runs / PLAN).write_text(plan[PLAN], encoding="utf8")
     part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
     print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
     finished = Parallel(n_jobs=num_jobs)(attempts)
     failed = [config.run_name for config, ok in zip(missing, finished, strict=True) if not ok]
     if shard == (0, 1) and not failed and workspace.runs.exists():
-        keep(workspace, StudyRecord(workspace).runs, study.model_dump())
+        keep(workspace, StudyRecord(workspace).runs, plan)
         shutil.rmtree(workspace.runs)
         update_runlog(Workspace.at(output_root))
     return failed

@@ -25,8 +25,9 @@ import pandas as pd
 from PIL import Image
 
 from amc_utils.metrics import TASKS
-from amc_utils.results import Run, StudyRecord, list_runs, list_studies
+from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.studies.record import StudyRecord, list_studies
 
 # Fractions with three digits or more, and shares in percent; other numbers say too little to look for.
 _NUMBER = re.compile(r"(?<![\w.,-])([+-]?0\.\d{3,}|[+-]?\d{1,3}(?:\.\d+)? ?%)(?!\w|\.\d)")

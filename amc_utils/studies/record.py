@@ -1,0 +1,140 @@
+"""What is finished of a study: its plan, its runs, and means over seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from scipy.stats import t as student_t
+
+from amc_utils.metrics import TASKS
+from amc_utils.results import Run, list_runs
+from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.yaml_text import read_yaml
+
+PLAN = "study.yaml"
+
+
+def plan_file(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Name and text of the file of a study's plan, for its folder."""
+    return {PLAN: yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True, width=100)}
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What is finished of a study."""
+
+    workspace: Workspace
+
+    @property
+    def name(self) -> str:
+        """Name of the study and of its folders."""
+        return self.workspace.study
+
+    @property
+    def folder(self) -> Path:
+        """Where its plan lies: in outputs/runs/ as long as it goes on there, then in results/."""
+        new, kept = self.workspace.runs, self.workspace.kept
+        return new if (new / PLAN).is_file() else kept
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """The study file as last run, in terms of amc_utils.studies.study.Study."""
+        path = self.folder / PLAN
+        return read_yaml(path.read_text(encoding="utf8"), f"study {path}")
+
+    @cached_property
+    def question(self) -> str:
+        """What the study asks."""
+        return self.plan["question"]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Its finished runs in the order of its plan, those no longer planned last."""
+        variants, tested_on = ([*self.plan["variants"]], ["", *self.plan["transfers"]])
+
+        def place(run: Run) -> tuple[int, int, int]:
+            variant, seed, transfer, *_ = _row(run)
+            return _index(variants, variant), seed, _index(tested_on, transfer)
+
+        return sorted(list_runs(self.workspace), key=place)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Test accuracies, one row a run.
+
+        Columns: variant, seed, tested_on (empty where tested on frames like those of training), number
+        of frames_seen in training, and for each task its accuracy.
+        """
+        columns = ["variant", "seed", "tested_on", "frames_seen", *TASKS]
+        return pd.DataFrame([_row(run) for run in self.runs], columns=columns)
+
+    def means(self, task: str = "joint", *, minus: str = "") -> pd.DataFrame:
+        """Mean over seeds, with the 95 % interval of Student's t where there are several.
+
+        Args:
+            task: a task of amc_utils.metrics.TASKS.
+            minus: variant whose accuracy with the same seed, hence on the same test frames, is
+                subtracted first; empty for none.
+
+        Returns:
+            Columns variant, tested_on, mean, low, high, num_seeds; low and high NaN for a single seed.
+        """
+        table = self.table
+        if minus:
+            keys = ["seed", "tested_on"]
+            base = table[table["variant"] == minus].set_index(keys)[task]
+            table = table.set_index(keys)
+            table[task] = table[task] - base.reindex(table.index)
+            table = table.reset_index().dropna(subset=task)
+        groups = table.groupby(["variant", "tested_on"], sort=False)[task]
+        means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
+        half = means.pop("error") * student_t.ppf(0.975, means["num_seeds"] - 1)
+        return means.assign(low=means["mean"] - half, high=means["mean"] + half)
+
+    def by_snr(self, task: str = "joint") -> pd.DataFrame:
+        """Accuracy on frames like those of training, mean over seeds: rows variants, columns dB."""
+        tables = [
+            run.by_label(task).assign(variant=_row(run)[0])
+            for run in self.runs
+            if run.kind == "network"
+        ]
+        groups = pd.concat(tables).groupby(["variant", "level"], sort=False)["value"]
+        return groups.mean().unstack().sort_index(axis=1)
+
+
+def list_studies(workspace: Workspace) -> list[StudyRecord]:
+    """Studies in results/, by name."""
+    plans = sorted(workspace.results.glob(f"*/{PLAN}"))
+    return [StudyRecord(replace(workspace, study=path.parent.name)) for path in plans]
+
+
+def named_study(workspace: Workspace, name: str) -> StudyRecord:
+    """The study of that name, kept or new.
+
+    Raises:
+        FileNotFoundError: it has no record.
+    """
+    study = StudyRecord(replace(workspace, study=name))
+    if not (study.folder / PLAN).is_file():
+        known = ", ".join(study.name for study in list_studies(workspace)) or "none"
+        raise FileNotFoundError(
+            f"no study named {name!r} in {workspace.results}, there are {known}; amc study runs one"
+        )
+    return study
+
+
+def _index(names: list[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _row(run: Run) -> tuple[str | int | float, ...]:
+    variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
+    scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
+    return variant, int(seed), tested_on or "", run.frames_seen, *scores
