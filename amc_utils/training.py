@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from amc_utils.models import (
 from amc_utils.results import Run, claim_run_name, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
+from amc_utils.runtime.devices import best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
@@ -595,36 +595,6 @@ def trained_network(path: Path) -> tuple[TwoHeadNetwork, TrainingParameters, dic
     return network.eval(), config, stored
 
 
-def best_accelerator() -> str:
-    """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def best_fabric(config: TrainingParameters) -> Fabric:
-    """Fabric in the precision asked for, on every device that torchrun started, or on the best one."""
-    options = {"accelerator": best_accelerator(), "precision": config.precision}
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(devices=1, **options)
-    local, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(strategy="ddp", devices=local, num_nodes=everywhere // local, **options)
-    fabric.launch()
-    return fabric
-
-
-def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
-    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
-    wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
-    # What a group of channels holds may have changed though its name has not.
-    stored = deciding(TrainingParameters.with_defaults(run.facts["config"]))
-    # Runs from before pictures were recorded say nothing of them.
-    done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
-    return {
-        name: (wanted[name], done.get(name))
-        for name in sorted(wanted)
-        if done.get(name) != wanted[name]
-    }
-
-
 @dataclass(frozen=True)
 class Experiment:
     """A run that has a name but no results yet.
@@ -671,7 +641,7 @@ class Experiment:
 
     def fabric(self) -> Fabric:
         """Fabric on the best device there is, in the precision that the parameters ask for."""
-        return best_fabric(self.config)
+        return best_fabric(self.config.precision)
 
     def frames(self, fabric: Fabric) -> Frames:
         """Frames that the parameters ask for; of several processes, those that this one works on."""
@@ -785,7 +755,7 @@ def train(
         Stopped: by a signal; a checkpoint is written.
         ValueError: the wanted name belongs to a finished run, or to one that goes on elsewhere.
     """
-    fabric = best_fabric(config)
+    fabric = best_fabric(config.precision)
     # Without a wanted name, processes would choose a name each.
     experiment = fabric.broadcast(Experiment.start(config, notebook, study=study))
     frames = experiment.frames(fabric)

@@ -20,7 +20,8 @@ from amc_utils.data import stratified_split
 from amc_utils.models import count_flops, untrained_network
 from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.training import Experiment, Trainer, best_fabric
+from amc_utils.runtime.devices import best_fabric
+from amc_utils.training import Experiment, Trainer
 
 # Forward, backward to the inputs and backward to the weights take about the same number of operations.
 PASSES = 3
@@ -56,7 +57,7 @@ def measure() -> Iterator[pd.DataFrame]:
 def make_trainer(config: TrainingParameters, name: str) -> Trainer:
     """Trainer on synthetic frames, with its checkpoints in the parameters' folder."""
     experiment = Experiment.start(config, "benchmark")
-    fabric = best_fabric(config)
+    fabric = best_fabric(config.precision)
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     folder = Path(config.output_root) / name

@@ -12,7 +12,7 @@ import yaml
 from amc_utils import training
 from amc_utils.results import keep, load_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.studies import study
+from amc_utils.studies import record, study
 from amc_utils.studies.record import PLAN, StudyRecord, named_study, plan_file
 from amc_utils.studies.study import read_study, run_study
 
@@ -149,7 +149,7 @@ def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change
 
 
 def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "expand_channels", lambda channels: ("polar",))
+    monkeypatch.setattr(record, "expand_channels", lambda channels: ("polar",))
     with pytest.raises(ValueError, match="must have been run with pictures="):
         run_study(finished[0], str(tmp_path))
 

@@ -13,7 +13,8 @@ from amc_utils.config import TrainingParameters
 from amc_utils.data import stratified_split
 from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.training import Experiment, Trainer, best_fabric, train
+from amc_utils.runtime.devices import best_fabric
+from amc_utils.training import Experiment, Trainer, train
 
 # A transformer of 30,000 weights: its steps are short, its checkpoints small.
 TINY = {"network": "swin_tiny", "network_options": {"window_size": 2, "embed_dim": 12}}
@@ -31,7 +32,7 @@ SERVER.set_forkserver_preload(["amc_utils.training"])
 def make_trainer(config: TrainingParameters, folder: Path) -> Trainer:
     """Trainer of an untrained network, with its checkpoints in `folder`."""
     experiment = Experiment.start(config, "test")
-    fabric = best_fabric(config)
+    fabric = best_fabric(config.precision)
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)

@@ -8,7 +8,7 @@ from amc_utils.config import TrainingParameters
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, kept_runs, new_runs
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.training import differing_from_record
+from amc_utils.studies.record import differing_from_record
 
 
 def comparison(found: Workspace, committed: Workspace) -> pd.DataFrame:

@@ -19,19 +19,14 @@ from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_so
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.results import Run, claim_run_name, write_run
+from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, channel_from, expand_modulations, receiver_settings, snr_grid
-from amc_utils.training import (
-    Evaluator,
-    best_accelerator,
-    best_fabric,
-    prediction_table,
-    trained_network,
-)
+from amc_utils.training import Evaluator, prediction_table, trained_network
 
 _FRAMES_AT_ONCE = 1024
 # Settings of a channel that matter to the genie, and those that a receiver of a file's frames knows.
@@ -227,7 +222,7 @@ def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.Dat
     """Decisions of the network of a checkpoint, and what was tested."""
     path = Path(config.checkpoint)
     network, trained, stored = trained_network(path)
-    fabric = best_fabric(trained)
+    fabric = best_fabric(trained.precision)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
     weighting = TaskWeighting(trained.task_weighting, trained.task_weights).to(device)

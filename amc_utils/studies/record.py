@@ -13,6 +13,8 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student_t
 
+from amc_utils.config import TrainingParameters, deciding
+from amc_utils.images import expand_channels
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import Workspace
@@ -138,3 +140,17 @@ def _row(run: Run) -> tuple[str | int | float, ...]:
     variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
     scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
     return variant, int(seed), tested_on or "", run.frames_seen, *scores
+
+
+def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
+    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
+    wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
+    # What a group of channels holds may have changed though its name has not.
+    stored = deciding(TrainingParameters.with_defaults(run.facts["config"]))
+    # Runs from before pictures were recorded say nothing of them.
+    done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
+    return {
+        name: (wanted[name], done.get(name))
+        for name in sorted(wanted)
+        if done.get(name) != wanted[name]
+    }

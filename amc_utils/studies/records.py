@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from amc_utils.config import TrainingParameters, deciding
 from amc_utils.results import Run, keep, kept_runs, list_runs, named_run
 from amc_utils.runtime.checkpoints import Checkpoints
+from amc_utils.runtime.devices import best_accelerator
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters
+from amc_utils.studies.record import differing_from_record
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.studies.study import read_study
-from amc_utils.training import best_accelerator, differing_from_record
 
 PLAN = "profiles/paper.yaml"
 BENCHMARK = "benchmarks/gpu.csv"

@@ -22,9 +22,9 @@ from amc_utils.results import Run, keep, list_runs
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters, evaluate
-from amc_utils.studies.record import PLAN, StudyRecord, plan_file
+from amc_utils.studies.record import PLAN, StudyRecord, differing_from_record, plan_file
 from amc_utils.studies.runlog import update_runlog
-from amc_utils.training import differing_from_record, train
+from amc_utils.training import train
 
 
 class Study(BaseModel):

@@ -1,0 +1,24 @@
+"""The devices that work is done on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning.fabric import Fabric
+
+
+def best_accelerator() -> str:
+    """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def best_fabric(precision: str) -> Fabric:
+    """Fabric in the precision asked for, on every device that torchrun started, or on the best one."""
+    options = {"accelerator": best_accelerator(), "precision": precision}
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(devices=1, **options)
+    local, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(strategy="ddp", devices=local, num_nodes=everywhere // local, **options)
+    fabric.launch()
+    return fabric
