@@ -29,28 +29,32 @@ reproduce: $(INSTALLED)
 	$(MAKE) --no-print-directory record ROOT=$(REPRODUCED)
 	$(BIN)/amc compare $(REPRODUCED)
 
-# The same into results/ and figures/, as the committed laptop runs and figures were made.
+# The same with runs in outputs/runs/ and figures in figures/, as the committed ones were made; `amc keep`
+# puts a run into results/.
 ROOT :=
-INTO = -p output_root "$(ROOT)"
+TRAINING := 01_data_exploration 02_resnet_ceiling 02_resnet_ceiling.resnet34 02_resnet_ceiling.stack \
+	03_swin_training 03_swin_training.stack
+READING := 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims 08_real_file_curves
 record: $(INSTALLED)
-	mkdir -p outputs
-	$(EXECUTE) notebooks/01_data_exploration.ipynb outputs/01_data_exploration.ipynb $(INTO)
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling.ipynb $(INTO)
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_resnet34.ipynb -p network resnet34 $(INTO)
-	$(EXECUTE) notebooks/02_resnet_ceiling.ipynb outputs/02_resnet_ceiling_stack.ipynb -y "channels: [stack]" $(INTO)
-	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training.ipynb $(INTO)
-	$(EXECUTE) notebooks/03_swin_training.ipynb outputs/03_swin_training_stack.ipynb -y "channels: [stack]" $(INTO)
-	for name in 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims 08_real_file_curves; do \
-		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb $(INTO) || exit 1; \
-	done
+	$(TOGETHER) $(TRAINING:%=execute-%)
+	$(TOGETHER) $(READING:%=execute-%)
 
 # From results/ and the generator, without training.
 figures: $(INSTALLED)
+	$(TOGETHER) execute-01_data_exploration $(READING:%=execute-%) ARGUMENTS_04='-y "runs: $(COMPARED)"'
+
+# Two notebooks at a time with a thread each take half as long as one at a time with two.
+JOBS ?= 2
+TOGETHER = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j$(JOBS) ROOT="$(ROOT)"
+# What follows the notebook's number tells executions of one notebook apart.
+execute-%:
 	mkdir -p outputs
-	$(EXECUTE) notebooks/04_per_class_analysis.ipynb outputs/04_per_class_analysis.ipynb -y "runs: $(COMPARED)"
-	for name in 01_data_exploration 05_ceiling_anatomy 06_choices_and_channels 07_claims 08_real_file_curves; do \
-		$(EXECUTE) notebooks/$$name.ipynb outputs/$$name.ipynb || exit 1; \
-	done
+	$(EXECUTE) notebooks/$(basename $*).ipynb outputs/$*.ipynb -p output_root "$(ROOT)" $(ARGUMENTS)
+execute-%.resnet34: ARGUMENTS = -p network resnet34
+execute-%.stack: ARGUMENTS = -y "channels: [stack]"
+# It compares itself with runs of notebook 02.
+execute-03_swin_training execute-03_swin_training.stack: execute-02_resnet_ceiling execute-02_resnet_ceiling.stack
+execute-04_per_class_analysis: ARGUMENTS = $(ARGUMENTS_04)
 
 # Which runs of record are done, and what comes next; with MINUTES=30 it is carried out for so long.
 paper: $(INSTALLED)
