@@ -28,9 +28,9 @@ from amc_utils.signals import (
 )
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
-_HARMLESS = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
+_RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
-_ABOUT = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
+_IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
 
 
 class Engine(BaseModel):
@@ -62,10 +62,10 @@ class Engine(BaseModel):
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
 
 
-def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def result_affecting(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's parameters, as plain values, those that its numbers depend on, with the engine's."""
-    engine = Engine.model_validate(parameters.get("engine", {})).model_dump(exclude=_HARMLESS)
-    own = {name: value for name, value in parameters.items() if name not in _ABOUT}
+    engine = Engine.model_validate(parameters.get("engine", {})).model_dump(exclude=_RUNTIME_ONLY)
+    own = {name: value for name, value in parameters.items() if name not in _IDENTITY}
     return own | {f"engine.{name}": value for name, value in engine.items()}
 
 

@@ -109,7 +109,7 @@ def snr_loss(
     return alpha * SNR_LOSSES[kind](logits, target) + beta * expected_distance(logits, target)
 
 
-def decide_level(logits: Tensor, kind: str) -> Tensor:
+def predict_snr_index(logits: Tensor, kind: str) -> Tensor:
     """SNR level decided for, int64 [B]: the likeliest, with "regression" that next to the mean."""
     return _mean_level(logits).round().long() if kind == "regression" else logits.argmax(1)
 

@@ -24,7 +24,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 TASKS = ("joint", "modulation", "snr")
 
 
-def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
+def correct(predictions: pd.DataFrame) -> pd.DataFrame:
     """Bool columns joint, modulation and snr: whether each task is right, by frame."""
     modulation = predictions["modulation"] == predictions["predicted_modulation"]
     snr = predictions["snr_label"] == predictions["predicted_snr_label"]
@@ -61,9 +61,9 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
         Columns level ("all" without `by`), metric ("joint_accuracy", ...), value, low, high and
         num_frames.
     """
-    groups = _by_level(outcomes(predictions).add_suffix("_accuracy"), predictions, by)
-    correct = groups.sum().rename_axis(index="level", columns="metric").stack()
-    rows = correct.rename("correct").reset_index()
+    groups = _by_level(correct(predictions).add_suffix("_accuracy"), predictions, by)
+    hits = groups.sum().rename_axis(index="level", columns="metric").stack()
+    rows = hits.rename("correct").reset_index()
     num_frames = groups.size().to_numpy().repeat(len(TASKS))
     low, high = wilson_interval(rows["correct"], num_frames)
     value = rows["correct"] / num_frames
@@ -133,7 +133,7 @@ def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
         Columns modulation, snr_label, value, low, high, num_frames.
     """
     keys = [predictions["modulation"].astype(str), predictions["snr_label"]]
-    groups = outcomes(predictions)["joint"].groupby(keys)
+    groups = correct(predictions)["joint"].groupby(keys)
     rows = groups.agg(value="mean", num_frames="size").reset_index()
     low, high = wilson_interval(groups.sum(), rows["num_frames"])
     columns = ["modulation", "snr_label", "value", "low", "high", "num_frames"]
@@ -149,7 +149,7 @@ def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Raises:
         ValueError: runs tested on different frames.
     """
-    right = {name: outcomes(table)["joint"].to_numpy() for name, table in predictions.items()}
+    right = {name: correct(table)["joint"].to_numpy() for name, table in predictions.items()}
     frames = [table["frame"].to_numpy() for table in predictions.values()]
     if any(not np.array_equal(frames[0], other) for other in frames[1:]):
         raise ValueError(f"runs must share their test frames to be compared, got {list(predictions)}")

@@ -304,7 +304,7 @@ def _feature_width(name: str, trunk: nn.Module, input_shape: tuple[int, ...]) ->
     return width
 
 
-def normalise_whole_batches(network: nn.Module) -> nn.Module:
+def convert_sync_batchnorm(network: nn.Module) -> nn.Module:
     """The same network, its batch normalisation over the batches of all processes; for GPUs only.
 
     torch's own conversion would drop the activations that timm keeps inside its normalisation.

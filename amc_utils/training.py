@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from amc_utils.audit.trust import require_sound
-from amc_utils.config import TrainingParameters, deciding
+from amc_utils.config import TrainingParameters, result_affecting
 from amc_utils.data import (
     BatchPlan,
     Frames,
@@ -31,14 +31,14 @@ from amc_utils.data import (
     stratified_split,
 )
 from amc_utils.images import expand_channels, network_input
-from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, decide_level, snr_loss
+from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, predict_snr_index, snr_loss
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,
+    convert_sync_batchnorm,
     count_activation_bytes,
     count_flops,
     count_parameters,
-    normalise_whole_batches,
     untrained_network,
 )
 from amc_utils.results import Run, claim_run_name, new_run_name, write_run
@@ -121,7 +121,7 @@ class Evaluator:
         """What the network is given for samples, complex64 [B, num_samples]; see network_input."""
         return network_input(iq, **self.config.picture_options)
 
-    def judge(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_correct(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""
         config = self.config
         modulation, snr_index = self.frames.modulation[batch], self.frames.snr_index[batch]
@@ -131,7 +131,7 @@ class Evaluator:
                 logits.snr, snr_index, weights=tuple(config.snr_loss_weights), kind=config.snr_loss
             ),
         ])  # fmt: skip
-        level = decide_level(logits.snr, config.snr_loss)
+        level = predict_snr_index(logits.snr, config.snr_loss)
         right = logits.modulation.argmax(1) == modulation, level == snr_index
         return losses, torch.stack([right[0] & right[1], *right])
 
@@ -142,8 +142,8 @@ class Evaluator:
         sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
         batches = _batches(self.frames.here(index))
         for batch, iq in zip(batches, self.frames.ahead(batches), strict=True):
-            sums += tally(*self.judge(self.network(self.pictures(iq)), batch))
-        return means(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
+            sums += batch_sums(*self.loss_and_correct(self.network(self.pictures(iq)), batch))
+        return to_metrics(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
 
     @torch.no_grad()
     def predict(self, index: Tensor) -> pd.DataFrame:
@@ -156,7 +156,7 @@ class Evaluator:
         for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
             logits = self.network(self.pictures(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
-            level = decide_level(logits.snr, self.config.snr_loss)
+            level = predict_snr_index(logits.snr, self.config.snr_loss)
             sure = logits.snr.float().softmax(1).gather(1, level[:, None])[:, 0]
             found = (modulation.indices, level, modulation.values, sure)
             decided[:, place] = torch.stack([column.double() for column in found])
@@ -191,15 +191,15 @@ def prediction_table(frames: Frames, index: Tensor, decided: Sequence[Tensor]) -
     })  # fmt: skip
 
 
-def tally(losses: Tensor, hits: Tensor) -> Tensor:
+def batch_sums(losses: Tensor, hits: Tensor) -> Tensor:
     """Sums over a batch, to be added up on the device: two losses, three hits, frames; float64 [6]."""
     size = hits.shape[1]
     return torch.cat([losses.double() * size, hits.sum(1), torch.full((1,), size, device=hits.device)])
 
 
 @torch.no_grad()
-def means(prefix: str, sums: Tensor, weighting: TaskWeighting) -> dict[str, float]:
-    """Total loss, losses and accuracies from the sums of `tally`, keys beginning with `prefix`."""
+def to_metrics(prefix: str, sums: Tensor, weighting: TaskWeighting) -> dict[str, float]:
+    """Total loss, losses and accuracies from the sums of `batch_sums`, keys beginning with `prefix`."""
     per_frame = sums[:5] / sums[5]
     total = weighting(per_frame[:2].to(weighting.log_variance.dtype))
     names = ("modulation_loss", "snr_loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
@@ -234,7 +234,7 @@ class Learner:
         # Convolutions are up to twice as fast on a CPU when channels lie innermost in memory.
         network = network.to(memory_format=torch.channels_last)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            network = normalise_whole_batches(network)
+            network = convert_sync_batchnorm(network)
         if config.engine.compile:
             network = torch.compile(network)
         self.network, self.optimizer = fabric.setup(network, optimizer)
@@ -257,7 +257,7 @@ class Learner:
             number: of the step, to be named if its loss is not finite.
 
         Returns:
-            Sums over the frames, see amc_utils.training.tally; zeros for a step that was left out.
+            Sums over the frames, see amc_utils.training.batch_sums; zeros for a step that was left out.
         """
         skip = self.config.engine.skip_bad_steps
         buffers = [b.clone() for b in self.network.buffers()] if skip else []
@@ -268,7 +268,7 @@ class Learner:
             with self.fabric.no_backward_sync(self.network, enabled=place < parts - 1):
                 sums += self._backward(part, samples, parts)
         bad = ~torch.isfinite(self._gradient_norm() + sums[:2].sum())
-        if skip and self._anywhere(bad):
+        if skip and self._any_rank(bad):
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             self.skipped += 1
@@ -322,9 +322,9 @@ class Learner:
 
     def _backward(self, batch: Tensor, iq: Tensor, parts: int) -> Tensor:
         logits = self.network(self.evaluator.pictures(iq))
-        losses, hits = self.evaluator.judge(logits, batch)
+        losses, hits = self.evaluator.loss_and_correct(logits, batch)
         self.fabric.backward(self.weighting(losses) / parts)
-        return tally(losses.detach(), hits)
+        return batch_sums(losses.detach(), hits)
 
     def _gradient_norm(self) -> Tensor:
         """Norm of all gradients; 0 where losses are scaled, since the scaler itself skips bad ones."""
@@ -334,7 +334,7 @@ class Learner:
         gradients = [p.grad for part in both for p in part.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _anywhere(self, flag: Tensor) -> bool:
+    def _any_rank(self, flag: Tensor) -> bool:
         """Whether the flag is up in any process."""
         return bool(self.fabric.all_reduce(flag.double(), reduce_op="max"))
 
@@ -416,7 +416,7 @@ class Trainer:
                 self._train_epoch(requests)
                 sums = self.fabric.all_reduce(self._sums, reduce_op="sum")
                 row = {"epoch": len(self.history) + 1, "learning_rate": self._learning_rate}
-                row |= means("train", sums, self.weighting) | self._assess()
+                row |= to_metrics("train", sums, self.weighting) | self._assess()
                 self.history.append(row)
                 self.epoch_seconds.append(self._seconds())
                 report(self.fabric, row)
@@ -426,7 +426,7 @@ class Trainer:
                 self.save(self.checkpoints.last)
                 if self.best_row is row:
                     self._save_best()
-                self._look_around(requests)
+                self._handle_periodic_events(requests)
             yield row
         requests.obey()
 
@@ -473,9 +473,9 @@ class Trainer:
             batch = batch.to(self.fabric.device, non_blocking=True)
             self._sums += self.learner.step(batch, iq, epoch * self.plan.steps + self._step)
             self._step += 1
-            self._look_around(requests)
+            self._handle_periodic_events(requests)
 
-    def _look_around(self, requests: StopRequests) -> None:
+    def _handle_periodic_events(self, requests: StopRequests) -> None:
         """Now and then: stop if a loss is bad or somebody asks to, save if it is time."""
         alone = self.fabric.device.type == "cpu" and self.fabric.world_size == 1
         if not alone and self._step % _STEPS_BETWEEN_LOOKS and self._step < self.plan.steps:
@@ -816,7 +816,7 @@ def check_same_run(
         )
     # A schedule that ends is made for its number of epochs; a constant one may go on.
     free = {"num_epochs"} if config.schedule == "constant" else set()
-    mine, theirs = deciding(config.model_dump()), deciding(content["config"])
+    mine, theirs = result_affecting(config.model_dump()), result_affecting(content["config"])
     for name in theirs.keys() - free:
         if mine[name] != theirs[name]:
             raise ValueError(

@@ -114,8 +114,8 @@ class FakeRun:
 
 def test_attractor_is_the_share_of_the_most_popular_wrong_level():
     run = FakeRun([0, 2, 4, 6, 8], [2, 2, 2, 2, 0])
-    assert claim_measures.attractor(run) == pytest.approx(3 / 5)
-    assert claim_measures.attractor(FakeRun([0, 2], [0, 2])) == 0
+    assert claim_measures.mode_collapse_rate(run) == pytest.approx(3 / 5)
+    assert claim_measures.mode_collapse_rate(FakeRun([0, 2], [0, 2])) == 0
 
 
 def test_changed_predictions_counts_any_difference():

@@ -13,9 +13,9 @@ from amc_utils.losses import (
     SNR_LOSSES,
     TaskWeighting,
     cumulative_loss,
-    decide_level,
     earth_mover_loss,
     expected_distance,
+    predict_snr_index,
     register_loss,
     regression_loss,
     snr_loss,
@@ -78,8 +78,8 @@ def test_losses_of_ordered_levels_of_certain_and_of_uniform_predictions():
 def test_level_is_the_likeliest_or_next_to_the_mean():
     """Shares 0.5, 0, 0, 0.2, 0.3: the likeliest is 0, the mean 1.8."""
     logits = torch.tensor([[0.5, 1e-9, 1e-9, 0.2, 0.3]]).log()
-    assert decide_level(logits, "cross_entropy").tolist() == [0]
-    assert decide_level(logits, "regression").tolist() == [2]
+    assert predict_snr_index(logits, "cross_entropy").tolist() == [0]
+    assert predict_snr_index(logits, "regression").tolist() == [2]
 
 
 def test_sum_of_tasks_has_the_weights_of_choice():

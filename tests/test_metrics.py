@@ -80,7 +80,7 @@ def test_cells(table):
 
 
 def test_calibration_of_a_sure_and_a_humble_guess(table):
-    right = metrics.outcomes(table)["modulation"]
+    right = metrics.correct(table)["modulation"]
     bins = metrics.calibration_table(table["modulation_confidence"], right, num_bins=2)
     assert bins["num_frames"].tolist() == [2, 2]
     assert bins["confidence"].tolist() == pytest.approx([0.6, 0.9])

@@ -24,7 +24,7 @@ from trainers import (
 )
 
 from amc_utils.data import BatchPlan, load_frames, share, stratified_split, write_radioml
-from amc_utils.models import normalise_whole_batches
+from amc_utils.models import convert_sync_batchnorm
 from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.paths import REPOSITORY
@@ -183,6 +183,6 @@ def test_normalising_whole_batches_keeps_the_network(make_config, name):
     network = Experiment.start(make_config(network=name), "test").network().eval()
     pictures = torch.rand(2, 1, 32, 32)
     before = network(pictures).snr
-    converted = normalise_whole_batches(network).eval()
+    converted = convert_sync_batchnorm(network).eval()
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
     torch.testing.assert_close(converted(pictures).snr, before)

@@ -1,4 +1,4 @@
-"""The runs of record: a plan that matches the results, their standing, and work that stops in time."""
+"""The runs of record: a plan that matches the results, their status_of, and work that stops in time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_command_is_understood(step):
 
 @pytest.mark.parametrize("step", PLAN, ids=lambda step: step.result)
 def test_each_committed_result_is_what_its_command_makes(step):
-    now = records.standing(step, HERE)
+    now = records.status_of(step, HERE)
     assert "another" not in now.state
     assert now.done or step.needs == "gpu"
 
@@ -70,13 +70,13 @@ def step_of(root, *more, run="small"):
 def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     step, workspace = step_of(tmp_path), Workspace(tmp_path)
     assert step.images == int(0.8 * 3 * 3 * 20) * 2
-    assert records.standing(step, workspace) == records.Standing("missing")
+    assert records.status_of(step, workspace) == records.StepStatus("missing")
     name = f"{benchmark_name('small')}1 GFLOP"
     rows = [(name, "network on one batch", 10, 1.0), (name, "network on frames", 2.0, 1.0)]
     (tmp_path / "benchmarks").mkdir()
     table = pd.DataFrame(rows, columns=["benchmark", "task", "amount", "seconds"])
     table.to_csv(tmp_path / "benchmarks" / "gpu.csv")
-    assert records.standing(step, workspace).minutes == pytest.approx(step.images / 2 / 60)
+    assert records.status_of(step, workspace).minutes == pytest.approx(step.images / 2 / 60)
 
     experiment = Experiment.start(step.config, "02_resnet_ceiling")
     fabric = experiment.fabric()
@@ -85,16 +85,16 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     next(iter(trainer.fit()))
     other = step_of(tmp_path, "--learning_rate", "0.5")
-    assert records.standing(other, workspace) == records.Standing("begun with another learning_rate")
-    begun = records.standing(step, workspace)
+    assert records.status_of(other, workspace) == records.StepStatus("begun with another learning_rate")
+    begun = records.status_of(step, workspace)
     assert (begun.state, begun.done) == ("begun, 1 of 2 epochs", False)
     assert begun.minutes == pytest.approx(trainer.epoch_seconds[0] / 60)
 
     training.train(step.config, "02_resnet_ceiling")
-    done = records.standing(step, workspace)
+    done = records.status_of(step, workspace)
     assert done.done
     assert done.state.startswith("done, joint accuracy 0.")
-    assert records.standing(other, workspace) == records.Standing("made with another learning_rate")
+    assert records.status_of(other, workspace) == records.StepStatus("made with another learning_rate")
 
 
 @pytest.fixture
@@ -116,20 +116,20 @@ def study_without(tmp_path):
 
 def test_a_study_counts_the_runs_that_its_file_asks_for(study_without):
     step, workspace = study_without("learning_rate")
-    assert records.standing(step, workspace) == records.Standing("9 of 9 runs", done=True)
+    assert records.status_of(step, workspace) == records.StepStatus("9 of 9 runs", done=True)
 
 
 def test_a_study_says_how_long_its_missing_runs_will_take(study_without):
     step, workspace = study_without("learning_rate", "raw-1e-3-s1")
     seconds = [run.facts["seconds"] for run in named_study(workspace, "learning_rate").runs]
-    now = records.standing(step, workspace)
+    now = records.status_of(step, workspace)
     assert (now.state, now.done) == ("8 of 9 runs", False)
     assert min(seconds) / 60 < now.minutes < max(seconds) / 60
 
 
 @pytest.mark.parametrize("lost", ["plain-resnet18-s4", "plain-resnet18-s4-on-common"])
 def test_a_study_is_done_when_its_networks_are_tested_on_other_frames_too(study_without, lost):
-    assert records.standing(*study_without("networks", lost)).state == "29 of 30 runs"
+    assert records.status_of(*study_without("networks", lost)).state == "29 of 30 runs"
 
 
 def test_a_run_of_a_study_with_other_parameters_is_named(study_without):
@@ -139,8 +139,8 @@ def test_a_run_of_a_study_with_other_parameters_is_named(study_without):
     name = json.loads(first)["run"]
     first = first.replace('"batch_size": 32', '"batch_size": 33')
     path.write_text("\n".join([first, *others]), encoding="utf8")
-    state = records.standing(step, workspace)
-    assert state == records.Standing(f"{name} made with another batch_size")
+    state = records.status_of(step, workspace)
+    assert state == records.StepStatus(f"{name} made with another batch_size")
 
 
 def python(text, result):
@@ -155,13 +155,13 @@ def test_what_is_missing_is_carried_out_in_order_until_the_time_is_up(tmp_path, 
     steps = [python(write.format("a"), "a"), python(write.format("b"), "b"), python(wait, "c")]
     steps.append(python(write.format("d"), "d"))
     (tmp_path / "a").write_text("was there", encoding="utf8")
-    how = records.carry_out(steps, lambda s: (tmp_path / s.result).exists(), tmp_path, minutes=0.1)
+    how = records.run_pending(steps, lambda s: (tmp_path / s.result).exists(), tmp_path, minutes=0.1)
     assert how == "stopped in c; the same command goes on there"
     assert (tmp_path / "a").read_text(encoding="utf8") == "was there"
     assert (tmp_path / "b").exists()
     assert not (tmp_path / "d").exists()
     assert capsys.readouterr().out.count("$ python") == 2
-    how = records.carry_out(steps[:1], lambda s: False, tmp_path, minutes=0)
+    how = records.run_pending(steps[:1], lambda s: False, tmp_path, minutes=0)
     assert how == "time is up before a; the same command goes on there"
 
 
@@ -180,7 +180,7 @@ def test_signals_let_the_command_save(tmp_path, number):
         "for number in (signal.SIGTERM, signal.SIGHUP):\n"
         "    signal.signal(number, records.stop_at_once)\n"
         "step = records.Step(needs='cpu', command='python work.py')\n"
-        "print(records.carry_out([step], lambda step: False, pathlib.Path(), minutes=9))\n"
+        "print(records.run_pending([step], lambda step: False, pathlib.Path(), minutes=9))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "main.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -197,7 +197,7 @@ def test_what_fails_or_leaves_nothing_is_named_and_the_rest_is_done(tmp_path):
     steps = [python("raise SystemExit(3)", "x"), python("pass", "y"), python("open('z', 'w')", "z")]
     sentence = r"no result as planned, see above: x \(status 3\), y \(status 0\); all done"
     with pytest.raises(RuntimeError, match=sentence):
-        records.carry_out(steps, lambda step: (tmp_path / step.result).exists(), tmp_path, minutes=1)
+        records.run_pending(steps, lambda step: (tmp_path / step.result).exists(), tmp_path, minutes=1)
     assert (tmp_path / "z").exists()
 
 
@@ -206,11 +206,11 @@ def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
     slow = ("--num_epochs", "3", "--num_frames_per_cell", "400")
     step, whole = step_of(tmp_path, *slow), step_of(tmp_path / "whole", *slow)
     workspace = Workspace(tmp_path)
-    done = lambda step: records.standing(step, workspace).done  # noqa: E731
+    done = lambda step: records.status_of(step, workspace).done  # noqa: E731
     tries = 0
     while not done(step):
         tries += 1
-        how = records.carry_out([step], done, REPOSITORY, minutes=0.025 * 2**tries)
+        how = records.run_pending([step], done, REPOSITORY, minutes=0.025 * 2**tries)
     assert how == "all done"
     assert tries > 1
     training.train(whole.config, "02_resnet_ceiling")
@@ -222,7 +222,7 @@ def test_make_paper_prints_where_things_stand_and_the_next_command():
     words = [sys.executable, "-m", "amc_utils", "records"]
     printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert all(step.result in printed for step in PLAN)
-    missing = [step for step in PLAN if not records.standing(step, HERE).done]
+    missing = [step for step in PLAN if not records.status_of(step, HERE).done]
     nexts = {step.needs: step for step in reversed(missing)}
     assert all(f"Next on a {needs.upper()}" in printed for needs in nexts)
     assert all(f"\n{step.command}\n" in printed for step in nexts.values())

@@ -115,14 +115,14 @@ def test_request_during_the_last_look_of_an_epoch_is_not_lost(
 ):
     """It comes while processes agree on whether to stop; after the last epoch it is obeyed as it is."""
     trainer = make_trainer(make_config(**RUN, num_epochs=2), tmp_path)
-    look = trainer._look_around
+    look = trainer._handle_periodic_events
 
     def interrupted(requests):
         look(requests)
         if len(trainer.history) == epoch and trainer._step == 0:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(trainer, "_look_around", interrupted)
+    monkeypatch.setattr(trainer, "_handle_periodic_events", interrupted)
     with pytest.raises(Stopped if stopped else KeyboardInterrupt, match=stopped or "^$"):
         list(trainer.fit())
     assert len(read_checkpoint(trainer.checkpoints.last)["history"]) == epoch

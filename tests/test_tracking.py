@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainers import TINY
 
-from amc_utils.config import deciding
+from amc_utils.config import result_affecting
 from amc_utils.data import stratified_split
 from amc_utils.training import Experiment, train
 
@@ -59,4 +59,4 @@ def test_missing_wandb_is_said_in_one_sentence(make_config, tmp_path, monkeypatc
 
 def test_tracker_decides_nothing_about_a_run(make_config):
     one, other = (make_config(engine={"tracker": kind}) for kind in ("none", "tensorboard"))
-    assert deciding(one.model_dump()) == deciding(other.model_dump())
+    assert result_affecting(one.model_dump()) == result_affecting(other.model_dump())

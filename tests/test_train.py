@@ -120,7 +120,7 @@ def test_half_precision_stays_inside_the_network(make_config, tmp_path):
         batch = trainer.split.train[:16]
         pictures = trainer.evaluator.draw(batch)
         logits = trainer.network(pictures)
-        losses, _ = trainer.evaluator.judge(logits, batch)
+        losses, _ = trainer.evaluator.loss_and_correct(logits, batch)
         seen[kind] = pictures, logits.snr.detach(), losses.detach()
     for position in (0, 2):
         assert {values[position].dtype for values in seen.values()} == {torch.float32}

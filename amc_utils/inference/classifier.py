@@ -16,7 +16,7 @@ from torch import Tensor
 from amc_utils.config import TrainingParameters
 from amc_utils.images import network_input
 from amc_utils.inference.novelty import Novelty
-from amc_utils.losses import decide_level
+from amc_utils.losses import predict_snr_index
 from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
 from amc_utils.runtime.paths import REPOSITORY, replacing
 
@@ -89,11 +89,11 @@ class Classifier:
         both = zip(logits, self.temperatures, strict=True)
         modulation, snr = ((part / temperature).softmax(1) for part, temperature in both)
         usual = self.novelty.usual(features, self.decided(logits))
-        return Opinion(modulation, snr, decide_level(logits.snr, self.config.snr_loss), usual)
+        return Opinion(modulation, snr, predict_snr_index(logits.snr, self.config.snr_loss), usual)
 
     def decided(self, logits: Logits) -> Tensor:
         """Joint class that the network decides for, int64 [B], as in Frames.cell."""
-        level = decide_level(logits.snr, self.config.snr_loss)
+        level = predict_snr_index(logits.snr, self.config.snr_loss)
         return logits.modulation.argmax(1) * logits.snr.shape[1] + level
 
     def __call__(self, iq: Tensor) -> Opinion:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from amc_utils.metrics import confusion, outcomes
+from amc_utils.metrics import confusion, correct
 from amc_utils.models import build_model, count_activation_bytes
 from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import Workspace
@@ -20,7 +20,7 @@ Numbers = Callable[[pd.DataFrame], pd.Series]
 _BOUND = "genie-aided bound"
 
 
-def attractor(run: Run) -> float:
+def mode_collapse_rate(run: Run) -> float:
     """Share of frames that are given the most popular wrong SNR level.
 
     Frames of all levels are equally frequent; a network that is at a loss calls many of them the same.
@@ -123,7 +123,7 @@ def _reliability(run: Run, numbers: Numbers) -> float:
 
 def _cells(predictions: pd.DataFrame) -> pd.Series:
     keys = [predictions["modulation"], predictions["snr_label"]]
-    return outcomes(predictions)["joint"].groupby(keys, observed=True).mean()
+    return correct(predictions)["joint"].groupby(keys, observed=True).mean()
 
 
 def _ranks_at_equal_snr(predictions: pd.DataFrame) -> pd.Series:
@@ -170,14 +170,14 @@ def changed_predictions(run: Run, other: Run) -> float:
 
 # What is measured frame by frame; the run's number is the mean.
 FRAME_MEASURES: dict[str, Numbers] = {
-    "joint": lambda predictions: outcomes(predictions)["joint"],
-    "snr": lambda predictions: outcomes(predictions)["snr"],
+    "joint": lambda predictions: correct(predictions)["joint"],
+    "snr": lambda predictions: correct(predictions)["snr"],
     "snr_mae_db": lambda predictions: (
         predictions["snr_label"] - predictions["predicted_snr_label"]
     ).abs(),
 }
 MEASURES: dict[str, Callable[[Run], float]] = {
-    "attractor": attractor,
+    "mode_collapse_rate": mode_collapse_rate,
     "validation_above_training": lambda run: validation_above_training(run, "train"),
     "validation_above_training_same_mode": lambda run: validation_above_training(run, "train_eval"),
     "dropout_in_training": dropout_in_training,
@@ -193,7 +193,7 @@ LABELS = {
     "joint": "joint accuracy",
     "snr": "SNR accuracy",
     "snr_mae_db": "mean absolute SNR error (dB)",
-    "attractor": "share of frames",
+    "mode_collapse_rate": "share of frames",
     "validation_above_training": "joint accuracy",
     "validation_above_training_same_mode": "joint accuracy",
     "dropout_in_training": "joint accuracy",

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student_t
 
-from amc_utils.config import TrainingParameters, deciding
+from amc_utils.config import TrainingParameters, result_affecting
 from amc_utils.images import expand_channels
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, list_runs
@@ -144,9 +144,11 @@ def _row(run: Run) -> tuple[str | int | float, ...]:
 
 def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
     """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
-    wanted = deciding(config.model_dump()) | {"pictures": list(expand_channels(config.channels))}
+    wanted = result_affecting(config.model_dump()) | {
+        "pictures": list(expand_channels(config.channels))
+    }
     # What a group of channels holds may have changed though its name has not.
-    stored = deciding(TrainingParameters.with_defaults(run.facts["config"]))
+    stored = result_affecting(TrainingParameters.with_defaults(run.facts["config"]))
     # Runs from before pictures were recorded say nothing of them.
     done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
     return {

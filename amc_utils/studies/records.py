@@ -17,7 +17,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from amc_utils.config import TrainingParameters, deciding
+from amc_utils.config import TrainingParameters, result_affecting
 from amc_utils.results import Run, keep, kept_runs, list_runs, named_run
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.devices import best_accelerator
@@ -110,7 +110,7 @@ def benchmark_name(run_name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StepStatus:
     """Where a step stands: its state in words, whether it is done, minutes left if they are known."""
 
     state: str
@@ -118,7 +118,7 @@ class Standing:
     minutes: float | None = None
 
 
-def standing(step: Step, workspace: Workspace) -> Standing:
+def status_of(step: Step, workspace: Workspace) -> StepStatus:
     """Where a step stands, by what lies in results/, outputs/ and benchmarks/."""
     if step.command.startswith("amc study "):
         return _of_study(step, workspace)
@@ -128,24 +128,24 @@ def standing(step: Step, workspace: Workspace) -> Standing:
         if run.name != step.result:
             continue
         if changed := _changed(step, run):
-            return Standing(f"made with another {changed[0]}")
+            return StepStatus(f"made with another {changed[0]}")
         score = run.facts["test"]["joint_accuracy"]["value"]
         place = "" if run.folder == workspace.kept else f"; amc keep {run.name} puts it into results/"
-        return Standing(f"done, joint accuracy {score:.3f}{place}", done=True)
+        return StepStatus(f"done, joint accuracy {score:.3f}{place}", done=True)
     begun = Checkpoints(workspace.checkpoints / step.result).newest() if step.config else None
     if begun is None:
         speed = _speeds(workspace.root / BENCHMARK).get(step.result)
-        return Standing("missing", minutes=step.images / speed / 60 if speed else None)
-    wanted, stored = deciding(step.config.model_dump()), deciding(begun[1]["config"])
+        return StepStatus("missing", minutes=step.images / speed / 60 if speed else None)
+    wanted, stored = result_affecting(step.config.model_dump()), result_affecting(begun[1]["config"])
     if changed := sorted(name for name in wanted if stored.get(name) != wanted[name]):
-        return Standing(f"begun with another {changed[0]}")
+        return StepStatus(f"begun with another {changed[0]}")
     seconds = begun[1]["epoch_seconds"]
     left = (step.config.num_epochs - len(seconds)) * sum(seconds) / max(len(seconds), 1) / 60
     state = f"begun, {len(seconds)} of {step.config.num_epochs} epochs"
-    return Standing(state, minutes=left if seconds else None)
+    return StepStatus(state, minutes=left if seconds else None)
 
 
-def _of_study(step: Step, workspace: Workspace) -> Standing:
+def _of_study(step: Step, workspace: Workspace) -> StepStatus:
     path = Path(step.words[0])
     study, runs = read_study(path), list_runs(replace(workspace, study=path.stem))
     known = {run.name: run for run in runs}
@@ -153,17 +153,17 @@ def _of_study(step: Step, workspace: Workspace) -> Standing:
     done = [c for c in configs if known.keys() >= set(study.run_names(c.run_name))]
     for config in done:
         if changed := differing_from_record(known[config.run_name], config):
-            return Standing(f"{config.run_name} made with another {next(iter(changed))}")
+            return StepStatus(f"{config.run_name} made with another {next(iter(changed))}")
     seconds = [known[config.run_name].facts["seconds"] for config in done]
     left = len(configs) - len(done)
     minutes = left * sum(seconds) / len(seconds) / 60 if seconds and left else None
-    return Standing(f"{len(done)} of {len(configs)} runs", done=not left, minutes=minutes)
+    return StepStatus(f"{len(done)} of {len(configs)} runs", done=not left, minutes=minutes)
 
 
-def _of_benchmark(path: Path) -> Standing:
+def _of_benchmark(path: Path) -> StepStatus:
     """Done where it measured some run of the plan; those that do not fit the device have no row."""
     num_runs = len(_speeds(path))
-    return Standing(f"{num_runs} runs measured" if num_runs else "missing", done=bool(num_runs))
+    return StepStatus(f"{num_runs} runs measured" if num_runs else "missing", done=bool(num_runs))
 
 
 def _changed(step: Step, run: Run) -> list[str]:
@@ -183,7 +183,7 @@ def _speeds(path: Path) -> dict[str, float]:
     return {run: (rows["amount"] / rows["seconds"]).median() for run, rows in groups}
 
 
-def report(steps: Sequence[Step], standings: Sequence[Standing]) -> str:
+def report(steps: Sequence[Step], statuses: Sequence[StepStatus]) -> str:
     """A row a step, its state and the minutes that are left, and the commands that come next."""
     rows = [
         {
@@ -193,11 +193,11 @@ def report(steps: Sequence[Step], standings: Sequence[Standing]) -> str:
             "million images": f"{step.images / 1e6:.1f}" if step.images else "",
             "minutes left": f"{now.minutes:.0f}" if now.minutes else "" if now.done else "not measured",
         }
-        for step, now in zip(steps, standings, strict=True)
+        for step, now in zip(steps, statuses, strict=True)
     ]
     parts = [pd.DataFrame(rows).to_string(index=False)]
     for needs in ("gpu", "cpu"):
-        for step, now in zip(steps, standings, strict=True):
+        for step, now in zip(steps, statuses, strict=True):
             if step.needs == needs and not now.done:
                 purpose = f": {step.shows}" if step.shows else ""
                 parts.append(f"Next on a {needs.upper()}{purpose}\n{step.command}")
@@ -205,7 +205,7 @@ def report(steps: Sequence[Step], standings: Sequence[Standing]) -> str:
     return "\n\n".join(parts if len(parts) > 1 else [*parts, "All runs of record are done."])
 
 
-def carry_out(
+def run_pending(
     steps: Sequence[Step], is_done: Callable[[Step], bool], root: Path, minutes: float
 ) -> str:
     """Carry out what is missing, in order, until the time is up; returns a sentence on how it ended.
@@ -276,11 +276,11 @@ def records(minutes: float = 0.0) -> None:
     # The plan's commands name files by their place in the repository.
     os.chdir(workspace.root)
     steps = read_plan(workspace.root)
-    print(report(steps, [standing(step, workspace) for step in steps]), flush=True)
+    print(report(steps, [status_of(step, workspace) for step in steps]), flush=True)
     if minutes:
         device = "gpu" if best_accelerator() == "cuda" else "cpu"
         here = [step for step in steps if step.needs == device]
-        print(carry_out(here, lambda step: standing(step, workspace).done, workspace.root, minutes))
+        print(run_pending(here, lambda step: status_of(step, workspace).done, workspace.root, minutes))
 
 
 def keep_run(run: str, output_root: str = "") -> None:
