@@ -56,8 +56,10 @@ figures: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/amc records $(if $(MINUTES),--minutes $(MINUTES))
 
+# README, docs/ and the notebooks that the commands above executed; -E since pages may come and go.
 site: $(INSTALLED)
-	$(BIN)/amc site
+	$(BIN)/python -m sphinx -b html -E -n -q -W --keep-going -c docs . outputs/site
+	@echo "the book begins at outputs/site/index.html"
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile

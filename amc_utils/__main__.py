@@ -22,8 +22,6 @@ COMMANDS = {
     "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
     "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:main", "what grey levels tell that others share"),
-    "trace": ("studies.trace:main", "where a number or a figure comes from"),
-    "site": ("studies.site:main", "the executed notebooks as pages"),
 }
 
 

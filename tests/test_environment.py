@@ -21,7 +21,8 @@ def name_of(requirement):
 
 def test_lock_pins_every_direct_dependency_exactly():
     pinned = {name_of(line) for line in LOCK.splitlines() if "==" in line}
-    direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    optional = PROJECT["optional-dependencies"]
+    direct = PROJECT["dependencies"] + optional["dev"] + optional["docs"]
     assert {name_of(r) for r in direct} >= DESIGN_CARD
     assert {name_of(r) for r in direct} <= pinned
     assert all(re.match(r"^[\w.\[\]-]+==\S+( ; .+)?$", line) for line in LOCK.splitlines())
