@@ -58,6 +58,8 @@ paper: $(INSTALLED)
 
 # README, docs/ and the notebooks that the commands above executed; -E since pages may come and go.
 site: $(INSTALLED)
+	@ls outputs/[0-9]*.ipynb > /dev/null 2>&1 || \
+		{ echo "no executed notebooks in outputs/; make figures or make reproduce executes them"; exit 1; }
 	$(BIN)/python -m sphinx -b html -E -n -q -W --keep-going -c docs . outputs/site
 	@echo "the book begins at outputs/site/index.html"
 
