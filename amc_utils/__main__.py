@@ -15,7 +15,7 @@ COMMANDS = {
     "study": ("studies.study:main", "carry out a study: variants and seeds"),
     "records": ("studies.paper:main", "runs of record: what is done, what comes next"),
     "compare": ("studies.reproduced:main", "numbers of `make reproduce` beside the committed ones"),
-    "report": ("studies.claims:main", "write RUNLOG.md and the tables of claims from results/"),
+    "report": ("studies.claims:main", "write RUNLOG.md and the tables of pages from results/"),
     "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
     "export": ("inference.export:main", "make a finished run's network one small file for use"),
