@@ -165,7 +165,7 @@ def _trust() -> str:
     return fill(
         f"`{record['run']}` has {record['parameters']:,} parameters. On {test['num_frames']:,} test "
         f"frames its joint confidence has an expected calibration error of {after:.4f} (without "
-        f"temperatures {before:.4f}). It calls {record['foreign'][0]['called_foreign']:.1%} of the test "
+        f"temperatures {before:.4f}). It calls {record['foreign'][0]['called_foreign']:.1%} of these "
         f"frames unusual, and {recordings['called_foreign']} of {recordings['num_recordings']} "
         f"recordings of {recordings['frames_each']} frames of one class.",
         _WIDTH,
