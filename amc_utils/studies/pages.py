@@ -6,6 +6,7 @@ A new table is a function here, its entry in `_parts`, and its marks in the page
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -95,7 +96,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
         },
         "docs/claims.md": {"summary": short_table(ledger, claims), "claims": full_table(claims)},
         "docs/classify.md": {"trust": _trust(), "signals": _other_signals()},
-        "docs/speed.md": {"speed": _speed(workspace.root / "benchmarks" / "cpu.csv")},
+        "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
     }
 
 
@@ -182,13 +183,19 @@ def _other_signals() -> str:
     return markdown_table(["signal", *(f"at {snr_db} dB" for snr_db in shares.columns)], rows)
 
 
-def _speed(measured: Path) -> str:
-    """Median rates, and their ratios to those of other ways that took turns with them."""
-    raw = pd.read_csv(measured)
+def speed_table(
+    raw: pd.DataFrame, shown: Sequence[tuple[str, str, str, Sequence[str]]] = _SPEED
+) -> str:
+    """Median rates, and their ratios to those of other tasks that took turns with them.
+
+    Args:
+        raw: a row a repeat, as benchmarks/run.py writes it.
+        shown: what a row says, how its benchmark's name begins, its task, and the tasks beside it.
+    """
     rates = (raw["amount"] / raw["seconds"]).groupby([raw["benchmark"], raw["task"]]).median()
     units = raw.groupby("benchmark")["unit"].first()
     rows = []
-    for what, start, task, others in _SPEED:
+    for what, start, task, others in shown:
         (benchmark,) = (name for name in units.index if name.startswith(start))
         rate = rates[benchmark, task]
         for other in others:
