@@ -61,6 +61,7 @@ site: $(INSTALLED)
 	@ls outputs/[0-9]*.ipynb > /dev/null 2>&1 || \
 		{ echo "no executed notebooks in outputs/; make figures or make reproduce executes them"; exit 1; }
 	$(BIN)/python -m sphinx -b html -E -n -q -W --keep-going -c docs . outputs/site
+	@rm -rf outputs/jupyter_execute
 	@echo "the book begins at outputs/site/index.html"
 
 test: lint

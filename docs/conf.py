@@ -1,4 +1,4 @@
-"""The book: README.md, the pages of docs/, and the executed notebooks in outputs/ as they are.
+"""The book: README.md, the pages of docs/, and notebooks as they were executed in outputs/.
 
 `make site` builds it with Sphinx from the root of the repository; any warning, such as a link that
 leads nowhere, ends the build.
@@ -13,7 +13,8 @@ author = "The compendium's authors"
 extensions = ["myst_nb"]
 root_doc = "README"
 # Nothing else of the repository is a page, and no other folder is searched.
-include_patterns = ["README.md", "RUNLOG.md", "docs/*.md", "figures/README.md", "outputs/[0-9]*.ipynb"]
+include_patterns = ["README.md", "RUNLOG.md", "docs/*.md", "figures/README.md"]
+include_patterns += ["outputs/[0-9]*.ipynb", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "*/.*", "outputs/*/**", "results", "build", "amc_utils", "tests"]
 nb_execution_mode = "off"
 # Pages ask for no connection: controls are of no use without a kernel.
@@ -23,10 +24,17 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = project
 html_copy_source = False
+html_theme_options = {"navbar_persistent": []}
 # Web servers and readers look for index.html.
 html_additional_pages = {"index": "to_readme.html"}
 templates_path = ["_templates"]
 
+# In the order of reading; others follow.
+_PAGES = (
+    "docs/glossary", "docs/results", "docs/claims", "docs/images_and_bound",
+    "docs/radioml_2018_as_measured", "docs/radioml_file", "docs/classify", "docs/own_runs",
+    "docs/extend", "docs/speed", "figures/README", "RUNLOG",
+)  # fmt: skip
 _CONTENTS = """
 
 ```{{toctree}}
@@ -40,19 +48,31 @@ _CONTENTS = """
 
 def _add_contents(app: Sphinx, name: str, source: list[str]) -> None:
     """List all other pages at the end of README, and lead to notebooks as they were executed."""
-    source[0] = (
-        source[0].replace("](notebooks/", "](outputs/").replace("](../notebooks/", "](../outputs/")
-    )
+    for notebook in app.project.docnames:
+        if notebook.startswith("outputs/"):
+            written = f"{notebook.replace('outputs/', 'notebooks/')}.ipynb"
+            source[0] = source[0].replace(f"{written})", f"{notebook}.ipynb)")
     if name != root_doc:
         return
     pages = sorted(app.project.docnames - {root_doc})
-    notebooks = [page for page in pages if page.startswith("outputs/")]
-    entries = [f"{Path(page).name.replace('_', ' ')} <{page}>" for page in notebooks]
-    others = [page for page in pages if page not in notebooks]
-    for caption, lines in {"Pages": others, "Executed notebooks": entries}.items():
-        source[0] += _CONTENTS.format(caption=caption, entries="\n".join(lines))
+    notebooks = [page for page in pages if page.startswith(("outputs/", "notebooks/"))]
+    notebooks.sort(key=lambda page: Path(page).name)
+    others = [page for page in _PAGES if page in pages]
+    others += [page for page in pages if page not in notebooks + others]
+    for caption, entries in {"Pages": others, "Notebooks": notebooks}.items():
+        source[0] += _CONTENTS.format(caption=caption, entries="\n".join(map(_entry, entries)))
+
+
+def _entry(page: str) -> str:
+    """A page by its title; a notebook by its name, since several may be one with other parameters."""
+    folder, _, name = page.rpartition("/")
+    title = name.replace("_", " ")
+    state = {"outputs": "", "notebooks": " (not executed)"}
+    return f"{title}{state[folder]} <{page}>" if folder in state else page
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the above."""
+    """Connect the above; a notebook that was executed is not shown without its outputs as well."""
+    executed = [path.name for path in (app.srcdir / "outputs").glob("[0-9]*.ipynb")]
+    app.config.exclude_patterns += [f"notebooks/{name}" for name in executed]
     app.connect("source-read", _add_contents)

@@ -53,6 +53,12 @@ def test_imported_packages_are_declared():
                 assert names.get(package, package) in declared, f"{path.name} imports {package}"
 
 
+def test_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+
+
 @pytest.mark.parametrize(
     "name", ["LICENSE", "CITATION.cff", "README.md", "RUNLOG.md", "environment.yml"]
 )
