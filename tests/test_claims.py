@@ -215,7 +215,7 @@ def test_claim_without_runs_is_not_run_yet(tmp_path):
     assert list(rows["verdict"]) == ["not run yet"]
     short, full = claim_table.short_table(some, rows), claim_table.full_table(rows)
     assert "| new order less fixed order | not run yet |  |" in short
-    assert claim_table.verdicts(some, rows).endswith("| not run yet |")
+    assert claim_table.verdicts(some, rows).endswith("| not run yet |  |")
     assert "| joint accuracy |  | supported 0.005 to ∞; not -∞ to 0.005 |  | not run yet |" in full
 
 

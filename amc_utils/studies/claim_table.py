@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -11,24 +12,36 @@ from amc_utils.studies.claim_rules import Claim
 
 
 def verdicts(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """README's table in Markdown: each claim and the verdict of the row that decides."""
-    decided = rows[rows["decides"]].set_index("claim")["verdict"]
-    lines = [[claim.statement, decided[name]] for name, claim in claims.items()]
-    return markdown_table(["claim of the log", "verdict here"], lines)
+    """README's table in Markdown: a row a claim, with the verdicts of the row that decides and others."""
+    lines = [
+        [f"**{row.claim}**: {claim.statement}", row.verdict, others]
+        for claim, row, others in _decided(claims, rows)
+    ]
+    return markdown_table(["claim of the log", "verdict here", "its other rows"], lines)
 
 
 def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """A row a claim in Markdown, from the rows of amc_utils.studies.claims.evaluate."""
+    """A row a claim in Markdown, with the number that decides."""
     lines = []
+    for claim, row, others in _decided(claims, rows):
+        number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
+        lines.append([f"**{row.claim}**: {claim.statement}", number, row.verdict, others])
+    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other rows"]
+    return markdown_table(columns, lines)
+
+
+def _decided(claims: dict[str, Claim], rows: pd.DataFrame) -> Iterator[tuple[Claim, Any, str]]:
+    """Each claim, its row that decides, and a count of its other verdicts.
+
+    Args:
+        claims: see amc_utils.studies.claim_rules.read_claims.
+        rows: of amc_utils.studies.claims.evaluate.
+    """
     for name, claim in claims.items():
         of_claim = rows[rows["claim"] == name]
         others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
-        tally = ", ".join(f"{count} {verdict}" for verdict, count in others.items())
         (row,) = of_claim[of_claim["decides"]].itertuples()
-        number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
-        lines.append([f"**{name}**: {claim.statement}", number, row.verdict, tally])
-    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other rows"]
-    return markdown_table(columns, lines)
+        yield claim, row, ", ".join(f"{count} {verdict}" for verdict, count in others.items())
 
 
 def full_table(rows: pd.DataFrame) -> str:
