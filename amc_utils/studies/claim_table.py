@@ -12,7 +12,7 @@ from amc_utils.studies.claim_rules import Claim
 
 
 def verdicts(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """README's table in Markdown: a row a claim, with the verdicts of the row that decides and others."""
+    """README's table in Markdown: each claim, the verdict that decides, and a count of the others."""
     lines = [
         [f"**{row.claim}**: {claim.statement}", row.verdict, others]
         for claim, row, others in _decided(claims, rows)
