@@ -16,9 +16,9 @@ from bad_files import BAD_FILES
 from amc_utils.__main__ import function_of, main
 from amc_utils.config import TrainingParameters
 from amc_utils.inference import model_report
-from amc_utils.results import list_runs
+from amc_utils.results import load_run
 from amc_utils.runtime.command_line import arguments_of
-from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.studies.plan import read_study
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf8")
@@ -139,7 +139,7 @@ def test_plugins_train_a_network_from_the_readme_alone(name, text, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    (run,) = list_runs(Workspace(tmp_path).results)
+    run = load_run(options(command, {"--run_name"})[0], str(tmp_path))
     assert run.facts["plugins"] == [name]
     assert run.facts["config"][words[-2].removeprefix("--")] == yaml.safe_load(words[-1])
 
@@ -155,7 +155,7 @@ def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsy
     main(["train", *smoke, *own])
     main(["export", "my-net", "--plugin", plugin, "--output-root", str(tmp_path)])
     capsys.readouterr()
-    model = str(Workspace(tmp_path).results / "my-net" / "model.safetensors")
+    (model,) = map(str, tmp_path.rglob("model.safetensors"))
     recording = "tests/data/gnuradio_16qam.sigmf-meta"
     main(["classify", recording, "--symbol-rate", "100e3", "--model", model, "--plugin", plugin])
     assert "read by my-net" in capsys.readouterr().out
