@@ -19,15 +19,13 @@ COMMANDS = {
     "records": ("studies.records:records", "runs of record: what is done, what comes next"),
     "keep": ("studies.records:keep_run", "put a new run into results/ and RUNLOG.md"),
     "compare": ("studies.compare:compare", "numbers of `make reproduce` beside the committed ones"),
-    "report": ("studies.claims:report", "write RUNLOG.md and the tables of claims from results/"),
+    "report": ("studies.claims:report", "write RUNLOG.md and the tables of pages from results/"),
     "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
     "export": ("inference.export:main", "make a finished run's network one small file for use"),
     "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
     "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
-    "trace": ("studies.trace:main", "where a number or a figure comes from"),
-    "site": ("studies.site:main", "the executed notebooks as pages"),
 }
 
 
