@@ -159,16 +159,16 @@ def _budgets(results: Path) -> str:
 def _trust() -> str:
     """How far the shipped network's confidences and warnings may be trusted."""
     record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
-    test, recordings = record["test"], record["recordings"]
+    test, recordings, own = record["test"], record["recordings"], record["foreign"][0]
     before, after = (
         test[f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
     )
     return fill(
         f"`{record['run']}` has {record['parameters']:,} parameters. On {test['num_frames']:,} test "
         f"frames its joint confidence has an expected calibration error of {after:.4f} (without "
-        f"temperatures {before:.4f}). Of these frames {record['foreign'][0]['called_foreign']:.1%} have a "
-        f"p-value below 1%. Of {recordings['num_recordings']} recordings of {recordings['frames_each']} "
-        f"frames of one class {recordings['called_foreign']} are called out of distribution, wrongly.",
+        f"temperatures {before:.4f}), and {own['called_foreign']:.1%} of them have a p-value below 1%. "
+        f"Of {recordings['num_recordings']} recordings of {recordings['frames_each']} frames of one "
+        f"class each, {recordings['called_foreign']} are wrongly called out of distribution.",
         _WIDTH,
     )
 
