@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,8 +19,14 @@ COMMANDS = {
     "report": ("studies.claims:main", "write RUNLOG.md and the tables of claims from results/"),
     "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
-    "export": ("inference.export:main", "make a finished run's network one small file for use"),
-    "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
+    "export": (
+        "inference.export:export_and_say_where",
+        "make a finished run's network one small file for use",
+    ),
+    "classify": (
+        "inference.classify:classify_and_print",
+        "name the modulation and SNR of a recording or of frames",
+    ),
     "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:main", "what grey levels tell that others share"),
     "trace": ("studies.trace:main", "where a number or a figure comes from"),
@@ -52,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def function_of(word: str) -> Callable[..., int | None]:
     """What a word of COMMANDS does."""
     module, name = COMMANDS[word][0].split(":")
-    return getattr(import_module(f"amc_utils.{module}"), name)
+    # Imports make hundreds of thousands of objects that stay. Looking for garbage among them meanwhile
+    # would take a fifth of a short command's time.
+    gc.disable()
+    try:
+        return getattr(import_module(f"amc_utils.{module}"), name)
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from bad_files import BAD_FILES
 
 from amc_utils.__main__ import function_of, main
 from amc_utils.config import TrainingParameters
-from amc_utils.inference import model_report
+from amc_utils.inference import export
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, list_runs, named_study
 from amc_utils.runtime.command_line import arguments_of
@@ -197,14 +197,14 @@ def test_shipped_network_says_what_readme_quotes():
         record["test"][f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
     )
     assert f"error of {after:.4f} (without temperatures {before:.4f})" in told
-    own, *others = record["foreign"]
-    assert f"{100 * own['called_foreign']:.1f} % of test frames are called unusual" in told
+    own, *others = record["ood_signals"]
+    assert f"{100 * own['flagged']:.1f} % of test frames have a p-value below 1 %" in told
     recordings = record["recordings"]
-    assert f"{recordings['called_foreign']} of {recordings['num_recordings']} recordings" in told
+    assert f"{recordings['called_ood']} of {recordings['num_recordings']} recordings" in told
     assert f"{recordings['frames_each']} frames of a single class" in told
     for row in others:
         if row["snr_db"] == 20:
-            assert f"{row['signal']} {100 * row['called_foreign']:.0f} %" in told
+            assert f"{row['signal']} {100 * row['flagged']:.0f} %" in told
 
 
 @pytest.mark.parametrize(("name", "text"), SCRIPTS)
@@ -234,13 +234,14 @@ def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsy
     smoke = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--output_root", str(tmp_path)]
     own = ["--plugins", f"[{plugin}]", "--network", "two_layers", "--run_name", "my-net"]
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(model_report, "_FRAMES_A_KIND", 20)
+    monkeypatch.setattr(export, "_FRAMES_A_KIND", 20)
     main(["train", *smoke, *own])
-    main(["export", "my-net", "--plugin", plugin, "--output-root", str(tmp_path)])
+    main(["export", "my-net", "--plugins", f"[{plugin}]", "--output_root", str(tmp_path)])
     capsys.readouterr()
     model = str(tmp_path / "results" / "my-net" / "model.safetensors")
     recording = "tests/data/gnuradio_16qam.sigmf-meta"
-    main(["classify", recording, "--symbol-rate", "100e3", "--model", model, "--plugin", plugin])
+    options = ["--symbol_rate", "100e3", "--model", model, "--plugins", f"[{plugin}]"]
+    main(["classify", recording, *options])
     assert "read by my-net" in capsys.readouterr().out
 
 
