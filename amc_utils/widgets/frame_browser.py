@@ -1,4 +1,4 @@
-"""Test frames of a trained network, one by one: truth, opinion, and what it was read from."""
+"""Test frames of a trained network, one by one: truth, prediction, and which pixels it rests on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from captum.attr import IntegratedGradients, Occlusion
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from amc_utils import plots
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.images import expand_channels, network_input
-from amc_utils.inference.classifier import Classifier, Opinion
-from amc_utils.models import Logits
-from amc_utils.widgets.attribution import METHODS, attribution
-from amc_utils.widgets.explorer import is_live
-from amc_utils.widgets.opinion_board import as_png, opinion_board
+from amc_utils.inference.classifier import Classifier, Prediction
+from amc_utils.models import Logits, TwoHeadNetwork
+from amc_utils.widgets.live import as_png, is_live
 
+METHODS = ("occlusion", "integrated gradients")
+# Points between the empty image and the frame's; the sum of attributions is then within a few percent
+# of the difference of the logits.
+_NUM_STEPS = 24
+# Of an image of 64 px; others in proportion.
+_PATCH, _STRIDE = 8, 4
+_AT_ONCE = 64
 _WRONG, _ALL = "wrong ones", "all"
 
 
@@ -87,63 +95,63 @@ class FrameBrowser:
         """The board of the frame that the controls ask for."""
         config, row = self._classifier.config, self._shown[self.controls["frame"].value]
         head, method = (self.controls[name].value for name in ("head", "method"))
-        pictures, maps = self._explained(self._index, self._opinion, row, head, method)
+        pictures, maps = self._explained(self._index, self._prediction, row, head, method)
         index = self._index[row]
         truth = int(self._frames.modulation[index]), int(self._frames.snr_index[index])
-        self._board = opinion_board(
+        self._board = prediction_board(
             pictures,
             maps,
             channels=self._channels,
-            modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
-            snr=(self._opinion.snr[row].numpy(), config.snr_labels, truth[1]),
+            modulation=(self._prediction.modulation[row].numpy(), config.modulation_names, truth[0]),
+            snr=(self._prediction.snr[row].numpy(), config.snr_labels, truth[1]),
         )
         return self._board
 
     def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
-        """Of all that speaks for a head's decision, the share of each channel; one row a head.
+        """Share of each channel in the positive attributions to a head's prediction; one row a head.
 
-        Occlusion of the first frames of a class and level, positive attributions added up.
+        By occlusion, summed over the first frames of a class and level.
         """
-        index, opinion = self._cell(modulation, snr_label)
+        index, prediction = self._cell(modulation, snr_label)
         rows, totals = range(min(num_frames, len(index))), {}
         for head in Logits._fields:
-            maps = [self._explained(index, opinion, row, head, "occlusion")[1] for row in rows]
+            maps = [self._explained(index, prediction, row, head, "occlusion")[1] for row in rows]
             totals[head] = torch.stack(maps).clamp_min(0).sum((0, 2, 3)).numpy()
         table = pd.DataFrame.from_dict(totals, orient="index", columns=list(self._channels))
         return table.div(table.sum(axis=1), axis=0)
 
-    def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Opinion]:
-        """Test frames of a class and level, int64 [B], and the opinion on them."""
+    def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Prediction]:
+        """Test frames of a class and level, int64 [B], and the prediction on them."""
         index = self._frames.here(self._frames.select(modulation, snr_label))
         return index, self._classifier(self._frames.iq(index))
 
     def _explained(
-        self, index: Tensor, opinion: Opinion, row: int, head: str, method: str
+        self, index: Tensor, prediction: Prediction, row: int, head: str, method: str
     ) -> tuple[Tensor, Tensor]:
-        """Pictures of a frame, float [C, H, W], and what speaks for the class decided for."""
+        """Pictures of a frame, float [C, H, W], and attributions to the predicted class."""
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
         pictures = network_input(iq, **config.picture_options)[0]
-        target = int(opinion.level[row] if head == "snr" else opinion.modulation[row].argmax())
+        target = int(prediction.level[row] if head == "snr" else prediction.modulation[row].argmax())
         network = self._classifier.network
         return pictures, attribution(network, pictures, head=head, target=target, method=method)
 
     def words(self) -> str:
-        """Truth and opinion of the frame that is shown, in one line."""
+        """Truth and prediction of the frame that is shown, in one line."""
         row, count = self._shown[self.controls["frame"].value], len(self._shown)
-        said = self._classifier.table(self._opinion).iloc[row]
+        said = self._classifier.table(self._prediction).iloc[row]
         return (
             f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
             f"{self.controls['modulation'].value} at label {self.controls['snr_label'].value}, read as "
             f"{said['modulation']} ({said['modulation_confidence']:.2f}) at label {said['snr_label']} "
-            f"({said['snr_confidence']:.2f}); {said['usual']:.0%} of its like are as unusual"
+            f"({said['snr_confidence']:.2f}); p-value {said['p_value']:.2f}"
         )
 
     def _select(self, _: object = None) -> None:
         """Take the frames of the class and level that the controls name."""
         name, snr_label = self.controls["modulation"].value, self.controls["snr_label"].value
-        self._index, self._opinion = self._cell(name, snr_label)
-        said = self._classifier.table(self._opinion)
+        self._index, self._prediction = self._cell(name, snr_label)
+        said = self._classifier.table(self._prediction)
         wrong = ((said["modulation"] != name) | (said["snr_label"] != snr_label)).to_numpy()
         only_wrong = self.controls["show"].value == _WRONG and wrong.any()
         self._shown = np.flatnonzero(wrong if only_wrong else np.ones_like(wrong)).tolist()
@@ -158,3 +166,90 @@ class FrameBrowser:
     def _redraw(self, _: object = None) -> None:
         if is_live() and not self._still:
             self._words.value, self._picture.value = self.words(), as_png(self.figure())
+            plt.close(self._board)
+
+
+def attribution(
+    network: TwoHeadNetwork, pictures: Tensor, *, head: str, target: int, method: str
+) -> Tensor:
+    """Share of each pixel in the logit of a class, float32 [C, H, W]; positive speaks for the class.
+
+    Args:
+        network: in evaluation mode.
+        pictures: float [C, H, W], of one frame.
+        head: "modulation" or "snr".
+        target: index of the class.
+        method: one of METHODS: what is lost when a patch of one channel is emptied (Zeiler, Fergus,
+            "Visualizing and Understanding Convolutional Networks", 2014), or gradients along the way
+            from a picture without points (Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep
+            Networks", 2017).
+
+    Raises:
+        ValueError: another method, or inputs that are no pictures.
+    """
+    if pictures.ndim != 3:
+        raise ValueError(f"attribution needs pictures [C, H, W], got shape {tuple(pictures.shape)}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if head not in Logits._fields:
+        raise ValueError(f"head must be one of {', '.join(Logits._fields)}, got {head!r}")
+    batch = pictures[None]
+
+    def forward(inputs: Tensor) -> Tensor:
+        return getattr(network(inputs), head)
+
+    if method == "occlusion":
+        patch, stride = (max(size * pictures.shape[-1] // 64, 1) for size in (_PATCH, _STRIDE))
+        shape = {"sliding_window_shapes": (1, patch, patch), "strides": (1, stride, stride)}
+        with torch.no_grad():
+            found = Occlusion(forward).attribute(
+                batch, target=target, perturbations_per_eval=_AT_ONCE, **shape
+            )
+    else:
+        found = IntegratedGradients(forward).attribute(batch, target=target, n_steps=_NUM_STEPS)
+    return found[0].detach().float()
+
+
+def prediction_board(
+    pictures: Tensor,
+    maps: Tensor,
+    *,
+    channels: tuple[str, ...],
+    modulation: tuple[np.ndarray, tuple[str, ...], int],
+    snr: tuple[np.ndarray, tuple[int, ...], int],
+) -> Figure:
+    """Figure of page width: images, attributions, and what both heads predict.
+
+    Args:
+        pictures: float [C, H, W].
+        maps: float [C, H, W], see attribution.
+        channels: names of the C pictures.
+        modulation: probabilities [num_modulations], their names, and the index of the true one.
+        snr: probabilities [num_snrs], the levels in dB, and the index of the true one.
+    """
+    places = [f"picture {name}" for name in channels], [f"map {name}" for name in channels]
+    rows = [[*row, "modulation", "snr"] for row in places]
+    widths = {"width_ratios": [1.0] * len(channels) + [1.1, 1.1]}
+    fig, axes = plt.subplot_mosaic(rows, figsize=(plots.WIDTH_INCHES["page"], 3.0), gridspec_kw=widths)
+    reach = float(maps.abs().amax()) or 1.0
+    for name, picture, some in zip(channels, pictures, maps, strict=True):
+        plots.image(axes[f"picture {name}"], picture.numpy(), ticks=False).set_title(name)
+        ax = axes[f"map {name}"]
+        ax.imshow(some.numpy(), origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach)
+        ax.set(xticks=[], yticks=[])
+    axes[f"picture {channels[0]}"].set_ylabel("picture")
+    axes[f"map {channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
+    _bars(axes["modulation"], *modulation, plots.COLOUR_OF_TASK["modulation"]).set_xlabel("modulation")
+    _bars(axes["snr"], *snr, plots.COLOUR_OF_TASK["snr"]).set_xlabel("SNR label (dB)")
+    return fig
+
+
+def _bars(ax: Axes, probability: np.ndarray, names: tuple, truth: int, colour: str) -> Axes:
+    """Probabilities, one bar a class; the true class is named in bold and marked."""
+    place = np.arange(len(names))
+    ax.barh(place, probability, color=colour, alpha=0.7)
+    ax.plot(1.06, truth, "<", color="black", clip_on=False, markersize=5)
+    ax.set_yticks(place, names, fontsize=5.5)
+    ax.get_yticklabels()[truth].set_fontweight("bold")
+    ax.set(xlim=(0, 1), ylim=(-0.7, len(names) - 0.3))
+    return ax
