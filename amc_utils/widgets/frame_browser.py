@@ -34,7 +34,7 @@ class FrameBrowser:
 
     Attributes:
         controls: widgets by name: modulation, snr_label, show, frame, head, method.
-        widget: controls and picture, to be shown by JupyterLab.
+        widget: controls and figure, to be shown by JupyterLab.
     """
 
     def __init__(self, classifier: Classifier, modulation: str, snr_label: int) -> None:
@@ -43,12 +43,12 @@ class FrameBrowser:
         Of a network that was trained on a file, synthetic frames of the same classes take their place.
 
         Raises:
-            ValueError: a network that reads samples instead of pictures.
+            ValueError: a network that reads samples instead of images.
         """
         config = classifier.config
         self._classifier, self._channels = classifier, expand_channels(config.channels)
         if len(classifier.network.input_shape) != 3:
-            raise ValueError("the browser shows pictures, and this network reads samples")
+            raise ValueError("the browser shows images, and this network reads samples")
         self._frames = load_frames(
             config, hold=lambda labelled: stratified_split(labelled, seed=config.seed).test
         )
@@ -85,26 +85,38 @@ class FrameBrowser:
         return self._frames.description
 
     def show(self) -> ipywidgets.VBox | None:
-        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a picture."""
+        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a figure."""
         if not is_live():
             return None
         plt.close(self._board)
         return self.widget
 
     def figure(self) -> Figure:
-        """The board of the frame that the controls ask for."""
-        config, row = self._classifier.config, self._shown[self.controls["frame"].value]
-        head, method = (self.controls[name].value for name in ("head", "method"))
-        pictures, maps = self._explained(self._index, self._prediction, row, head, method)
-        index = self._index[row]
-        truth = int(self._frames.modulation[index]), int(self._frames.snr_index[index])
-        self._board = prediction_board(
-            pictures,
-            maps,
-            channels=self._channels,
-            modulation=(self._prediction.modulation[row].numpy(), config.modulation_names, truth[0]),
-            snr=(self._prediction.snr[row].numpy(), config.snr_labels, truth[1]),
+        """The frame that the controls ask for: images, attributions, and what both heads predict."""
+        value = {name: control.value for name, control in self.controls.items()}
+        row, config = self._shown[value["frame"]], self._classifier.config
+        images, maps = self._explained(
+            self._index, self._prediction, row, value["head"], value["method"]
         )
+        kinds = ("image", "map")
+        rows = [[f"{kind} {name}" for name in self._channels] + list(Logits._fields) for kind in kinds]
+        widths = {"width_ratios": [1.0] * len(self._channels) + [1.1, 1.1]}
+        size = (plots.WIDTH_INCHES["page"], 3.0)
+        self._board, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
+        reach = float(maps.abs().amax()) or 1.0
+        for name, image, attributions in zip(self._channels, images, maps, strict=True):
+            plots.image(axes[f"image {name}"], image.numpy(), ticks=False).set_title(name)
+            ax = axes[f"map {name}"]
+            ax.imshow(attributions.numpy(), origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach)
+            ax.set(xticks=[], yticks=[])
+        axes[f"image {self._channels[0]}"].set_ylabel("image")
+        axes[f"map {self._channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
+        for task, names, truth, label in (
+            ("modulation", config.modulation_names, value["modulation"], "modulation"),
+            ("snr", config.snr_labels, value["snr_label"], "SNR label (dB)"),
+        ):
+            probability = getattr(self._prediction, task)[row].numpy()
+            _bars(axes[task], probability, names, truth, plots.COLOUR_OF_TASK[task]).set_xlabel(label)
         return self._board
 
     def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
@@ -128,23 +140,23 @@ class FrameBrowser:
     def _explained(
         self, index: Tensor, prediction: Prediction, row: int, head: str, method: str
     ) -> tuple[Tensor, Tensor]:
-        """Pictures of a frame, float [C, H, W], and attributions to the predicted class."""
+        """Images of a frame, float [C, H, W], and attributions to the predicted class."""
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
-        pictures = network_input(iq, **config.picture_options)[0]
+        images = network_input(iq, **config.picture_options)[0]
         target = int(prediction.level[row] if head == "snr" else prediction.modulation[row].argmax())
         network = self._classifier.network
-        return pictures, attribution(network, pictures, head=head, target=target, method=method)
+        return images, attribution(network, images, head=head, target=target, method=method)
 
     def words(self) -> str:
         """Truth and prediction of the frame that is shown, in one line."""
-        row, count = self._shown[self.controls["frame"].value], len(self._shown)
+        value = {name: control.value for name, control in self.controls.items()}
+        row, count = self._shown[value["frame"]], len(self._shown)
         said = self._classifier.table(self._prediction).iloc[row]
         return (
-            f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
-            f"{self.controls['modulation'].value} at label {self.controls['snr_label'].value}, read as "
-            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at label {said['snr_label']} "
-            f"({said['snr_confidence']:.2f}); p-value {said['p_value']:.2f}"
+            f"frame {value['frame'] + 1} of {count} ({self._count}): is {value['modulation']} at label "
+            f"{value['snr_label']}, read as {said['modulation']} ({said['modulation_confidence']:.2f}) "
+            f"at label {said['snr_label']} ({said['snr_confidence']:.2f}), p-value {said['p_value']:.2}"
         )
 
     def _select(self, _: object = None) -> None:
@@ -210,46 +222,12 @@ def attribution(
     return found[0].detach().float()
 
 
-def prediction_board(
-    pictures: Tensor,
-    maps: Tensor,
-    *,
-    channels: tuple[str, ...],
-    modulation: tuple[np.ndarray, tuple[str, ...], int],
-    snr: tuple[np.ndarray, tuple[int, ...], int],
-) -> Figure:
-    """Figure of page width: images, attributions, and what both heads predict.
-
-    Args:
-        pictures: float [C, H, W].
-        maps: float [C, H, W], see attribution.
-        channels: names of the C pictures.
-        modulation: probabilities [num_modulations], their names, and the index of the true one.
-        snr: probabilities [num_snrs], the levels in dB, and the index of the true one.
-    """
-    places = [f"picture {name}" for name in channels], [f"map {name}" for name in channels]
-    rows = [[*row, "modulation", "snr"] for row in places]
-    widths = {"width_ratios": [1.0] * len(channels) + [1.1, 1.1]}
-    fig, axes = plt.subplot_mosaic(rows, figsize=(plots.WIDTH_INCHES["page"], 3.0), gridspec_kw=widths)
-    reach = float(maps.abs().amax()) or 1.0
-    for name, picture, some in zip(channels, pictures, maps, strict=True):
-        plots.image(axes[f"picture {name}"], picture.numpy(), ticks=False).set_title(name)
-        ax = axes[f"map {name}"]
-        ax.imshow(some.numpy(), origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach)
-        ax.set(xticks=[], yticks=[])
-    axes[f"picture {channels[0]}"].set_ylabel("picture")
-    axes[f"map {channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
-    _bars(axes["modulation"], *modulation, plots.COLOUR_OF_TASK["modulation"]).set_xlabel("modulation")
-    _bars(axes["snr"], *snr, plots.COLOUR_OF_TASK["snr"]).set_xlabel("SNR label (dB)")
-    return fig
-
-
-def _bars(ax: Axes, probability: np.ndarray, names: tuple, truth: int, colour: str) -> Axes:
+def _bars(ax: Axes, probability: np.ndarray, names: tuple, truth: str | int, colour: str) -> Axes:
     """Probabilities, one bar a class; the true class is named in bold and marked."""
-    place = np.arange(len(names))
+    place, true_place = np.arange(len(names)), names.index(truth)
     ax.barh(place, probability, color=colour, alpha=0.7)
-    ax.plot(1.06, truth, "<", color="black", clip_on=False, markersize=5)
+    ax.plot(1.06, true_place, "<", color="black", clip_on=False, markersize=5)
     ax.set_yticks(place, names, fontsize=5.5)
-    ax.get_yticklabels()[truth].set_fontweight("bold")
+    ax.get_yticklabels()[true_place].set_fontweight("bold")
     ax.set(xlim=(0, 1), ylim=(-0.7, len(names) - 0.3))
     return ax
