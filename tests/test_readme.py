@@ -15,7 +15,7 @@ from bad_files import BAD_FILES
 
 from amc_utils.__main__ import function_of, main
 from amc_utils.config import TrainingParameters
-from amc_utils.inference import model_report
+from amc_utils.inference import export
 from amc_utils.results import load_run
 from amc_utils.runtime.command_line import arguments_of
 from amc_utils.runtime.paths import REPOSITORY
@@ -151,13 +151,14 @@ def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsy
     smoke = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--output_root", str(tmp_path)]
     own = ["--plugins", f"[{plugin}]", "--network", "two_layers", "--run_name", "my-net"]
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(model_report, "_FRAMES_A_KIND", 20)
+    monkeypatch.setattr(export, "_FRAMES_A_KIND", 20)
     main(["train", *smoke, *own])
-    main(["export", "my-net", "--plugin", plugin, "--output-root", str(tmp_path)])
+    main(["export", "my-net", "--plugins", f"[{plugin}]", "--output_root", str(tmp_path)])
     capsys.readouterr()
     (model,) = map(str, tmp_path.rglob("model.safetensors"))
     recording = "tests/data/gnuradio_16qam.sigmf-meta"
-    main(["classify", recording, "--symbol-rate", "100e3", "--model", model, "--plugin", plugin])
+    options = ["--symbol_rate", "100e3", "--model", model, "--plugins", f"[{plugin}]"]
+    main(["classify", recording, *options])
     assert "read by my-net" in capsys.readouterr().out
 
 

@@ -159,16 +159,16 @@ def _budgets(workspace: Workspace) -> str:
 def _trust() -> str:
     """How far the shipped network's confidences and warnings may be trusted."""
     record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
-    test, recordings, own = record["test"], record["recordings"], record["foreign"][0]
+    test, recordings, own = record["test"], record["recordings"], record["ood_signals"][0]
     before, after = (
         test[f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
     )
     return fill(
         f"`{record['run']}` has {record['parameters']:,} parameters. On {test['num_frames']:,} test "
         f"frames its joint confidence has an expected calibration error of {after:.4f} (without "
-        f"temperatures {before:.4f}), and {own['called_foreign']:.1%} of them have a p-value below 1%. "
+        f"temperatures {before:.4f}), and {own['flagged']:.1%} of them have a p-value below 1%. "
         f"Of {recordings['num_recordings']} recordings of {recordings['frames_each']} frames of one "
-        f"class each, {recordings['called_foreign']} are wrongly called out of distribution.",
+        f"class each, {recordings['called_ood']} are wrongly called out of distribution.",
         _WIDTH,
     )
 
@@ -176,8 +176,8 @@ def _trust() -> str:
 def _other_signals() -> str:
     """Share of frames with a p-value below 1 %, of signals out of distribution, by SNR."""
     record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
-    table = pd.DataFrame(record["foreign"][1:])
-    shares = table.pivot(index="signal", columns="snr_db", values="called_foreign")
+    table = pd.DataFrame(record["ood_signals"][1:])
+    shares = table.pivot(index="signal", columns="snr_db", values="flagged")
     shares = shares.loc[table["signal"].unique(), sorted(shares.columns, reverse=True)]
     rows = [[signal, *(f"{share:.0%}" for share in row)] for signal, *row in shares.itertuples()]
     return markdown_table(["signal", *(f"at {snr_db} dB" for snr_db in shares.columns)], rows)
