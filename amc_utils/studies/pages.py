@@ -122,7 +122,7 @@ def _tables_of_runs(runs: list[Run]) -> str:
         groups = ("all", "snr_label >= 0")
         scores = [_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
         tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, *scores])
-    columns = ["run", "decided by", "joint accuracy, all labels", "joint accuracy, labels from 0"]
+    columns = ["run", "decided by", "all labels", "labels from 0"]
     return "\n\n".join(
         f"**{scope}**\n\n{markdown_table(columns, rows)}" for scope, rows in tables.items()
     )
