@@ -102,7 +102,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
 
 def _headline(results: Path) -> str:
     plain, stack, receiver, bound = (
-        f"{named_run(results, name).facts['test']['joint_accuracy']['value']:.0%}".replace("%", " %")
+        f"{100 * named_run(results, name).facts['test']['joint_accuracy']['value']:.0f}\N{NO-BREAK SPACE}%"
         for name in _LADDER
     )
     return fill(
