@@ -101,9 +101,9 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
 
 
 def _headline(results: Path) -> str:
+    runs = [named_run(results, name) for name in _LADDER]
     plain, stack, receiver, bound = (
-        f"{100 * named_run(results, name).facts['test']['joint_accuracy']['value']:.0f}\N{NO-BREAK SPACE}%"
-        for name in _LADDER
+        f"{100 * _joint_accuracy(run):.0f}\N{NO-BREAK SPACE}%" for run in runs
     )
     return fill(
         f"The same network with the same budget then classifies **{stack}** of the test frames "
@@ -130,7 +130,11 @@ def _tables_of_runs(runs: list[Run]) -> str:
 
 def _best_first(runs: list[Run]) -> list[Run]:
     """Runs in groups of the same classes, labels and frames, in each the most accurate first."""
-    return sorted(runs, key=lambda run: (run.scope, -run.facts["test"]["joint_accuracy"]["value"]))
+    return sorted(runs, key=lambda run: (run.scope, -_joint_accuracy(run)))
+
+
+def _joint_accuracy(run: Run) -> float:
+    return run.facts["test"]["joint_accuracy"]["value"]
 
 
 def _by_label(results: Path) -> str:
