@@ -101,9 +101,9 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
 
 
 def _headline(workspace: Workspace) -> str:
+    runs = [named_run(workspace, name) for name in _LADDER]
     plain, stack, receiver, bound = (
-        f"{named_run(workspace, name).facts['test']['joint_accuracy']['value']:.0%}".replace("%", " %")
-        for name in _LADDER
+        f"{100 * _joint_accuracy(run):.0f}\N{NO-BREAK SPACE}%" for run in runs
     )
     return fill(
         f"The same network with the same budget then classifies **{stack}** of the test frames "
@@ -122,7 +122,7 @@ def _tables_of_runs(runs: list[Run]) -> str:
         groups = ("all", "snr_label >= 0")
         scores = [_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
         tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, *scores])
-    columns = ["run", "decided by", "joint accuracy, all labels", "joint accuracy, labels from 0"]
+    columns = ["run", "decided by", "all labels", "labels from 0"]
     return "\n\n".join(
         f"**{scope}**\n\n{markdown_table(columns, rows)}" for scope, rows in tables.items()
     )
@@ -130,7 +130,11 @@ def _tables_of_runs(runs: list[Run]) -> str:
 
 def _best_first(runs: list[Run]) -> list[Run]:
     """Runs in groups of the same classes, labels and frames, in each the most accurate first."""
-    return sorted(runs, key=lambda run: (run.scope, -run.facts["test"]["joint_accuracy"]["value"]))
+    return sorted(runs, key=lambda run: (run.scope, -_joint_accuracy(run)))
+
+
+def _joint_accuracy(run: Run) -> float:
+    return run.facts["test"]["joint_accuracy"]["value"]
 
 
 def _by_label(workspace: Workspace) -> str:
