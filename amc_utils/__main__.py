@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -19,15 +21,19 @@ COMMANDS = {
     "records": ("studies.records:records", "runs of record: what is done, what comes next"),
     "keep": ("studies.records:keep_run", "put a new run into results/ and RUNLOG.md"),
     "compare": ("studies.compare:compare", "numbers of `make reproduce` beside the committed ones"),
-    "report": ("studies.claims:report", "write RUNLOG.md and the tables of claims from results/"),
+    "report": ("studies.claims:report", "write RUNLOG.md and the tables of pages from results/"),
     "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
-    "export": ("inference.export:main", "make a finished run's network one small file for use"),
-    "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
+    "export": (
+        "inference.export:export_and_say_where",
+        "make a finished run's network one small file for use",
+    ),
+    "classify": (
+        "inference.classify:classify_and_print",
+        "name the modulation and SNR of a recording or of frames",
+    ),
     "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
-    "trace": ("studies.trace:main", "where a number or a figure comes from"),
-    "site": ("studies.site:main", "the executed notebooks as pages"),
 }
 
 
@@ -56,7 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def function_of(word: str) -> Callable[..., int | None]:
     """What a word of COMMANDS does."""
     module, name = COMMANDS[word][0].split(":")
-    return getattr(import_module(f"amc_utils.{module}"), name)
+    # Of the hundreds of thousands of objects that imports make none is garbage: no search among them.
+    gc.disable()
+    function = getattr(import_module(f"amc_utils.{module}"), name)
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)
+    return function
 
 
 if __name__ == "__main__":

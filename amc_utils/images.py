@@ -23,6 +23,7 @@ from amc_utils.signals import (
     SAMPLES_PER_SYMBOL,
     ReceiverSettings,
     raised_cosine,
+    to_unit_power,
 )
 
 # Half width of the window, as in the runs under test. Frames are taken at the scale that they have.
@@ -242,7 +243,7 @@ def network_input(
         ValueError: see expand_channels.
     """
     if unit_power:
-        iq = iq / iq.abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+        iq = to_unit_power(iq)
     if list(channels) == [RAW_SAMPLES]:
         return torch.view_as_real(iq).transpose(1, 2).contiguous()
     images = constellation_images(iq, channels, image_size, receiver=receiver)

@@ -594,6 +594,11 @@ def unit_phasor(angle_rad: Tensor) -> Tensor:
     return torch.complex(angle_rad.cos(), angle_rad.sin())
 
 
+def to_unit_power(iq: Tensor) -> Tensor:
+    """Frames, complex64 [B, num_samples], scaled to unit mean power each; silent ones stay so."""
+    return iq / iq.abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+
+
 @cache
 def _base_chirp(length: int, period: int, device: torch.device) -> Tensor:
     ramp = torch.arange(length, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A network in use: the exported one is the trained one, calibrated, and knows foreign signals."""
+"""A network in use: the exported one is the trained one, calibrated, and flags OOD signals."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
+from amc_utils.__main__ import main
 from amc_utils.data import synthesise_frames, write_radioml
-from amc_utils.inference import classify, model_report
+from amc_utils.inference import classify
+from amc_utils.inference import export as exporting
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
 from amc_utils.inference.export import export
-from amc_utils.inference.foreign import foreign_frames, foreign_kinds
-from amc_utils.inference.novelty import Novelty
-from amc_utils.inference.recordings import open_capture
+from amc_utils.inference.ood import MahalanobisDetector, ood_frames, ood_kinds
+from amc_utils.inference.recordings import open_recording
 from amc_utils.models import untrained_network
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.runtime.checkpoints import read_checkpoint
@@ -59,7 +60,7 @@ def new_frames(shipped):
 
 
 @pytest.fixture(scope="module")
-def opinion(shipped, new_frames):
+def prediction(shipped, new_frames):
     return shipped(new_frames.iq(torch.arange(len(new_frames))))
 
 
@@ -73,26 +74,26 @@ def test_shipped_network_is_the_one_of_its_record(path, record):
     assert after == pytest.approx(before, abs=0.003), "half precision costs next to nothing"
 
 
-def test_shipped_network_is_as_good_on_new_frames(shipped, new_frames, opinion):
-    modulation = opinion.modulation.argmax(1) == new_frames.modulation
-    right = (modulation & (opinion.level == new_frames.snr_index)).float()
+def test_shipped_network_is_as_good_on_new_frames(shipped, new_frames, prediction):
+    modulation = prediction.modulation.argmax(1) == new_frames.modulation
+    right = (modulation & (prediction.level == new_frames.snr_index)).float()
     assert float(right.mean()) == pytest.approx(RECORD["test"]["joint_accuracy"]["value"], abs=0.03)
-    sure = opinion.modulation.amax(1) * opinion.snr.gather(1, opinion.level[:, None])[:, 0]
+    sure = prediction.modulation.amax(1) * prediction.level_probability
     assert float(sure.mean()) == pytest.approx(float(right.mean()), abs=0.03)
 
 
-def test_one_frame_in_a_hundred_is_called_foreign(opinion):
-    called = float((opinion.usual < 0.01).float().mean())
+def test_one_frame_in_a_hundred_has_a_p_value_below_a_hundredth(prediction):
+    called = float((prediction.p_value < 0.01).float().mean())
     assert called == pytest.approx(0.01, abs=0.005)
-    assert float(opinion.usual.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(prediction.p_value.mean()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_record_of_foreign_signals_is_measured_as_the_classifier_decides(shipped, new_frames, opinion):
+def test_record_of_ood_signals_is_measured_as_the_classifier_decides(shipped, new_frames, prediction):
     iq = new_frames.iq(torch.arange(len(new_frames)))
-    assert np.array_equal(model_report._scores(shipped, iq)["distance"], 1 - opinion.usual.numpy())
+    assert np.array_equal(exporting._scores(shipped, iq)["distance"], 1 - prediction.p_value.numpy())
 
 
-def test_frames_of_gnuradio_are_named_and_its_analogue_ones_called_foreign(shipped, gnuradio_slice):
+def test_frames_of_gnuradio_are_named_and_its_analogue_ones_are_flagged(shipped, gnuradio_slice):
     with h5py.File(gnuradio_slice) as file:
         pairs, label, snr_db = (file[key][:] for key in "XYZ")
     names = np.array(RADIOML_2018_MODULATIONS)[label.argmax(1)]
@@ -101,7 +102,7 @@ def test_frames_of_gnuradio_are_named_and_its_analogue_ones_called_foreign(shipp
     digital = np.isin(names, DIGITAL_MODULATIONS) & (snr_db.ravel() >= 26)
     assert (table["modulation"] == names)[digital].mean() > 0.9
     analogue = np.char.startswith(names.astype(str), "AM") & (snr_db.ravel() >= 26)
-    assert (table["usual"] < 0.01)[analogue].mean() > 0.7
+    assert (table["p_value"] < 0.01)[analogue].mean() > 0.7
 
 
 def test_recording_of_gnuradio_is_named(shipped):
@@ -112,13 +113,13 @@ def test_recording_of_gnuradio_is_named(shipped):
     assert "like the training data" in classify.summary(table)
 
 
-def test_the_same_recording_at_its_own_rate_is_foreign(shipped):
+def test_the_same_recording_at_its_own_rate_is_out_of_distribution(shipped):
     table = classify.classify(classify.EXAMPLE, shipped)
     assert "UNLIKE THE TRAINING DATA" in classify.summary(table)
 
 
 @pytest.mark.parametrize(
-    ("unusual", "count", "verdict"),
+    ("flagged", "count", "verdict"),
     [
         (0, 1, "  like"),
         (1, 1, "  too few"),
@@ -127,28 +128,28 @@ def test_the_same_recording_at_its_own_rate_is_foreign(shipped):
         (2, 20, "  too few"),
     ],
 )
-def test_verdict_on_a_recording_is_what_chance_allows(unusual, count, verdict):
+def test_verdict_on_a_recording_is_what_chance_allows(flagged, count, verdict):
     columns = {"modulation": "QPSK", "modulation_confidence": 1.0, "snr_confidence": 1.0}
     columns |= {"snr_label": 10, "snr_db": 10}
-    usual = np.where(np.arange(count) < unusual, 0.001, 0.5)
-    table = pd.DataFrame(columns | {"usual": usual})
+    p_value = np.where(np.arange(count) < flagged, 0.001, 0.5)
+    table = pd.DataFrame(columns | {"p_value": p_value})
     assert classify.summary(table).splitlines()[-1].startswith(verdict)
 
 
 def test_numbers_of_the_record_can_be_had_again(shipped):
     """One row of the record, from other draws of the same signal."""
-    row = next(r for r in RECORD["foreign"] if (r["signal"], r["snr_db"]) == ("FM", 20))
+    row = next(r for r in RECORD["ood_signals"] if (r["signal"], r["snr_db"]) == ("FM", 20))
     options = {"generator": torch.Generator().manual_seed(5), "channel": CHANNEL_PRESETS["table_1"]}
-    iq = foreign_frames("FM", 20, 200, **options)
-    called = float((shipped(iq).usual < 0.01).float().mean())
-    assert called == pytest.approx(row["called_foreign"], abs=0.12)
+    iq = ood_frames("FM", 20, 200, **options)
+    called = float((shipped(iq).p_value < 0.01).float().mean())
+    assert called == pytest.approx(row["flagged"], abs=0.12)
 
 
 @pytest.mark.parametrize(
     ("name", "snr_db"),
     [("4ASK", -10), ("8ASK", 30), ("64APSK", 8), ("128QAM", 20), ("QPSK", 0), ("OQPSK", 30)],
 )
-def test_recording_of_a_known_class_is_not_foreign(shipped, name, snr_db):
+def test_recording_of_a_known_class_is_not_flagged(shipped, name, snr_db):
     frames = synthesise_frames(
         modulations=(name,),
         snr_labels=(snr_db,),
@@ -235,13 +236,13 @@ def test_array_of_frames_keeps_its_scale_and_says_what_the_label_means(
 ):
     iq = radioml_frames.iq(radioml_frames.select("8ASK", 6))
     np.save(tmp_path / "frames.npy", iq.numpy())
-    classify.main([str(tmp_path / "frames.npy"), "--model", "radioml_2018"])
+    main(["classify", str(tmp_path / "frames.npy"), "--model", "radioml_2018"])
     text = capsys.readouterr().out
     assert "8ASK       100% of frames" in text
     assert "SNR label 6, that is SNR per sample 12 dB" in text
     np.save(tmp_path / "loud.npy", 100 * iq.numpy())
     with pytest.raises(SystemExit, match="must have the scale of RadioML"):
-        classify.main([str(tmp_path / "loud.npy"), "--model", "radioml_2018"])
+        main(["classify", str(tmp_path / "loud.npy"), "--model", "radioml_2018"])
 
 
 @pytest.mark.parametrize(("name", "power"), [("QPSK", 1.0), ("8ASK", 3.8)])
@@ -253,7 +254,7 @@ def test_recording_is_brought_to_the_scale_of_a_record(
     for gain in (1.0, 250.0):
         samples = gain * radioml_frames.iq(radioml_frames.select(name, 6)).numpy().reshape(-1)
         samples.astype(np.complex64).tofile(tmp_path / "r.cf32")
-        cut = open_capture(tmp_path / "r.cf32").frames()
+        cut = open_recording(tmp_path / "r.cf32").frames()
         found = classify._at_scale(cut, kept=False).abs().square().mean()
         assert float(found) == pytest.approx(power, rel=0.25)
         tables.append(classify.classify(tmp_path / "r.cf32", for_radioml))
@@ -286,9 +287,9 @@ def root_raised_cosine(t, rolloff):
     return top / (np.pi * t * (1 - (4 * rolloff * t) ** 2))
 
 
-def test_classes_that_a_network_knows_are_not_foreign():
-    assert "FM" in foreign_kinds(DIGITAL_MODULATIONS)
-    assert "FM" not in foreign_kinds(RADIOML_2018_MODULATIONS)
+def test_classes_that_a_network_knows_are_not_ood():
+    assert "FM" in ood_kinds(DIGITAL_MODULATIONS)
+    assert "FM" not in ood_kinds(RADIOML_2018_MODULATIONS)
 
 
 def test_distance_is_that_of_mahalanobis():
@@ -298,27 +299,29 @@ def test_distance_is_that_of_mahalanobis():
     mixing = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
     centre = torch.tensor([[0.0, 0.0], [8.0, -3.0]])
     features = torch.randn(40_000, 2, generator=generator) @ mixing.T + centre[cell]
-    one_class = {"decided": torch.zeros_like(cell), "num_classes": 2, "num_snrs": 1}
-    novelty = Novelty.fit(features, cell, unseen=features, **one_class)
+    one_class = {"predicted": torch.zeros_like(cell), "num_classes": 2, "num_snrs": 1}
+    detector = MahalanobisDetector.fit(features, cell, held_out=features, **one_class)
     points = torch.tensor([[1.0, 1.0], [7.0, -3.0], [30.0, 30.0]])
     precision = torch.linalg.inv(mixing @ mixing.T)
     apart = points[:, None] - centre
     expected = torch.einsum("bci,ij,bcj->bc", apart, precision, apart).amin(1).sqrt()
-    torch.testing.assert_close(novelty.distance(points), expected, rtol=0.03, atol=0.03)
-    usual = novelty.usual(points, torch.zeros(3, dtype=torch.int64))
+    torch.testing.assert_close(detector.distance(points), expected, rtol=0.03, atol=0.03)
+    p_value = detector.p_value(points, torch.zeros(3, dtype=torch.int64))
     # Of two-dimensional normal frames exp(-d^2 / 2) lie as far away.
-    torch.testing.assert_close(usual, torch.exp(-expected.square() / 2), rtol=0.05, atol=0.01)
+    torch.testing.assert_close(p_value, torch.exp(-expected.square() / 2), rtol=0.05, atol=0.01)
 
 
 def test_class_without_frames_of_its_own_takes_those_of_its_level():
     features = torch.randn(800, 3, generator=torch.Generator().manual_seed(2))
     cell = torch.arange(4).repeat_interleave(200)
-    # Nothing is decided for class 3; it shares its level with class 1, whose frames lie far away.
-    decided = cell.clamp(max=2)
-    unseen = features * torch.where(decided == 1, 5.0, 1.0)[:, None]
-    novelty = Novelty.fit(features, cell, unseen=unseen, decided=decided, num_classes=4, num_snrs=2)
-    assert torch.equal(novelty.quantiles[3], novelty.quantiles[1])
-    assert (novelty.quantiles[3] > novelty.quantiles[0]).all()
+    # Class 3 is never predicted; it shares its level with class 1, whose frames lie far away.
+    predicted = cell.clamp(max=2)
+    held_out = features * torch.where(predicted == 1, 5.0, 1.0)[:, None]
+    detector = MahalanobisDetector.fit(
+        features, cell, held_out=held_out, predicted=predicted, num_classes=4, num_snrs=2
+    )
+    assert torch.equal(detector.quantiles[3], detector.quantiles[1])
+    assert (detector.quantiles[3] > detector.quantiles[0]).all()
 
 
 @pytest.mark.parametrize("missing", ["run", "config", "temperatures"])
@@ -334,7 +337,7 @@ def test_model_without_its_facts_is_refused_in_a_sentence(missing, tmp_path):
 
 
 def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, small_frames, monkeypatch):
-    monkeypatch.setattr(model_report, "_FRAMES_A_KIND", 20)
+    monkeypatch.setattr(exporting, "_FRAMES_A_KIND", 20)
     config = make_config(**SMALL, run_name="mine")
     train(config, "test")
     path = export("mine", str(tmp_path))
@@ -346,7 +349,7 @@ def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, smal
     for exported, trained in zip(classifier.look(iq)[1], whole.look(iq)[1], strict=True):
         torch.testing.assert_close(exported, trained, rtol=0.02, atol=0.02)
     record = json.loads((tmp_path / "outputs/models/mine/model.json").read_text(encoding="utf8"))
-    assert {row["signal"] for row in record["foreign"]} > {"FM", "noise alone", "test frames"}
+    assert {row["signal"] for row in record["ood_signals"]} > {"FM", "noise alone", "test frames"}
 
 
 def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
@@ -368,10 +371,10 @@ def test_damaged_model_is_refused(content, tmp_path):
 
 def test_command_line_names_a_recording_and_writes_a_row_a_frame(tmp_path, capsys):
     file = tmp_path / "frames.csv"
-    classify.main([str(classify.EXAMPLE), "--symbol-rate", "100e3", "--csv", str(file)])
+    main(["classify", str(classify.EXAMPLE), "--symbol_rate", "100e3", "--csv", str(file)])
     assert "16QAM" in capsys.readouterr().out
     lines = file.read_text(encoding="utf8").splitlines()
-    assert lines[0] == "start,modulation,modulation_confidence,snr_label,snr_db,snr_confidence,usual"
+    assert lines[0] == "start,modulation,modulation_confidence,snr_label,snr_db,snr_confidence,p_value"
     assert len(lines) == 32
 
 

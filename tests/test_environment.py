@@ -21,7 +21,8 @@ def name_of(requirement):
 
 def test_lock_pins_every_direct_dependency_exactly():
     pinned = {name_of(line) for line in LOCK.splitlines() if "==" in line}
-    direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    optional = PROJECT["optional-dependencies"]
+    direct = PROJECT["dependencies"] + optional["dev"] + optional["docs"]
     assert {name_of(r) for r in direct} >= DESIGN_CARD
     assert {name_of(r) for r in direct} <= pinned
     assert all(re.match(r"^[\w.\[\]-]+==\S+( ; .+)?$", line) for line in LOCK.splitlines())
@@ -50,6 +51,12 @@ def test_imported_packages_are_declared():
         for package in re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf8"), re.M):
             if package not in standard and package not in ("amc_utils", "__future__"):
                 assert names.get(package, package) in declared, f"{path.name} imports {package}"
+
+
+def test_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
 
 
 @pytest.mark.parametrize(

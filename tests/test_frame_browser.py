@@ -13,8 +13,7 @@ from PIL import Image
 
 from amc_utils.images import network_input
 from amc_utils.inference.classifier import load_classifier
-from amc_utils.widgets.attribution import METHODS, attribution
-from amc_utils.widgets.frame_browser import FrameBrowser
+from amc_utils.widgets.frame_browser import METHODS, FrameBrowser, attribution
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatch
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from amc_utils import plots
+from amc_utils.runtime.paths import REPOSITORY
 
 mpl.use("agg")
 
@@ -55,6 +59,38 @@ def test_same_figure_is_the_same_file(table, tmp_path):
     for suffix in ("pdf", "png"):
         first, second = ((tmp_path / f / f"fig_test.{suffix}").read_bytes() for f in ("a", "b"))
         assert first == second
+
+
+def test_figure_names_the_results_that_it_shows(table, tmp_path):
+    """Those of its own workspace, and the project's own beside it."""
+    fig, ax = plots.figure()
+    plots.accuracy_against_snr(ax, table, label="x")
+    sources = [tmp_path / "results" / "mine", REPOSITORY / "results" / "studies" / "record"]
+    plots.save(fig, "test", tmp_path / "figures", "note", sources)
+    with Image.open(tmp_path / "figures" / "fig_test.png") as picture:
+        assert picture.info["Source"] == "results/mine, results/studies/record"
+    assert (
+        b"(results/mine, results/studies/record)"
+        in (tmp_path / "figures" / "fig_test.pdf").read_bytes()
+    )
+
+
+def is_there(place):
+    """A file or folder, or a folder's run, which is a line of its table."""
+    runs = place.parent / "runs.jsonl"
+    return place.exists() or (runs.is_file() and f'"{place.name}"' in runs.read_text(encoding="utf8"))
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "figures").glob("*.png")), ids=lambda p: p.stem)
+def test_committed_figure_names_results_that_are_there(path):
+    """All but those of notebook 01, which show frames."""
+    with Image.open(path) as picture:
+        places = picture.info.get("Source", "").split(", ")
+    listed = (REPOSITORY / "figures" / "README.md").read_text(encoding="utf8")
+    rows = re.findall(r"^\| `(fig_[\w*]+)` \| .* \| `(\d\d)_", listed, re.M)
+    (notebook,) = {number for pattern, number in rows if fnmatch(path.stem, pattern)}
+    assert places != [""] or notebook == "01"
+    assert all(is_there(REPOSITORY / place) for place in places), "make figures names them anew"
 
 
 def test_levels_are_drawn_in_numerical_order(table):

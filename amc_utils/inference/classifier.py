@@ -1,4 +1,4 @@
-"""A trained network in one file, ready for use: calibrated, and able to say that a frame is foreign."""
+"""A trained network in one file, ready for use: calibrated, with a detector of OOD signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from amc_utils.config import TrainingParameters
 from amc_utils.images import network_input
-from amc_utils.inference.novelty import Novelty
+from amc_utils.inference.ood import MahalanobisDetector
 from amc_utils.losses import predict_snr_index
 from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
 from amc_utils.runtime.paths import REPOSITORY, replacing
@@ -28,21 +28,26 @@ _FRAMES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a classifier makes of frames.
+class Prediction:
+    """What a classifier says of frames.
 
     Attributes:
         modulation: float32 [B, num_modulations], calibrated probabilities.
         snr: float32 [B, num_snrs], the same of the SNR levels.
-        level: int64 [B], index of the SNR level decided for.
-        usual: float32 [B], share of frames like those of training that look as unlike them as this
-            one or more; small for a foreign signal.
+        level: int64 [B], index of the predicted SNR level.
+        p_value: float32 [B], share of frames like those of training that look as unlike them as this
+            one or more; small for out-of-distribution (OOD) signals.
     """
 
     modulation: Tensor
     snr: Tensor
     level: Tensor
-    usual: Tensor
+    p_value: Tensor
+
+    @property
+    def level_probability(self) -> Tensor:
+        """Probability of the predicted SNR level, float32 [B]."""
+        return self.snr.gather(1, self.level[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Classifier:
         network: in evaluation mode.
         config: parameters of its training.
         temperatures: divisors of the logits, of modulation and SNR.
-        novelty: tells foreign frames; None while it is not fitted.
+        detector: tells OOD frames; None while it is not fitted.
         run: name of the run that trained it.
         trained_on: classes, SNR range and source of its frames.
     """
@@ -61,9 +66,16 @@ class Classifier:
     network: TwoHeadNetwork
     config: TrainingParameters
     temperatures: tuple[float, float] = (1.0, 1.0)
-    novelty: Novelty | None = None
+    detector: MahalanobisDetector | None = None
     run: str = ""
     trained_on: str = ""
+
+    def __call__(self, iq: Tensor) -> Prediction:
+        """Prediction for frames, complex64 [B, num_samples], 8 samples a symbol.
+
+        Frames have unit mean power each, or the scale of their record where the network keeps_scale.
+        """
+        return self.prediction(*self.look(iq))
 
     @torch.no_grad()
     def look(self, iq: Tensor) -> tuple[Tensor, Logits]:
@@ -76,52 +88,43 @@ class Classifier:
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return features, Logits(modulation, snr)
 
-    def opinion(self, features: Tensor, logits: Logits) -> Opinion:
-        """Opinion on frames from what `look` saw of them.
+    def prediction(self, features: Tensor, logits: Logits) -> Prediction:
+        """Prediction for frames from what `look` returned.
 
         Raises:
-            ValueError: novelty is not fitted.
+            ValueError: the detector is not fitted.
         """
-        if self.novelty is None:
-            raise ValueError(
-                "a classifier needs its novelty for an opinion; amc_utils.inference.export fits it"
-            )
+        if self.detector is None:
+            raise ValueError("a classifier needs a fitted detector to predict; amc export fits one")
         both = zip(logits, self.temperatures, strict=True)
         modulation, snr = ((part / temperature).softmax(1) for part, temperature in both)
-        usual = self.novelty.usual(features, self.decided(logits))
-        return Opinion(modulation, snr, predict_snr_index(logits.snr, self.config.snr_loss), usual)
+        p_value = self.detector.p_value(features, self.joint_class(logits))
+        return Prediction(modulation, snr, predict_snr_index(logits.snr, self.config.snr_loss), p_value)
 
-    def decided(self, logits: Logits) -> Tensor:
-        """Joint class that the network decides for, int64 [B], as in Frames.cell."""
+    def joint_class(self, logits: Logits) -> Tensor:
+        """Predicted joint class, int64 [B], as in Frames.cell."""
         level = predict_snr_index(logits.snr, self.config.snr_loss)
         return logits.modulation.argmax(1) * logits.snr.shape[1] + level
-
-    def __call__(self, iq: Tensor) -> Opinion:
-        """Opinion on frames, complex64 [B, num_samples], 8 samples a symbol.
-
-        Frames have unit mean power each, or the scale of their record where the network keeps_scale.
-        """
-        return self.opinion(*self.look(iq))
 
     @property
     def keeps_scale(self) -> bool:
         """Whether frames must come at the scale of their record, as they did in training."""
         return self.config.synthetic_channel.record_scale and not self.config.unit_power
 
-    def table(self, opinion: Opinion) -> pd.DataFrame:
-        """One row a frame: modulation, snr_label, snr_db, confidences, and usual.
+    def table(self, prediction: Prediction) -> pd.DataFrame:
+        """One row a frame: modulation, snr_label, snr_db, confidences, and p_value.
 
         snr_db is the SNR per sample that the label means in the channel of training.
         """
-        modulation, level = opinion.modulation.max(1), opinion.level
-        label = np.array(self.config.snr_labels)[level]
+        modulation = prediction.modulation.max(1)
+        label = np.array(self.config.snr_labels)[prediction.level]
         return pd.DataFrame({
             "modulation": np.array(self.config.modulation_names)[modulation.indices],
             "modulation_confidence": modulation.values,
             "snr_label": label,
             "snr_db": self.config.synthetic_channel.snr_db(label),
-            "snr_confidence": opinion.snr.gather(1, level[:, None])[:, 0],
-            "usual": opinion.usual,
+            "snr_confidence": prediction.level_probability,
+            "p_value": prediction.p_value,
         })  # fmt: skip
 
     def save(self, path: Path) -> None:
@@ -130,7 +133,7 @@ class Classifier:
             f"network.{name}": weight.half() if weight.ndim > 1 else weight
             for name, weight in self.network.state_dict().items()
         }
-        tensors = weights | (self.novelty.tensors() if self.novelty else {})
+        tensors = weights | (self.detector.tensors() if self.detector else {})
         described = {
             "run": self.run,
             "trained_on": self.trained_on,
@@ -167,7 +170,7 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         network = network.eval().to(memory_format=torch.channels_last)
         facts = {name: described[name] for name in ("run", "trained_on")}
         facts["temperatures"] = tuple(described["temperatures"])
-        return Classifier(network, config, novelty=Novelty.from_tensors(tensors), **facts)
+        return Classifier(network, config, detector=MahalanobisDetector.from_tensors(tensors), **facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} must be a model that amc export wrote: {problem}") from error

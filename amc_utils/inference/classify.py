@@ -1,19 +1,7 @@
-"""Modulation and SNR of a recording or of a file's frames, from the command line.
-
-    amc classify recording.sigmf-meta --symbol-rate 125e3
-    amc classify samples.cf32 --sample-rate 1e6 --symbol-rate 125e3 --csv frames.csv
-    amc classify GOLD_XYZ_OSC.0001_1024.hdf5
-    amc classify frames.npy --model radioml_2018
-
-Without a symbol rate the recording is taken to have eight samples a symbol. Files in the layout of
-RadioML 2018.01A are read by the network trained for them, recordings by the other one.
-"""
+"""Modulation and SNR of a recording, or of the frames of a file in RadioML 2018.01A's layout."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,33 +9,167 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.features import mean_power
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
-from amc_utils.inference.novelty import FALSE_ALARMS, is_foreign
-from amc_utils.inference.recordings import FrameCut, open_capture
+from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
+from amc_utils.inference.recordings import FrameCut, evenly_spaced, open_recording
 from amc_utils.radioml.reader import open_radioml
 from amc_utils.runtime.paths import REPOSITORY, replacing
 from amc_utils.runtime.plugins import load_plugin
-from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS, SAMPLES_PER_SYMBOL
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
+    SAMPLES_PER_SYMBOL,
+    to_unit_power,
+)
 
 # 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
 EXAMPLE_SYMBOL_RATE = 100e3
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
 MODELS = {path.parent.name: path for path in (SHIPPED, SHIPPED_FOR_RADIOML)}
 _FILE_SUFFIXES = (".h5", ".hdf5")
-# More than this share of unusual frames, though it may be chance, is not called usual.
+# With more than this share of flagged frames, though it may be chance, no recording is called like the
+# training data.
 _MANY = 0.05
 # Mean power of frames at the scale of a record: PSK has 1, 8ASK 3.8.
 _RECORD_POWER = (0.5, 5.0)
 
 
+def classify_and_print(
+    recording: str,
+    sample_rate: float = 0.0,
+    symbol_rate: float = 0.0,
+    offset_hz: float = 0.0,
+    num_frames: int = 256,
+    model: str = "",
+    plugins: list[str] = [],  # noqa: B006 - read only, and its type is that of the option
+    csv: str = "",
+) -> None:
+    """Name the modulation and SNR of a recording, or of a file's frames.
+
+        amc classify recording.sigmf-meta --symbol_rate 125e3
+        amc classify samples.cf32 --sample_rate 1e6 --symbol_rate 125e3 --csv frames.csv
+        amc classify GOLD_XYZ_OSC.0001_1024.hdf5
+        amc classify frames.npy --model radioml_2018
+
+    Files in the layout of RadioML 2018.01A are read by the network trained for them, recordings by the
+    other one.
+
+    Args:
+        recording: SigMF, .npy or complex64 file, or HDF5 in RadioML's layout.
+        sample_rate: samples per second, if the file does not say it; 0 takes the file's.
+        symbol_rate: symbols per second; 0 means eight samples a symbol.
+        offset_hz: carrier to take out, as --offset_hz=-12e3.
+        num_frames: frames at most, evenly spread.
+        model: pocket-442, radioml_2018, or a file that amc export wrote; empty chooses by the input.
+        plugins: Python files that the model needs, as "[my_network.py]".
+        csv: file to write, a row a frame.
+    """
+    for plugin in plugins:
+        load_plugin(plugin)
+    default = SHIPPED_FOR_RADIOML if Path(recording).suffix in _FILE_SUFFIXES else SHIPPED
+    classifier = load_classifier(MODELS.get(model, model) or default)
+    table = classify(
+        recording,
+        classifier,
+        sample_rate=sample_rate or None,
+        symbol_rate=symbol_rate or None,
+        offset_hz=offset_hz,
+        num_frames=num_frames,
+    )
+    num_silent = table.attrs.get("num_silent", 0)
+    silent = f", {num_silent} silent ones left out" if num_silent else ""
+    name, count = Path(recording).name, len(table)
+    print(f"{name}: {count} frames of 1,024 samples{silent}, read by {classifier.run}")
+    print(summary(table))
+    if csv:
+        with replacing(Path(csv)) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+
+
+def classify(
+    path: Path | str,
+    classifier: Classifier,
+    *,
+    sample_rate: float | None = None,
+    symbol_rate: float | None = None,
+    offset_hz: float = 0.0,
+    num_frames: int = 256,
+) -> pd.DataFrame:
+    """What a classifier makes of a recording, or of frames of a file in RadioML 2018.01A's layout.
+
+    One row a frame; `start` is its first sample, or its row in a file. For the arguments see
+    open_recording and Recording.frames, for the other columns Classifier.table. A file has only its
+    frames of classes that the network knows, and true_modulation and true_snr_label of its labels.
+
+    Raises:
+        FileNotFoundError: no such recording or file.
+        ValueError: see open_recording, Recording.frames and open_radioml; frames of another scale than
+            that of training.
+    """
+    if Path(path).suffix in _FILE_SUFFIXES:
+        return _classify_file(Path(path), classifier, num_frames)
+    recording = open_recording(path, sample_rate)
+    cut = recording.frames(symbol_rate=symbol_rate, offset_hz=offset_hz, num_frames=num_frames)
+    iq = _at_scale(cut, kept=Path(path).suffix == ".npy") if classifier.keeps_scale else cut.iq
+    table = classifier.table(classifier(iq))
+    table.insert(0, "start", cut.start)
+    table.attrs["num_silent"] = cut.num_silent
+    return table
+
+
+def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.DataFrame:
+    known = classifier.config.modulation_names
+    with open_radioml(path) as file:
+        names = np.array(RADIOML_2018_MODULATIONS)[file.modulation()]
+        labels = file.snr_label()
+        there = np.flatnonzero(np.isin(names, known) & np.isin(labels, classifier.config.snr_labels))
+        if not len(there):
+            raise ValueError(f"{path} must hold frames of {', '.join(known)}, it has none")
+        rows = there[evenly_spaced(len(there), num_frames)]
+        samples = torch.empty(len(rows), NUM_SAMPLES, 2)
+        for _ in file.read(rows, samples):
+            pass
+    iq = torch.view_as_complex(samples)
+    if classifier.keeps_scale:
+        _check_scale(float(mean_power(iq).mean()), path.name)
+    else:
+        iq = to_unit_power(iq)
+    table = classifier.table(classifier(iq))
+    table.insert(0, "start", rows)
+    return table.assign(true_modulation=names[rows], true_snr_label=labels[rows])
+
+
+def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
+    """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
+    iq = cut.iq * cut.root_power[:, None]
+    if kept:
+        _check_scale(float(mean_power(iq).mean()), "the array")
+        return iq
+    # Phases differ from frame to frame, so the mean that is kept is that of each.
+    varying = mean_power(iq) - iq.mean(1).abs().square()
+    return iq / varying.mean().sqrt()
+
+
+def _check_scale(power: float, name: str) -> None:
+    low, high = _RECORD_POWER
+    if not low <= power <= high:
+        raise ValueError(
+            f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "
+            f"{high}, got {power:.3g}; divide them by their standard deviation, "
+            f"or take --model pocket-442"
+        )
+
+
 def summary(table: pd.DataFrame) -> str:
     """A few lines on a recording or file, from the frames of classify or Classifier.table."""
     lines = _scores(table) if "true_modulation" in table else _names(table)
-    count, foreign = len(table), int((table["usual"] < FALSE_ALARMS).sum())
-    seen = f"{foreign} of {count} frames are unusual, {FALSE_ALARMS:.0%} are expected"
-    if is_foreign(foreign, count):
-        lines.append(f"  UNLIKE THE TRAINING DATA: {seen}; do not trust names and SNRs of such frames")
-    elif foreign > _MANY * count:
+    count, flagged = len(table), int((table["p_value"] < SIGNIFICANCE).sum())
+    level = f"{SIGNIFICANCE:.0%}"
+    seen = f"{flagged} of {count} frames have a p-value below {level} (expected: {level})"
+    if is_out_of_distribution(flagged, count):
+        lines.append(f"  UNLIKE THE TRAINING DATA: {seen}; do not trust modulation and SNR of these")
+    elif flagged > _MANY * count:
         lines.append(f"  too few frames to tell whether this is like the training data: {seen}")
     else:
         lines.append(f"  like the training data: {seen}")
@@ -87,128 +209,3 @@ def _scores(table: pd.DataFrame) -> list[str]:
         for what, some in ((what, right.loc[part]) for what, part in parts.items())
         if len(some)
     ]
-
-
-def classify(
-    path: Path | str,
-    classifier: Classifier,
-    *,
-    sample_rate: float | None = None,
-    symbol_rate: float | None = None,
-    offset_hz: float = 0.0,
-    num_frames: int = 256,
-) -> pd.DataFrame:
-    """What a classifier makes of a recording, or of frames of a file in RadioML 2018.01A's layout.
-
-    One row a frame; `start` is its first sample, or its row in a file. For the arguments see
-    open_capture and Capture.frames, for the other columns Classifier.table. Of a file there are also
-    true_modulation and true_snr_label, as its labels say, and frames of classes that the network knows.
-
-    Raises:
-        FileNotFoundError: no such recording or file.
-        ValueError: see open_capture, Capture.frames and open_radioml; frames of another scale than that
-            of training.
-    """
-    if Path(path).suffix in _FILE_SUFFIXES:
-        return _classify_file(Path(path), classifier, num_frames)
-    capture = open_capture(path, sample_rate)
-    cut = capture.frames(symbol_rate=symbol_rate, offset_hz=offset_hz, num_frames=num_frames)
-    iq = _at_scale(cut, kept=Path(path).suffix == ".npy") if classifier.keeps_scale else cut.iq
-    table = classifier.table(classifier(iq))
-    table.insert(0, "start", cut.start)
-    table.attrs["num_silent"] = cut.num_silent
-    return table
-
-
-def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.DataFrame:
-    known = classifier.config.modulation_names
-    with open_radioml(path) as file:
-        names = np.array(RADIOML_2018_MODULATIONS)[file.modulation()]
-        labels = file.snr_label()
-        there = np.flatnonzero(np.isin(names, known) & np.isin(labels, classifier.config.snr_labels))
-        if not len(there):
-            raise ValueError(f"{path} must hold frames of {', '.join(known)}, it has none")
-        place = np.linspace(0, len(there) - 1, min(num_frames, len(there))).round().astype(np.int64)
-        rows = there[place]
-        samples = torch.empty(len(rows), NUM_SAMPLES, 2)
-        for _ in file.read(rows, samples):
-            pass
-    iq = torch.view_as_complex(samples)
-    if classifier.keeps_scale:
-        _check_scale(float(iq.abs().square().mean()), path.name)
-    else:
-        iq = iq / iq.abs().square().mean(1, keepdim=True).sqrt()
-    table = classifier.table(classifier(iq))
-    table.insert(0, "start", rows)
-    return table.assign(true_modulation=names[rows], true_snr_label=labels[rows])
-
-
-def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
-    """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
-    iq = cut.iq * cut.root_power[:, None]
-    if kept:
-        _check_scale(float(iq.abs().square().mean()), "the array")
-        return iq
-    # Phases differ from frame to frame, so the mean that is kept is that of each.
-    varying = iq.abs().square().mean(1) - iq.mean(1).abs().square()
-    return iq / varying.mean().sqrt()
-
-
-def _check_scale(power: float, name: str) -> None:
-    low, high = _RECORD_POWER
-    if not low <= power <= high:
-        raise ValueError(
-            f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "
-            f"{high}, got {power:.3g}; divide them by their standard deviation, "
-            f"or take --model pocket-442"
-        )
-
-
-def parser() -> argparse.ArgumentParser:
-    """Options of the command line."""
-    options = argparse.ArgumentParser(
-        prog="amc classify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options.add_argument("recording", help="SigMF, .npy, complex64, or HDF5 in RadioML's layout")
-    options.add_argument("--sample-rate", type=float, help="samples per second, if the file has none")
-    options.add_argument("--symbol-rate", type=float, help="symbols per second")
-    options.add_argument(
-        "--offset-hz",
-        type=float,
-        default=0.0,
-        help="carrier to take out, as --offset-hz=-12e3",
-    )
-    options.add_argument("--num-frames", type=int, default=256, help="frames at most, evenly spread")
-    options.add_argument("--model", help=f"{' or '.join(MODELS)}, or a file that amc export wrote")
-    options.add_argument(
-        "--plugin", action="append", default=[], help="Python file that the model needs"
-    )
-    options.add_argument("--csv", type=Path, help="write a row a frame to this file")
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Classify from the command line."""
-    given = vars(parser().parse_args(arguments))
-    plugins = given.pop("plugin")
-    file, path, model = (given.pop(name) for name in ("csv", "recording", "model"))
-    try:
-        for plugin in plugins:
-            load_plugin(plugin)
-        is_file = Path(path).suffix in _FILE_SUFFIXES
-        model = model or (SHIPPED_FOR_RADIOML if is_file else SHIPPED)
-        classifier = load_classifier(MODELS.get(str(model), model))
-        table = classify(path, classifier, **given)
-        num_silent = table.attrs.get("num_silent", 0)
-        silent = f", {num_silent} silent ones left out" if num_silent else ""
-        print(
-            f"{Path(path).name}: {len(table)} frames of 1,024 samples{silent}, read by {classifier.run}"
-        )
-        print(summary(table))
-        if file:
-            with replacing(file) as temporary:
-                table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")

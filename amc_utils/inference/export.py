@@ -1,61 +1,85 @@
-"""A finished run's network as one small file for use: calibrated, tried on foreign signals.
-
-    amc export pocket-442
-    amc export pocket-442 --recalibrate
-
-Reads outputs/checkpoints/<run>/best.ckpt and writes results/<run>/model.safetensors, and beside it
-model.json, which says how well it is calibrated and which foreign signals it knows for such.
-With --recalibrate the weights are those of the model that is there, and all else is fitted anew, as
-after a change of the pictures.
-"""
+"""A finished run's network as one small file for use: calibrated, and tried on OOD signals."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, Split, load_frames, stratified_split, synthesise_frames
 from amc_utils.inference.classifier import Classifier, load_classifier
-from amc_utils.inference.model_report import report
-from amc_utils.inference.novelty import Novelty
+from amc_utils.inference.ood import (
+    SIGNIFICANCE,
+    MahalanobisDetector,
+    is_out_of_distribution,
+    ood_frames,
+    ood_kinds,
+)
+from amc_utils.inference.recordings import evenly_spaced
+from amc_utils.metrics import calibration_table, expected_calibration_error, wilson_interval
 from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
 from amc_utils.results import named_run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, replacing
 from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.progress import progress
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
 # for both, so that they are none of its own.
 _CALIBRATING, _TRYING = 200, 64
 _CALIBRATING_SEED, _TRYING_SEED = 1_000_003, 2_000_003
-# A set of frames, and an index into it.
+_FRAMES_A_KIND = 500
+_OOD_SNRS_DB = (20, 10, 0)
+# A set of frames, and an index into it, int64.
 _Some = tuple[Frames, Tensor]
+
+
+def export_and_say_where(
+    run: str,
+    recalibrate: bool = False,
+    data_path: str = "",
+    plugins: list[str] = [],  # noqa: B006 - read only, and its type is that of the option
+    output_root: str = "",
+) -> None:
+    """Write a finished run's network as one small file for use.
+
+        amc export pocket-442
+        amc export pocket-442 --recalibrate
+
+    Reads outputs/checkpoints/<run>/best.ckpt. Writes results/<run>/model.safetensors and, beside it,
+    model.json: how well the network is calibrated and which out-of-distribution (OOD) signals it flags.
+
+    Args:
+        run: name of a finished run whose checkpoint is still there.
+        recalibrate: keep the weights of model.safetensors and fit all else anew, as after a change of
+            the images.
+        data_path: file that the run was trained on, if it was one.
+        plugins: Python files that the network needs, as "[my_network.py]".
+        output_root: folder that holds results/ and outputs/; empty is the repository.
+    """
+    for file in plugins:
+        load_plugin(file)
+    print(export(run, output_root, data_path, recalibrate=recalibrate))
 
 
 def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate: bool = False) -> Path:
     """Write model.safetensors and model.json of a finished run; returns the model's path.
 
-    Temperatures and usual distances come from frames that it has not seen, the numbers of model.json
-    from its test frames, from others and from foreign ones, with the weights as written.
-
-    Args:
-        run: its name.
-        output_root: where results/ and outputs/ lie; empty is the repository.
-        data_path: file that the run was trained on, if it was one.
-        recalibrate: take the weights of model.safetensors, not of the checkpoint.
+    Temperatures and distances come from frames that it has not seen, the numbers of model.json from its
+    test frames, from others and from OOD signals, with the weights as written. For the arguments see
+    export_and_say_where.
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint is gone.
@@ -71,7 +95,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
     split = stratified_split(frames, seed=config.seed)
     raw = Classifier(network, config, run=run, trained_on=frames.description)
     calibrating, trying = _unseen(config, frames, split)
-    train = _some(split.train, 3 * len(split.test))
+    train = split.train[evenly_spaced(len(split.train), 3 * len(split.test))]
     calibrated = _calibrated(raw, (frames, train), calibrating)
     path = workspace.model(run)
     with replacing(path) as temporary:
@@ -84,7 +108,9 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
             "parameters": count_parameters(network),
             "trained_on": frames.description,
             "temperatures": written.temperatures,
-            **report(written, (frames, split.test), trying),
+            "test": _tested(written, frames, split.test),
+            "ood_signals": _ood_signals(written, frames, split.test),
+            "recordings": _recordings(written, *trying),
             "environment": environment(),
         }
         with replacing(path.with_name("model.json")) as described:
@@ -100,17 +126,10 @@ def _trained(workspace: Workspace, run: str, exported: bool) -> tuple[TwoHeadNet
     stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
     unused = {"resume_from": "", "data_path": ""}
     network = untrained_network(TrainingParameters.checked(stored["config"] | unused))
-    network.load_state_dict(_rounded(stored["network"]))
+    # As they will be read back, see Classifier.save.
+    weights = stored["network"].items()
+    network.load_state_dict({n: w.half().float() if w.ndim > 1 else w for n, w in weights})
     return network.eval().to(memory_format=torch.channels_last), stored["config"]
-
-
-def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they will be read back, see Classifier.save."""
-    return {n: t.half().float() if t.ndim > 1 else t for n, t in state.items()}
-
-
-def _some(index: Tensor, count: int) -> Tensor:
-    return index[torch.linspace(0, len(index) - 1, min(count, len(index))).long()]
 
 
 def _unseen(config: TrainingParameters, frames: Frames, split: Split) -> tuple[_Some, _Some]:
@@ -138,15 +157,15 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
     (frames, index), (others, new) = trained, unseen
     features, logits = raw.look(others.iq(new))
     truths = others.modulation[new], others.snr_index[new]
-    novelty = Novelty.fit(
+    detector = MahalanobisDetector.fit(
         raw.look(frames.iq(index))[0],
         frames.cell[index],
-        unseen=features,
-        decided=raw.decided(logits),
+        held_out=features,
+        predicted=raw.joint_class(logits),
         num_classes=frames.num_classes,
         num_snrs=len(frames.snr_labels),
     )
-    return replace(raw, temperatures=tuple(map(_temperature, logits, truths)), novelty=novelty)
+    return replace(raw, temperatures=tuple(map(_temperature, logits, truths)), detector=detector)
 
 
 def _temperature(logits: Tensor, truth: Tensor) -> float:
@@ -162,27 +181,80 @@ def _temperature(logits: Tensor, truth: Tensor) -> float:
     return float(np.exp(found.x))
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options of the command line."""
-    options = argparse.ArgumentParser(
-        prog="amc export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options.add_argument("run", help="name of a finished run whose checkpoint is still there")
-    options.add_argument("--recalibrate", action="store_true", help="the model that is there")
-    options.add_argument("--data-path", default="", help="file that it was trained on, if one")
-    options.add_argument("--plugin", action="append", default=[], help="Python file that it needs")
-    options.add_argument("--output-root", default="", help="where it was written; the repository")
-    return options
+def _tested(written: Classifier, frames: Frames, index: Tensor) -> dict[str, Any]:
+    """Accuracies with 95 % intervals and expected calibration errors on some frames."""
+    seen = written.look(frames.iq(index))
+    found: dict[str, Any] = {"num_frames": len(index)}
+    uncalibrated = replace(written, temperatures=(1.0, 1.0))
+    for name, classifier in (("uncalibrated", uncalibrated), ("calibrated", written)):
+        said = classifier.prediction(*seen)
+        sure = {"modulation": said.modulation.amax(1), "snr": said.level_probability}
+        right = {
+            "modulation": said.modulation.argmax(1) == frames.modulation[index],
+            "snr": said.level == frames.snr_index[index],
+        }
+        sure["joint"] = sure["modulation"] * sure["snr"]
+        right["joint"] = right["modulation"] & right["snr"]
+        for task, hits in right.items():
+            low, high = map(float, wilson_interval(int(hits.sum()), len(index)))
+            found[f"{task}_accuracy"] = {"value": float(hits.float().mean()), "low": low, "high": high}
+        found[f"calibration_error_{name}"] = {
+            task: expected_calibration_error(
+                calibration_table(pd.Series(sure[task].numpy()), pd.Series(hits.numpy()))
+            )
+            for task, hits in right.items()
+        }
+    return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Export from the command line."""
-    given = vars(parser().parse_args(arguments))
-    try:
-        for file in given.pop("plugin"):
-            load_plugin(file)
-        print(export(**given))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+def _ood_signals(written: Classifier, frames: Frames, index: Tensor) -> list[dict[str, Any]]:
+    """Share of frames flagged, and how well two scores tell them from test frames of any SNR.
+
+    Energy is the logarithm of the sum of exponentials of both heads' logits. Source: Liu, Wang, Owens,
+    Li, "Energy-based Out-of-distribution Detection", 2020, equation 4.
+    """
+    generator = torch.Generator().manual_seed(written.config.seed)
+    own, channel = _scores(written, frames.iq(index)), written.config.synthetic_channel
+    rows = [_row("test frames", "all", own, own)]
+    for kind in progress(ood_kinds(written.config.modulation_names), desc="OOD signals"):
+        for snr_db in _OOD_SNRS_DB:
+            iq = ood_frames(kind, snr_db, _FRAMES_A_KIND, generator=generator, channel=channel)
+            rows.append(_row(kind, snr_db, _scores(written, iq), own))
+    return rows
+
+
+def _scores(classifier: Classifier, iq: Tensor) -> dict[str, np.ndarray]:
+    """Scores that are high for OOD frames, float [B] each."""
+    features, logits = classifier.look(iq)
+    energy = sum(part.logsumexp(1) for part in logits)
+    p_value = classifier.prediction(features, logits).p_value
+    return {"distance": 1 - p_value.numpy(), "energy": -energy.numpy()}
+
+
+def _row(
+    kind: str, snr_db: int | str, some: dict[str, np.ndarray], own: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    flagged = some["distance"] > 1 - SIGNIFICANCE
+    row = {"signal": kind, "snr_db": snr_db, "num_frames": len(flagged)}
+    row["flagged"] = float(flagged.mean())
+    for name, score in some.items():
+        is_ood = np.repeat([0, 1], [len(own[name]), len(score)])
+        row[f"auroc_{name}"] = float(roc_auc_score(is_ood, np.concatenate([own[name], score])))
+    return row
+
+
+def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:
+    """How many recordings, all frames of a class in each, are called OOD though they are not."""
+    cell, classes = frames.cell[index], frames.num_classes
+    p_value = torch.cat([written(frames.iq(part)).p_value for part in index.split(2048)])
+    flagged = torch.bincount(cell[p_value < SIGNIFICANCE], minlength=classes)
+    counts = torch.bincount(cell, minlength=classes)
+    pairs = zip(flagged.tolist(), counts.tolist(), strict=True)
+    called = [is_out_of_distribution(some, count) for some, count in pairs if count]
+    return {
+        "num_recordings": len(called),
+        "frames_each": int(counts.max()),
+        "flagged_frames": int(flagged.sum()),
+        "most_flagged_frames": int(flagged.max()),
+        "called_ood": sum(called),
+    }

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
+import re
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import sigmf
 import torch
 from scipy.signal import firwin, freqz, resample_poly
 from torch import Tensor
 
 from amc_utils.dsp.features import power_spectrum
-from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, to_unit_power
 
 # Names of files that hold nothing but complex64 samples, little-endian, I before Q.
 RAW_SUFFIXES = (".complex64", ".cf32", ".fc32", ".cfile", ".c64", ".iq", ".raw", ".bin", ".dat")
 _SIGMF_SUFFIXES = (".sigmf-meta", ".sigmf-data", ".sigmf")
+# SigMF's names of sample types: complex or real, number, bits, byte order.
+_SIGMF_DATATYPE = re.compile("([cr])([fiu])(8|16|32|64)(_le|_be)?")
 # Samples a symbol that can be brought to eight: fewer leave no band beside the signal to hear noise in.
 _SAMPLES_PER_SYMBOL = (2.5, 4096)
 # Rates are brought into each other by a fraction this close, a fifth of the clocks' spread in training;
@@ -30,6 +35,11 @@ _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
 _SIGNAL_EDGE = 0.11
 # Samples that are resampled at once.
 _AT_ONCE = 2**23
+
+
+def evenly_spaced(length: int, at_most: int) -> np.ndarray:
+    """Indices spread over 0 to length - 1, int64, all of them if they are no more than `at_most`."""
+    return np.linspace(0, length - 1, min(length, at_most)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class FrameCut:
 
 
 @dataclass(frozen=True)
-class Capture:
+class Recording:
     """A recording; samples are read when they are asked for.
 
     Attributes:
@@ -98,7 +108,7 @@ class Capture:
                 f"{self.name} must hold the {span:,} samples of a frame, it has {self.length:,}"
             )
         num_there = (self.length - span) // hop + 1
-        chosen = np.linspace(0, num_there - 1, min(num_frames, num_there)).round().astype(np.int64)
+        chosen = evenly_spaced(num_there, num_frames)
         parts = [
             self._resampled(some * hop, span, margin, (up, down), offset_hz)
             for some in np.array_split(chosen, -(-len(chosen) * span // _AT_ONCE))
@@ -173,10 +183,10 @@ def _filled(iq: Tensor, band: float) -> Tensor:
     noise = torch.randn(iq.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     root = torch.fft.ifftshift((power[:, beside].mean() * lacking).sqrt())
     filled = iq + torch.fft.ifft(torch.fft.fft(noise) * root)
-    return (filled / filled.abs().square().mean(1, keepdim=True).sqrt()).to(torch.complex64)
+    return to_unit_power(filled).to(torch.complex64)
 
 
-def open_capture(path: str | os.PathLike[str], sample_rate: float | None = None) -> Capture:
+def open_recording(path: str | os.PathLike[str], sample_rate: float | None = None) -> Recording:
     """Recording in a SigMF pair or archive, a .npy file, or a file of complex64 (see RAW_SUFFIXES).
 
     NumPy files hold complex numbers, or real ones with I and Q in a last axis of 2; rows follow each
@@ -206,24 +216,61 @@ def open_capture(path: str | os.PathLike[str], sample_rate: float | None = None)
     return _of_array(path.name, np.memmap(path, "<c8", mode="r"), sample_rate)
 
 
-def _open_sigmf(path: Path, sample_rate: float | None) -> Capture:
+def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
+    """Recording of one channel, a pair of files or an archive.
+
+    Read here, since the library of that name takes one to two seconds to import, for its validation.
+    Source: SigMF Specification 1.2, sections "Global Object" and "Captures Array".
+    """
     try:
-        recording = sigmf.fromfile(path)
-    except Exception as error:  # of its own, of JSON, of the schema: any says that the file is bad
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path.name} must be a whole SigMF recording: {problem}") from error
-    if not isinstance(recording, sigmf.SigMFFile) or recording.num_channels != 1:
-        raise ValueError(f"{path.name} must be a SigMF recording of one channel, it holds several")
-    if recording.data_file is None:
-        raise FileNotFoundError(f"samples of {path.name} not found: {path.with_suffix('.sigmf-data')}")
-    if not recording.is_complex_data:
+        meta, raw = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
+        told, (first, *others) = meta["global"], meta["captures"] or [{}]
+        part, number, bits, order = _SIGMF_DATATYPE.fullmatch(told["core:datatype"]).groups()
+        dtype = np.dtype(f"{'>' if order == '_be' else '<'}{number}{int(bits) // 8}")
+        ends = (
+            int(first.get("core:header_bytes", 0)),
+            len(raw) - int(told.get("core:trailing_bytes", 0)),
+        )
+        rate = sample_rate or told.get("core:sample_rate")
+        one = told.get("core:num_channels", 1) == 1
+        in_one_piece = not any(other.get("core:header_bytes") for other in others)
+        wrong = told.get("core:sha512", "") not in ("", hashlib.sha512(raw).hexdigest())
+    except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
+        raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
+    if wrong:
+        raise ValueError(
+            f"{path.name} must be a whole SigMF recording, its samples are not those of core:sha512"
+        )
+    if not (one and in_one_piece):
+        raise ValueError(f"{path.name} must be a SigMF recording of one channel in one piece")
+    if part == "r":
         raise ValueError(f"{path.name} must hold complex samples, its datatype is real")
-    rate = sample_rate or recording.get_global_field("core:sample_rate")
-    length = recording.sample_count
-    return Capture(path.name, length, rate, lambda first, last: recording[first:last])
+    samples = raw[slice(*ends)]
+    pairs = samples[: len(samples) // (2 * dtype.itemsize) * 2 * dtype.itemsize].view(dtype)
+    middle = 2.0 ** (int(bits) - 1) if number == "u" else 0.0
+    return _of_array(path.name, pairs.reshape(-1, 2), rate, middle)
 
 
-def _open_numpy(path: Path, sample_rate: float | None) -> Capture:
+def _sigmf_pair(path: Path) -> tuple[dict, np.ndarray]:
+    """Metadata and bytes of samples, uint8; metadata may name another file of samples beside it."""
+    meta = json.loads(path.with_suffix(".sigmf-meta").read_text(encoding="utf8"))
+    named = meta["global"].get("core:dataset")
+    data = path.with_name(named) if named else path.with_suffix(".sigmf-data")
+    if not data.is_file():
+        raise FileNotFoundError(f"samples of {path.name} not found: {data}")
+    return meta, np.memmap(data, np.uint8, "r")
+
+
+def _sigmf_archive(path: Path) -> tuple[dict, np.ndarray]:
+    """The same of an archive, in place."""
+    with tarfile.open(path, "r:") as archive:
+        files = {Path(member.name).suffix: member for member in archive}
+        meta = json.load(archive.extractfile(files[".sigmf-meta"]))
+        data = files[".sigmf-data"]
+    return meta, np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
+
+
+def _open_numpy(path: Path, sample_rate: float | None) -> Recording:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -238,9 +285,13 @@ def _open_numpy(path: Path, sample_rate: float | None) -> Capture:
     return _of_array(path.name, array.reshape(-1, 2), sample_rate)
 
 
-def _of_array(name: str, array: np.ndarray, sample_rate: float | None) -> Capture:
+def _of_array(
+    name: str, array: np.ndarray, sample_rate: float | None, middle: float = 0.0
+) -> Recording:
+    """Recording of complex numbers, or of I and Q in rows of 2, zero being at `middle`."""
+
     def read(first: int, last: int) -> np.ndarray:
         part = array[first:last]
-        return part if np.iscomplexobj(part) else part[:, 0] + 1j * part[:, 1].astype(np.float32)
+        return part if np.iscomplexobj(part) else (part - middle) @ np.array([1, 1j], np.complex64)
 
-    return Capture(name, len(array), sample_rate, read)
+    return Recording(name, len(array), sample_rate, read)

@@ -25,6 +25,7 @@ from amc_utils.radioml.measures import (
     of_stretches,
     published_results,
 )
+from amc_utils.runtime.pages import markdown_table, with_table
 from amc_utils.runtime.paths import REPOSITORY, replacing
 from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS, Channel, generate_frames
 
@@ -57,7 +58,6 @@ WHAT = {
     "carrier_std": ("spread of the carrier offset", "cycles per sample", False),
     "carrier_kurtosis": ("kurtosis of the carrier offset", "", False),
 }
-_BEGIN, _END = "<!-- facts: begin -->", "<!-- facts: end -->"
 
 
 def simulate(
@@ -147,26 +147,15 @@ def comparison(measured: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("what")
 
 
-def with_table(page: str, table: pd.DataFrame) -> str:
-    """A page with `comparison` in Markdown between its marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, mark, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (mark and end):
-        raise ValueError(f"the page must hold the marks {_BEGIN} and {_END} for its table")
+def facts_table(table: pd.DataFrame) -> str:
+    """What `comparison` gives, in Markdown."""
     columns = {"real": "real file", "radioml_2018": "twin", "chance": "by chance", "table_1": "Table I"}
     columns |= {"per_sample": "labels per sample", "es_n0": "labels Es/N0"}
-    lines = [
-        f"| what | unit | {' | '.join(columns.values())} | real frames |",
-        f"|---|---|{'---|' * len(columns)}---|",
-    ]
+    rows = []
     for what, row in table.iterrows():
         numbers = ["" if np.isnan(row[name]) else f"{row[name]:#.3g}" for name in columns]
-        lines.append(f"| {what} | {row['unit']} | {' | '.join(numbers)} | {row['num_frames']:,} |")
-    return "\n".join([before + _BEGIN, *lines, _END + after])
+        rows.append([what, row["unit"], *numbers, f"{row['num_frames']:,}"])
+    return markdown_table(["what", "unit", *columns.values(), "real frames"], rows)
 
 
 def read_facts(name: str) -> pd.DataFrame:
@@ -191,6 +180,6 @@ def main(arguments: list[str] | None = None) -> None:
         with replacing(FOLDER / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
     page = PAGE.read_text(encoding="utf8")
-    told = with_table(page, comparison(read_facts("measured"), read_facts("simulated")))
+    table = facts_table(comparison(read_facts("measured"), read_facts("simulated")))
     with replacing(PAGE) as temporary:
-        temporary.write_text(told, encoding="utf8")
+        temporary.write_text(with_table(page, "facts", table), encoding="utf8")

@@ -14,7 +14,7 @@ from amc_utils.results import Run, named_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
 from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
-from amc_utils.studies.claim_table import full_table, short_table, with_table
+from amc_utils.studies.pages import write_pages
 from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.runlog import update_runlog
 
@@ -169,22 +169,16 @@ def _tflop(runs: Sequence[Run]) -> float | None:
 
 
 def update(workspace: Workspace) -> pd.DataFrame:
-    """Write results/claims.csv and the tables of README and docs/claims.md; returns the rows."""
-    claims = read_claims()
-    rows = evaluate(claims, workspace)
-    tables = {"README.md": short_table(claims, rows), "docs/claims.md": full_table(rows)}
-    pages = {workspace.root / name: text for name, text in tables.items()}
-    written = {page: with_table(page.read_text(encoding="utf8"), text) for page, text in pages.items()}
+    """Write results/claims.csv and the generated parts of README.md and docs/; returns the rows."""
+    rows = evaluate(read_claims(), workspace)
     with replacing(workspace.results / "claims.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    for page, text in written.items():
-        with replacing(page) as temporary:
-            temporary.write_text(text, encoding="utf8")
+    write_pages(workspace, rows)
     return rows
 
 
 def report(output_root: str = "") -> None:
-    """Write RUNLOG.md from results/ and, of the repository, the tables of claims.
+    """Write RUNLOG.md from results/ and, of the repository, the generated parts of README.md and docs/.
 
     Args:
         output_root: workspace; empty is the repository.

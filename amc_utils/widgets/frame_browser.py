@@ -1,4 +1,4 @@
-"""Test frames of a trained network, one by one: truth, opinion, and what it was read from."""
+"""Test frames of a trained network, one by one: truth, prediction, and which pixels it rests on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from captum.attr import IntegratedGradients, Occlusion
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from amc_utils import plots
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.images import expand_channels, network_input
-from amc_utils.inference.classifier import Classifier, Opinion
-from amc_utils.models import Logits
-from amc_utils.widgets.attribution import METHODS, attribution
-from amc_utils.widgets.explorer import is_live
-from amc_utils.widgets.opinion_board import as_png, opinion_board
+from amc_utils.inference.classifier import Classifier, Prediction
+from amc_utils.models import Logits, TwoHeadNetwork
+from amc_utils.widgets.live import as_png, is_live
 
+METHODS = ("occlusion", "integrated gradients")
+# Points between the empty image and the frame's; the sum of attributions is then within a few percent
+# of the difference of the logits.
+_NUM_STEPS = 24
+# Of an image of 64 px; others in proportion.
+_PATCH, _STRIDE = 8, 4
+_AT_ONCE = 64
 _WRONG, _ALL = "wrong ones", "all"
 
 
@@ -26,7 +34,7 @@ class FrameBrowser:
 
     Attributes:
         controls: widgets by name: modulation, snr_label, show, frame, head, method.
-        widget: controls and picture, to be shown by JupyterLab.
+        widget: controls and figure, to be shown by JupyterLab.
     """
 
     def __init__(self, classifier: Classifier, modulation: str, snr_label: int) -> None:
@@ -35,12 +43,12 @@ class FrameBrowser:
         Of a network that was trained on a file, synthetic frames of the same classes take their place.
 
         Raises:
-            ValueError: a network that reads samples instead of pictures.
+            ValueError: a network that reads samples instead of images.
         """
         config = classifier.config
         self._classifier, self._channels = classifier, expand_channels(config.channels)
         if len(classifier.network.input_shape) != 3:
-            raise ValueError("the browser shows pictures, and this network reads samples")
+            raise ValueError("the browser shows images, and this network reads samples")
         self._frames = load_frames(
             config, hold=lambda labelled: stratified_split(labelled, seed=config.seed).test
         )
@@ -77,73 +85,85 @@ class FrameBrowser:
         return self._frames.description
 
     def show(self) -> ipywidgets.VBox | None:
-        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a picture."""
+        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a figure."""
         if not is_live():
             return None
         plt.close(self._board)
         return self.widget
 
     def figure(self) -> Figure:
-        """The board of the frame that the controls ask for."""
-        config, row = self._classifier.config, self._shown[self.controls["frame"].value]
-        head, method = (self.controls[name].value for name in ("head", "method"))
-        pictures, maps = self._explained(self._index, self._opinion, row, head, method)
-        index = self._index[row]
-        truth = int(self._frames.modulation[index]), int(self._frames.snr_index[index])
-        self._board = opinion_board(
-            pictures,
-            maps,
-            channels=self._channels,
-            modulation=(self._opinion.modulation[row].numpy(), config.modulation_names, truth[0]),
-            snr=(self._opinion.snr[row].numpy(), config.snr_labels, truth[1]),
+        """The frame that the controls ask for: images, attributions, and what both heads predict."""
+        value = {name: control.value for name, control in self.controls.items()}
+        row, config = self._shown[value["frame"]], self._classifier.config
+        images, maps = self._explained(
+            self._index, self._prediction, row, value["head"], value["method"]
         )
+        kinds = ("image", "map")
+        rows = [[f"{kind} {name}" for name in self._channels] + list(Logits._fields) for kind in kinds]
+        widths = {"width_ratios": [1.0] * len(self._channels) + [1.1, 1.1]}
+        size = (plots.WIDTH_INCHES["page"], 3.0)
+        self._board, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
+        reach = float(maps.abs().amax()) or 1.0
+        for name, image, attributions in zip(self._channels, images, maps, strict=True):
+            plots.image(axes[f"image {name}"], image.numpy(), ticks=False).set_title(name)
+            ax = axes[f"map {name}"]
+            ax.imshow(attributions.numpy(), origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach)
+            ax.set(xticks=[], yticks=[])
+        axes[f"image {self._channels[0]}"].set_ylabel("image")
+        axes[f"map {self._channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
+        for task, names, truth, label in (
+            ("modulation", config.modulation_names, value["modulation"], "modulation"),
+            ("snr", config.snr_labels, value["snr_label"], "SNR label (dB)"),
+        ):
+            probability = getattr(self._prediction, task)[row].numpy()
+            _bars(axes[task], probability, names, truth, plots.COLOUR_OF_TASK[task]).set_xlabel(label)
         return self._board
 
     def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
-        """Of all that speaks for a head's decision, the share of each channel; one row a head.
+        """Share of each channel in the positive attributions to a head's prediction; one row a head.
 
-        Occlusion of the first frames of a class and level, positive attributions added up.
+        By occlusion, summed over the first frames of a class and level.
         """
-        index, opinion = self._cell(modulation, snr_label)
+        index, prediction = self._cell(modulation, snr_label)
         rows, totals = range(min(num_frames, len(index))), {}
         for head in Logits._fields:
-            maps = [self._explained(index, opinion, row, head, "occlusion")[1] for row in rows]
+            maps = [self._explained(index, prediction, row, head, "occlusion")[1] for row in rows]
             totals[head] = torch.stack(maps).clamp_min(0).sum((0, 2, 3)).numpy()
         table = pd.DataFrame.from_dict(totals, orient="index", columns=list(self._channels))
         return table.div(table.sum(axis=1), axis=0)
 
-    def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Opinion]:
-        """Test frames of a class and level, int64 [B], and the opinion on them."""
+    def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Prediction]:
+        """Test frames of a class and level, int64 [B], and the prediction on them."""
         index = self._frames.here(self._frames.select(modulation, snr_label))
         return index, self._classifier(self._frames.iq(index))
 
     def _explained(
-        self, index: Tensor, opinion: Opinion, row: int, head: str, method: str
+        self, index: Tensor, prediction: Prediction, row: int, head: str, method: str
     ) -> tuple[Tensor, Tensor]:
-        """Pictures of a frame, float [C, H, W], and what speaks for the class decided for."""
+        """Images of a frame, float [C, H, W], and attributions to the predicted class."""
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
-        pictures = network_input(iq, **config.picture_options)[0]
-        target = int(opinion.level[row] if head == "snr" else opinion.modulation[row].argmax())
+        images = network_input(iq, **config.picture_options)[0]
+        target = int(prediction.level[row] if head == "snr" else prediction.modulation[row].argmax())
         network = self._classifier.network
-        return pictures, attribution(network, pictures, head=head, target=target, method=method)
+        return images, attribution(network, images, head=head, target=target, method=method)
 
     def words(self) -> str:
-        """Truth and opinion of the frame that is shown, in one line."""
-        row, count = self._shown[self.controls["frame"].value], len(self._shown)
-        said = self._classifier.table(self._opinion).iloc[row]
+        """Truth and prediction of the frame that is shown, in one line."""
+        value = {name: control.value for name, control in self.controls.items()}
+        row, count = self._shown[value["frame"]], len(self._shown)
+        said = self._classifier.table(self._prediction).iloc[row]
         return (
-            f"frame {self.controls['frame'].value + 1} of {count} ({self._count}): is "
-            f"{self.controls['modulation'].value} at label {self.controls['snr_label'].value}, read as "
-            f"{said['modulation']} ({said['modulation_confidence']:.2f}) at label {said['snr_label']} "
-            f"({said['snr_confidence']:.2f}); {said['usual']:.0%} of its like are as unusual"
+            f"frame {value['frame'] + 1} of {count} ({self._count}): is {value['modulation']} at label "
+            f"{value['snr_label']}, read as {said['modulation']} ({said['modulation_confidence']:.2f}) "
+            f"at label {said['snr_label']} ({said['snr_confidence']:.2f}), p-value {said['p_value']:.2}"
         )
 
     def _select(self, _: object = None) -> None:
         """Take the frames of the class and level that the controls name."""
         name, snr_label = self.controls["modulation"].value, self.controls["snr_label"].value
-        self._index, self._opinion = self._cell(name, snr_label)
-        said = self._classifier.table(self._opinion)
+        self._index, self._prediction = self._cell(name, snr_label)
+        said = self._classifier.table(self._prediction)
         wrong = ((said["modulation"] != name) | (said["snr_label"] != snr_label)).to_numpy()
         only_wrong = self.controls["show"].value == _WRONG and wrong.any()
         self._shown = np.flatnonzero(wrong if only_wrong else np.ones_like(wrong)).tolist()
@@ -158,3 +178,56 @@ class FrameBrowser:
     def _redraw(self, _: object = None) -> None:
         if is_live() and not self._still:
             self._words.value, self._picture.value = self.words(), as_png(self.figure())
+            plt.close(self._board)
+
+
+def attribution(
+    network: TwoHeadNetwork, pictures: Tensor, *, head: str, target: int, method: str
+) -> Tensor:
+    """Share of each pixel in the logit of a class, float32 [C, H, W]; positive speaks for the class.
+
+    Args:
+        network: in evaluation mode.
+        pictures: float [C, H, W], of one frame.
+        head: "modulation" or "snr".
+        target: index of the class.
+        method: one of METHODS: what is lost when a patch of one channel is emptied (Zeiler, Fergus,
+            "Visualizing and Understanding Convolutional Networks", 2014), or gradients along the way
+            from a picture without points (Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep
+            Networks", 2017).
+
+    Raises:
+        ValueError: another method, or inputs that are no pictures.
+    """
+    if pictures.ndim != 3:
+        raise ValueError(f"attribution needs pictures [C, H, W], got shape {tuple(pictures.shape)}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if head not in Logits._fields:
+        raise ValueError(f"head must be one of {', '.join(Logits._fields)}, got {head!r}")
+    batch = pictures[None]
+
+    def forward(inputs: Tensor) -> Tensor:
+        return getattr(network(inputs), head)
+
+    if method == "occlusion":
+        patch, stride = (max(size * pictures.shape[-1] // 64, 1) for size in (_PATCH, _STRIDE))
+        shape = {"sliding_window_shapes": (1, patch, patch), "strides": (1, stride, stride)}
+        with torch.no_grad():
+            found = Occlusion(forward).attribute(
+                batch, target=target, perturbations_per_eval=_AT_ONCE, **shape
+            )
+    else:
+        found = IntegratedGradients(forward).attribute(batch, target=target, n_steps=_NUM_STEPS)
+    return found[0].detach().float()
+
+
+def _bars(ax: Axes, probability: np.ndarray, names: tuple, truth: str | int, colour: str) -> Axes:
+    """Probabilities, one bar a class; the true class is named in bold and marked."""
+    place, true_place = np.arange(len(names)), names.index(truth)
+    ax.barh(place, probability, color=colour, alpha=0.7)
+    ax.plot(1.06, true_place, "<", color="black", clip_on=False, markersize=5)
+    ax.set_yticks(place, names, fontsize=5.5)
+    ax.get_yticklabels()[true_place].set_fontweight("bold")
+    ax.set(xlim=(0, 1), ylim=(-0.7, len(names) - 0.3))
+    return ax

@@ -1,14 +1,31 @@
-"""A learning curve in the notebook that is drawn anew after each epoch."""
+"""What changes in a notebook: whether it is live, figures as PNGs, and the learning curve."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from amc_utils import plots
+
+_DOTS_PER_INCH = 110
+
+
+def is_live() -> bool:
+    """Whether a person's JupyterLab runs this kernel; papermill's and nbconvert's have no sliders."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
+def as_png(fig: Figure) -> bytes:
+    """The figure for a screen."""
+    buffer = BytesIO()
+    fig.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
 
 
 class LiveCurve:
@@ -32,7 +49,7 @@ class LiveCurve:
         """Draw the epochs so far, see amc_utils.plots.learning_curves."""
         self._output.update(self._figure(history))
 
-    def _figure(self, history: pd.DataFrame | None) -> plt.Figure:
+    def _figure(self, history: pd.DataFrame | None) -> Figure:
         fig, ax = plots.figure("column", 1.9)
         if history is not None:
             plots.learning_curves(ax, history, "joint").legend()

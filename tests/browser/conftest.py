@@ -14,6 +14,7 @@ from pathlib import Path
 import papermill
 import pytest
 import yaml
+from jupyter_api import ask
 
 from amc_utils.runtime.paths import REPOSITORY
 
@@ -65,12 +66,16 @@ def lab(workspace):
     command += ["--LabApp.news_url=", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={workspace}"]
+    # Requests of the tests carry no cookie.
+    command += ["--ServerApp.disable_check_xsrf=True"]
     with (workspace / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
             _wait(address, server, workspace / "lab.log")
             yield address
+            left = ask(address, "kernels")
+            assert not left, f"kernels that outlive their notebooks: {left}"
         finally:
             server.terminate()
             server.wait(30)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
+from jupyter_api import ask, shut_down_sessions
 
 from amc_utils.runtime.paths import REPOSITORY
 
@@ -42,6 +44,7 @@ def page(browser, lab):
     page.set_default_timeout(_MINUTES * 60_000)
     yield page
     page.close()
+    shut_down_sessions(lab)
 
 
 def open_notebook(page, lab, name):
@@ -50,6 +53,23 @@ def open_notebook(page, lab, name):
         "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel"
         "?.status === 'idle'"
     )
+
+
+def kernels():
+    """Kernel processes of the server, told by their command."""
+    own = psutil.Process().children(recursive=True)
+    return [process for process in own if "ipykernel_launcher" in " ".join(process.cmdline())]
+
+
+def test_closed_notebooks_leave_no_kernel(lab):
+    """Without a browser: the sessions that pages would open, and their end."""
+    for name in NAMES[:2]:
+        notebook = {"path": f"{name}.ipynb", "name": name, "type": "notebook"}
+        ask(lab, "sessions", "POST", **notebook, kernel={"name": "python3"})
+    assert len(kernels()) == 2
+    shut_down_sessions(lab)
+    assert ask(lab, "kernels") == []
+    assert kernels() == []
 
 
 @pytest.mark.parametrize("name", NAMES)

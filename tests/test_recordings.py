@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amc_utils.dsp.features import power_spectrum
-from amc_utils.inference.recordings import Capture, open_capture
+from amc_utils.inference.recordings import Recording, open_recording
 from amc_utils.signals import NUM_SAMPLES
 
 LENGTH = 5000
@@ -45,7 +45,7 @@ def as_file(kind, samples, folder):
 
 @pytest.mark.parametrize("kind", ["raw", "sigmf", "sigmf, 16 bits", "complex", "pairs", "integers"])
 def test_every_format_gives_the_same_frames(kind, samples, tmp_path):
-    cut = open_capture(as_file(kind, samples, tmp_path)).frames()
+    cut = open_recording(as_file(kind, samples, tmp_path)).frames()
     expected = samples[: LENGTH // NUM_SAMPLES * NUM_SAMPLES].reshape(-1, NUM_SAMPLES)
     expected = expected / np.sqrt(np.mean(np.abs(expected) ** 2, axis=1, keepdims=True))
     np.testing.assert_allclose(cut.iq, expected, atol=2e-4)
@@ -55,8 +55,8 @@ def test_every_format_gives_the_same_frames(kind, samples, tmp_path):
 
 def test_rate_of_a_sigmf_file_is_its_own_unless_another_is_given(samples, tmp_path):
     path = as_file("sigmf", samples, tmp_path)
-    assert open_capture(path).sample_rate == 1e6
-    assert open_capture(path, 2e6).sample_rate == 2e6
+    assert open_recording(path).sample_rate == 1e6
+    assert open_recording(path, 2e6).sample_rate == 2e6
 
 
 @pytest.mark.parametrize("given", [2.5, 6.4, 8.0, 8.0032, 10.0, 12.5, 37.0])
@@ -70,8 +70,8 @@ def test_resampling_puts_every_sample_where_a_sum_of_tones_has_it(given):
 
     length = int(3000 * given)
     signal = tones(np.arange(length) / rate)
-    capture = Capture("tones", length, rate, lambda first, last: signal[first:last])
-    cut = capture.frames(symbol_rate=symbol_rate, num_frames=5)
+    recording = Recording("tones", length, rate, lambda first, last: signal[first:last])
+    cut = recording.frames(symbol_rate=symbol_rate, num_frames=5)
     assert len(cut.iq) == 5
     for iq, start in zip(cut.iq.numpy(), cut.start, strict=True):
         # The start is rounded down to a sample of the recording.
@@ -91,8 +91,8 @@ def test_noise_stays_as_dense_beside_and_beyond_the_recorded_band(given):
     noise = rng.normal(size=(length, 2)).view(np.complex128)[:, 0] / np.sqrt(2)
     # Of noise of unit power over the recorded band, 8 / given as much lies in the band of eight.
     signal = np.sqrt(10 ** (snr_label / 10) * 8 / given) + noise
-    capture = Capture("r", length, rate, lambda first, last: signal[first:last])
-    iq = capture.frames(symbol_rate=1e5).iq
+    recording = Recording("r", length, rate, lambda first, last: signal[first:last])
+    iq = recording.frames(symbol_rate=1e5).iq
     frequency, power = power_spectrum(iq)
     density = power.mean(0).numpy()
     beyond = (np.abs(frequency.numpy()) > 0.02) & (np.abs(frequency.numpy()) < 0.48)
@@ -107,7 +107,7 @@ def test_noise_stays_as_dense_beside_and_beyond_the_recorded_band(given):
 def test_scale_of_a_recording_does_not_matter(scale, samples):
     scaled = (samples * np.float32(scale)).astype(np.complex64)
     cuts = [
-        Capture("r", LENGTH, None, lambda first, last, s=some: s[first:last]).frames().iq
+        Recording("r", LENGTH, None, lambda first, last, s=some: s[first:last]).frames().iq
         for some in (samples, scaled)
     ]
     np.testing.assert_allclose(cuts[0], cuts[1], rtol=1e-4, atol=1e-5)
@@ -116,8 +116,8 @@ def test_scale_of_a_recording_does_not_matter(scale, samples):
 def test_carrier_is_taken_out():
     rate, offset_hz = 1e6, 12_345.0
     tone = np.exp(2j * np.pi * offset_hz / rate * np.arange(4096)).astype(np.complex64)
-    capture = Capture("tone", 4096, rate, lambda first, last: tone[first:last])
-    iq = capture.frames(offset_hz=offset_hz).iq.numpy()
+    recording = Recording("tone", 4096, rate, lambda first, last: tone[first:last])
+    iq = recording.frames(offset_hz=offset_hz).iq.numpy()
     np.testing.assert_allclose(iq, np.ones_like(iq), atol=1e-3)
 
 
@@ -128,14 +128,14 @@ def test_of_a_long_recording_only_frames_are_read():
         read.append(last - first)
         return np.ones(last - first, np.complex64)
 
-    cut = Capture("long", 10**12, 1e6, reading).frames(symbol_rate=1e5, num_frames=7)
+    cut = Recording("long", 10**12, 1e6, reading).frames(symbol_rate=1e5, num_frames=7)
     assert cut.start[-1] > 0.99e12
     assert sum(read) < 7 * 2 * NUM_SAMPLES
 
 
 def test_silent_frames_are_left_out_and_counted():
     signal = np.concatenate([np.zeros(2048), np.ones(1024)]).astype(np.complex64)
-    cut = Capture("r", len(signal), None, lambda first, last: signal[first:last]).frames()
+    cut = Recording("r", len(signal), None, lambda first, last: signal[first:last]).frames()
     assert (cut.num_silent, cut.start.tolist()) == (2, [2048])
 
 
@@ -194,7 +194,7 @@ def saved(folder, array):
 def test_bad_recording_is_refused_in_one_sentence(name, tmp_path):
     make, kind, sentence = BAD[name]
     with pytest.raises(kind, match=sentence) as caught:
-        open_capture(make(tmp_path))
+        open_recording(make(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -215,13 +215,13 @@ def test_bad_recording_is_refused_in_one_sentence(name, tmp_path):
     ],
 )
 def test_rates_that_do_not_fit_are_refused(rate, options, sentence, samples):
-    capture = Capture("r", LENGTH, rate, lambda first, last: samples[first:last])
+    recording = Recording("r", LENGTH, rate, lambda first, last: samples[first:last])
     with pytest.raises(ValueError, match=sentence):
-        capture.frames(**options)
+        recording.frames(**options)
 
 
 @pytest.mark.parametrize(("value", "sentence"), [(0, "all its samples are zero"), (np.nan, "finite")])
 def test_what_is_no_signal_is_refused(value, sentence):
     signal = np.full(2048, value, np.complex64)
     with pytest.raises(ValueError, match=sentence):
-        Capture("r", 2048, None, lambda first, last: signal[first:last]).frames()
+        Recording("r", 2048, None, lambda first, last: signal[first:last]).frames()

@@ -1,0 +1,231 @@
+"""Out-of-distribution (OOD) signals: a detector on a network's features, and signals to try it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy.signal import resample_poly
+from scipy.stats import binomtest
+from torch import Tensor
+
+from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames, to_unit_power, unit_phasor
+
+# A frame is flagged as OOD if its p-value is below this; as many frames like those of training are.
+SIGNIFICANCE = 0.01
+# A recording is OOD if as many flagged frames are rarer than this in a class of the training data that
+# is flagged three times as often as it should be; frames of one class share its sampling error.
+_RECORDING_SIGNIFICANCE, _WORST_CLASS = 1e-3, 3 * SIGNIFICANCE
+# Of the distances of a class, this many evenly spaced order statistics are kept.
+_NUM_QUANTILES = 201
+# With fewer held-out frames than this a class takes the distances of its SNR level.
+_FEW = 100
+
+
+def is_out_of_distribution(num_flagged: int, num_frames: int) -> bool:
+    """Whether a recording has more flagged frames than chance gives a class of the training data."""
+    test = binomtest(num_flagged, num_frames, _WORST_CLASS, alternative="greater")
+    return bool(test.pvalue < _RECORDING_SIGNIFICANCE)
+
+
+@dataclass(frozen=True)
+class MahalanobisDetector:
+    """Mahalanobis distance of features to the nearest class, and its p-value.
+
+    Classes have means of their own and share a covariance.
+
+    Attributes:
+        whitener: float32 [W, W], under which features of a class have unit covariance.
+        means: float32 [num_classes, W], whitened means of the joint classes.
+        quantiles: float32 [num_classes, Q], ascending distances of held-out frames, by predicted joint
+            class.
+
+    Source: Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples
+    and Adversarial Attacks", 2018, equations 1 and 2, on the last features.
+    """
+
+    whitener: Tensor
+    means: Tensor
+    quantiles: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        features: Tensor,
+        cell: Tensor,
+        *,
+        held_out: Tensor,
+        predicted: Tensor,
+        num_classes: int,
+        num_snrs: int,
+    ) -> MahalanobisDetector:
+        """Means and covariance of training frames, and distances of held-out ones.
+
+        Args:
+            features: float [N, W] of training frames.
+            cell: int64 [N], their joint classes, all of which occur.
+            held_out: float [M, W], features of frames that were not trained on.
+            predicted: int64 [M], joint class predicted for each of those.
+            num_classes: number of joint classes.
+            num_snrs: number of SNR levels, which run fastest in a joint class.
+
+        Raises:
+            ValueError: a class without training frames.
+        """
+        # Here, since using a fitted detector needs none of the 0.3 s that scikit-learn takes to import.
+        from sklearn.covariance import LedoitWolf
+
+        counts = torch.bincount(cell, minlength=num_classes)
+        if not counts.all():
+            raise ValueError("every class needs training frames for its mean; train on more frames")
+        sums = torch.zeros(num_classes, features.shape[1]).index_add_(0, cell, features.float())
+        means = sums / counts[:, None]
+        within = (features - means[cell]).double()
+        precision = LedoitWolf(assume_centered=True).fit(within.numpy()).get_precision()
+        whitener = torch.linalg.cholesky(torch.from_numpy(precision)).float()
+        fitted = cls(whitener, means @ whitener, torch.empty(0))
+        distance, points = fitted.distance(held_out), torch.linspace(0, 1, _NUM_QUANTILES)
+
+        def quantiles(number: int) -> Tensor:
+            level = predicted % num_snrs == number % num_snrs
+            for some in (distance[predicted == number], distance[level]):
+                if len(some) >= _FEW:
+                    return torch.quantile(some, points)
+            return torch.quantile(distance, points)
+
+        return replace(fitted, quantiles=torch.stack([quantiles(n) for n in range(num_classes)]))
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Distance of each frame to the nearest class, in standard deviations, float32 [B]."""
+        return torch.cdist(features.float() @ self.whitener, self.means).amin(1)
+
+    def p_value(self, features: Tensor, predicted: Tensor) -> Tensor:
+        """Share of held-out frames of the predicted class at least as far away, float32 [B]."""
+        known = self.quantiles[predicted].contiguous()
+        below = torch.searchsorted(known, self.distance(features)[:, None])[:, 0]
+        return 1 - below / known.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file must hold of it."""
+        return {f"ood.{name}": value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MahalanobisDetector:
+        """From what a file holds, see `tensors`."""
+        return cls(*(tensors[f"ood.{name}"].float() for name in ("whitener", "means", "quantiles")))
+
+
+# Makers of clean signals, complex64 [num_frames, NUM_SAMPLES], from their number, a source of
+# randomness and a channel.
+_Maker = Callable[[int, torch.Generator, Channel], Tensor]
+# Without noise to speak of; the noise of the wanted SNR is added afterwards.
+_CLEAN_DB = 60.0
+_OFDM_CARRIERS = 64
+
+
+def _generated(
+    names: Sequence[str],
+    num_frames: int,
+    generator: torch.Generator,
+    channel: Channel,
+    num_samples: int = NUM_SAMPLES,
+) -> Tensor:
+    index = torch.arange(num_frames)
+    return generate_frames(
+        index,
+        index % len(names),
+        torch.full((num_frames,), _CLEAN_DB),
+        modulations=names,
+        seed=int(torch.randint(2**31, (), generator=generator)),
+        channel=channel,
+        num_samples=num_samples,
+    ).iq
+
+
+def _classes(*names: str, **changes: Any) -> _Maker:
+    """Frames of these modulations, after changes to the channel."""
+    return lambda num_frames, generator, channel: _generated(
+        names, num_frames, generator, replace(channel, **changes)
+    )
+
+
+def _resampled(up: int, down: int) -> _Maker:
+    def make(num_frames: int, generator: torch.Generator, channel: Channel) -> Tensor:
+        # Twice as long is long enough for any of the rates.
+        iq = _generated(("QPSK", "16QAM"), num_frames, generator, channel, 2 * NUM_SAMPLES)
+        other = resample_poly(iq.numpy(), up, down, axis=1)[:, :NUM_SAMPLES]
+        return torch.from_numpy(other).to(torch.complex64)
+
+    return make
+
+
+def _tone(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+    frequency, phase = torch.rand(2, num_frames, 1, generator=generator)
+    turns = (frequency - 0.5) / 10 * torch.arange(NUM_SAMPLES) + phase
+    return unit_phasor(2 * torch.pi * turns)
+
+
+def _ofdm(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+    """Carriers of random QPSK in an eighth of the band, with a cyclic prefix of a quarter."""
+    length = 8 * _OFDM_CARRIERS
+    count = -(-NUM_SAMPLES // (length * 5 // 4)) + 1
+    bits = torch.randint(4, (num_frames, count, _OFDM_CARRIERS), generator=generator)
+    spectrum = torch.zeros(num_frames, count, length, dtype=torch.complex64)
+    spectrum[..., torch.arange(_OFDM_CARRIERS) - _OFDM_CARRIERS // 2] = unit_phasor(torch.pi / 2 * bits)
+    symbols = torch.fft.ifft(spectrum)
+    return torch.cat([symbols[..., -length // 4 :], symbols], -1).flatten(1)[:, :NUM_SAMPLES]
+
+
+def _two_at_once(num_frames: int, generator: torch.Generator, channel: Channel) -> Tensor:
+    one, other = _generated(("QPSK",), 2 * num_frames, generator, channel).chunk(2)
+    return one + 0.7 * other
+
+
+def _noise(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+    return torch.randn(num_frames, NUM_SAMPLES, dtype=torch.complex64, generator=generator)
+
+
+# Classes of RadioML that the networks for 17 modulations do not know.
+_OTHER_CLASSES = {
+    "AM with carrier": ("AM-SSB-WC", "AM-DSB-WC"),
+    "AM without carrier": ("AM-SSB-SC", "AM-DSB-SC"),
+    "FM": ("FM",),
+    "GMSK": ("GMSK",),
+    "OOK": ("OOK",),
+}
+_MAKERS: dict[str, _Maker] = {name: _classes(*names) for name, names in _OTHER_CLASSES.items()} | {
+    "carrier alone": _tone,
+    "OFDM of 64 carriers": _ofdm,
+    "two QPSK signals at once": _two_at_once,
+    "4 samples a symbol": _resampled(1, 2),
+    "10 samples a symbol": _resampled(5, 4),
+    "16 samples a symbol": _resampled(2, 1),
+    "carrier offsets spread by 1e-3": _classes("QPSK", "16QAM", cfo_std=1e-3),
+    "multipath decaying over 2 samples": _classes("QPSK", "16QAM", delay_spread=2.0),
+    "roll-off 0.8": _classes("QPSK", "16QAM", rolloff_range=(0.8, 0.8)),
+    "noise alone": _noise,
+}
+
+
+def ood_kinds(trained: Sequence[str]) -> list[str]:
+    """Kinds of OOD signals: those of none of the modulations trained on."""
+    return [kind for kind in _MAKERS if not set(_OTHER_CLASSES.get(kind, ())) & set(trained)]
+
+
+def ood_frames(
+    kind: str, snr_db: float, num_frames: int, *, generator: torch.Generator, channel: Channel
+) -> Tensor:
+    """Noisy frames of one of ood_kinds, complex64 [num_frames, NUM_SAMPLES], unit mean power.
+
+    Args:
+        kind: one of ood_kinds.
+        snr_db: SNR per sample.
+        num_frames: how many.
+        generator: source of all that is random.
+        channel: what a signal of RadioML goes through, or what is changed about it.
+    """
+    clean = to_unit_power(_MAKERS[kind](num_frames, generator, channel))
+    noise = torch.randn(clean.shape, dtype=torch.complex64, generator=generator)
+    return to_unit_power(clean + noise * 10 ** (-snr_db / 20))

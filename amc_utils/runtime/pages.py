@@ -1,0 +1,25 @@
+"""Pages of Markdown with generated parts, between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def with_table(page: str, name: str, text: str) -> str:
+    """Replace what stands between a page's marks of that name.
+
+    Raises:
+        ValueError: the page lacks the marks.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, mark, rest = page.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not (mark and closing):
+        raise ValueError(f"the page must hold the marks {begin} and {end} in this order")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Table in Markdown, a line a row."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,218 @@
+"""What README.md and docs/ say of results: tables and sentences, generated between marks.
+
+A new table is a function here, its entry in `_parts`, and its marks in the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+
+from amc_utils.inference.classifier import SHIPPED
+from amc_utils.results import Run, kept_runs, named_run
+from amc_utils.runtime.pages import markdown_table, with_table
+from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.studies.claim_rules import read_claims
+from amc_utils.studies.claim_table import full_table, short_table, verdicts
+from amc_utils.studies.record import named_study
+
+# The runs that README shows, by channel.
+_SHOWN = (
+    "genie-bound-radioml_2018", "likelihood-receiver-radioml_2018", "radioml_2018", "log-picture-64",
+    "genie-bound", "likelihood-receiver", "record-stack-442", "record-raw-442", "swin-stack-442",
+    "oshea-iq-442", "pocket-442",
+)  # fmt: skip
+# What the first figure shows against SNR, and the headline says: plain image, stack, receiver, bound.
+_LADDER = ("record-raw-442", "record-stack-442", "likelihood-receiver", "genie-bound")
+_WIDTH = 120
+# Rows of the table of speed: what, benchmark, task, and the tasks that it is compared with.
+_LOOP, _FAST_LOOP = "numpy.histogram2d, a loop", "fast-histogram, a loop"
+_ALONE = "network on one batch"
+_SPEED = (
+    ("images of log counts, 224 px, 32 at a time", "pictures, 224 px", "ours, raw",
+     (_LOOP, _FAST_LOOP, "writing zeros")),
+    ("images of log counts, 64 px, 128 at a time", "pictures, 64 px", "ours, raw", (_LOOP, _FAST_LOOP)),
+    ("the same, 16 at a time", "pictures, 64 px", "ours, raw, 16 at a time", (_LOOP,)),
+    ("the stack with synchronisation, 64 px", "pictures, 64 px", "ours, stack", (_LOOP,)),
+    ("generated frames", "generation", "ours, 1 core",
+     ("numpy, a loop", "TorchSig, channel, 1 core", "TorchSig, bare, 1 core")),
+    ("training Swin-Tiny on the plain image, 64 px", "training, swin_tiny, raw", "network on frames",
+     (_ALONE,)),
+    ("training Swin-Tiny on the stack, 64 px", "training, swin_tiny, stack", "network on frames",
+     (_ALONE,)),
+    ("17 of 24 classes from a 4.4 GB file", "reading", "ours", ("h5py, file order",)),
+    ("training ResNet18 with two processes, a core each", "processes", "2 processes", ("1 processes",)),
+)  # fmt: skip
+
+
+def write_pages(workspace: Workspace, claims: pd.DataFrame) -> list[Path]:
+    """Write README.md and docs/ anew where a generated part has changed; returns these pages.
+
+    Args:
+        workspace: the repository.
+        claims: rows of amc_utils.studies.claims.evaluate.
+    """
+    changed = {
+        path: text
+        for path, text in render_pages(workspace, claims).items()
+        if text != path.read_text(encoding="utf8")
+    }
+    for path, text in changed.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf8")
+    return list(changed)
+
+
+def render_pages(workspace: Workspace, claims: pd.DataFrame) -> dict[Path, str]:
+    """Each page with generated parts, as it must read; see write_pages.
+
+    Raises:
+        ValueError: a page lacks the marks of a part.
+    """
+    pages = {}
+    for name, parts in _parts(workspace, claims).items():
+        path = workspace.root / name
+        pages[path] = path.read_text(encoding="utf8")
+        for mark, text in parts.items():
+            pages[path] = with_table(pages[path], mark, text)
+    return pages
+
+
+def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, str]]:
+    ledger = read_claims()
+    return {
+        "README.md": {
+            "headline": _headline(workspace),
+            "runs": _tables_of_runs([named_run(workspace, name) for name in _SHOWN]),
+            "verdicts": verdicts(ledger, claims),
+        },
+        "docs/results.md": {
+            "runs": _tables_of_runs(_best_first(kept_runs(workspace))),
+            "labels": _by_label(workspace),
+            "budgets": _budgets(workspace),
+        },
+        "docs/claims.md": {"summary": short_table(ledger, claims), "claims": full_table(claims)},
+        "docs/classify.md": {"trust": _trust(), "signals": _other_signals()},
+        "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
+    }
+
+
+def _headline(workspace: Workspace) -> str:
+    runs = [named_run(workspace, name) for name in _LADDER]
+    plain, stack, receiver, bound = (
+        f"{100 * _joint_accuracy(run):.0f}\N{NO-BREAK SPACE}%" for run in runs
+    )
+    return fill(
+        f"The same network with the same budget then classifies **{stack}** of the test frames "
+        f"correctly, not **{plain}**. A likelihood receiver that knows all modulations reaches "
+        f"{receiver}, and the genie-aided bound, which no classifier should exceed on average, lies at "
+        f"{bound}.",
+        _WIDTH,
+    )
+
+
+def _tables_of_runs(runs: list[Run]) -> str:
+    """A table for each set of classes, labels and frames, a row a run, with 95 % Wilson intervals."""
+    tables: dict[str, list[list[str]]] = {}
+    for run in runs:
+        joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
+        groups = ("all", "snr_label >= 0")
+        scores = [_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
+        tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, *scores])
+    columns = ["run", "decided by", "all labels", "labels from 0"]
+    return "\n\n".join(
+        f"**{scope}**\n\n{markdown_table(columns, rows)}" for scope, rows in tables.items()
+    )
+
+
+def _best_first(runs: list[Run]) -> list[Run]:
+    """Runs in groups of the same classes, labels and frames, in each the most accurate first."""
+    return sorted(runs, key=lambda run: (run.scope, -_joint_accuracy(run)))
+
+
+def _joint_accuracy(run: Run) -> float:
+    return run.facts["test"]["joint_accuracy"]["value"]
+
+
+def _by_label(workspace: Workspace) -> str:
+    """Joint accuracy against the SNR label, a column a run."""
+    table = pd.DataFrame({
+        name: named_run(workspace, name).by_label("joint")["value"] for name in _LADDER
+    })  # fmt: skip
+    rows = [[str(label), *(f"{value:.3f}" for value in row)] for label, *row in table.itertuples()]
+    return markdown_table(["SNR label, dB", *_LADDER], rows)
+
+
+def _budgets(workspace: Workspace) -> str:
+    """Plain image and stack of the study `record`: means over seeds, by frames seen in training."""
+    study = named_study(workspace, "record")
+    means = study.means().set_index("variant")
+    seen = study.table.drop_duplicates("variant").set_index("variant")["frames_seen"]
+    rows: dict[int, list[str]] = {}
+    for variant in sorted(means.index, key=lambda name: (seen[name], name)):
+        rows.setdefault(seen[variant], []).append(
+            _interval(*means.loc[variant, ["mean", "low", "high"]])
+        )
+    lines = [[f"{frames:,}", *cells] for frames, cells in rows.items()]
+    return markdown_table(["frames seen in training", "raw", "stack"], lines)
+
+
+def _trust() -> str:
+    """How far the shipped network's confidences and warnings may be trusted."""
+    record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+    test, recordings, own = record["test"], record["recordings"], record["ood_signals"][0]
+    before, after = (
+        test[f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
+    )
+    return fill(
+        f"`{record['run']}` has {record['parameters']:,} parameters. On {test['num_frames']:,} test "
+        f"frames its joint confidence has an expected calibration error of {after:.4f} (without "
+        f"temperatures {before:.4f}), and {own['flagged']:.1%} of them have a p-value below 1%. "
+        f"Of {recordings['num_recordings']} recordings of {recordings['frames_each']} frames of one "
+        f"class each, {recordings['called_ood']} are wrongly called out of distribution.",
+        _WIDTH,
+    )
+
+
+def _other_signals() -> str:
+    """Share of frames with a p-value below 1 %, of signals out of distribution, by SNR."""
+    record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+    table = pd.DataFrame(record["ood_signals"][1:])
+    shares = table.pivot(index="signal", columns="snr_db", values="flagged")
+    shares = shares.loc[table["signal"].unique(), sorted(shares.columns, reverse=True)]
+    rows = [[signal, *(f"{share:.0%}" for share in row)] for signal, *row in shares.itertuples()]
+    return markdown_table(["signal", *(f"at {snr_db} dB" for snr_db in shares.columns)], rows)
+
+
+def speed_table(
+    raw: pd.DataFrame, shown: Sequence[tuple[str, str, str, Sequence[str]]] = _SPEED
+) -> str:
+    """Median rates, and their ratios to those of other tasks that took turns with them.
+
+    Args:
+        raw: a row a repeat, as benchmarks/run.py writes it.
+        shown: what a row says, how its benchmark's name begins, its task, and the tasks beside it.
+    """
+    rates = (raw["amount"] / raw["seconds"]).groupby([raw["benchmark"], raw["task"]]).median()
+    units = raw.groupby("benchmark")["unit"].first()
+    rows = []
+    for what, start, task, others in shown:
+        (benchmark,) = (name for name in units.index if name.startswith(start))
+        rate = rates[benchmark, task]
+        for other in others:
+            first = [what, f"{_digits(rate)} {units[benchmark]}"] if other == others[0] else ["", ""]
+            rows.append([*first, f"{_digits(rate / rates[benchmark, other])}", other])
+    return markdown_table(["what", "rate", "ratio", "to"], rows)
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, thousands written out."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
