@@ -17,7 +17,7 @@ COMMANDS = {
     "compare": ("studies.reproduced:main", "numbers of `make reproduce` beside the committed ones"),
     "report": ("studies.claims:main", "write RUNLOG.md and the tables of claims from results/"),
     "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
-    "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
+    "generate": ("radioml.writer:write_synthetic_file", "write a synthetic file in RadioML's layout"),
     "export": ("inference.export:main", "make a finished run's network one small file for use"),
     "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
     "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 from audited import (
-    EXCERPTS,
     TABLE_1,
     altered,
     failures,
-    needs_excerpts,
     of_all_classes,
     simulated,
     twin,
     verdicts,
 )
+from conftest import EXCERPTS, needs_excerpts
 
 from amc_utils import signals
 from amc_utils.audit.audit import audit

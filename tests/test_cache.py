@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import write_radioml
 from trainers import SERVER, TINY, make_trainer
 
-from amc_utils.data import cached_radioml, read_radioml, write_radioml
+from amc_utils.data import cached_radioml, read_radioml
 from amc_utils.radioml import cache
 from amc_utils.radioml.reader import RadioMLFile
 from amc_utils.runtime import locking

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import EXCERPTS, write_radioml
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
-from amc_utils.data import synthesise_frames, write_radioml
+from amc_utils.data import synthesise_frames
 from amc_utils.inference import classify, model_report
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
 from amc_utils.inference.export import export
@@ -27,7 +28,6 @@ from amc_utils.inference.recordings import open_capture
 from amc_utils.models import untrained_network
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 from amc_utils.training import train
 
@@ -35,7 +35,6 @@ RECORD, RADIOML_RECORD = (
     json.loads(path.with_name("model.json").read_text(encoding="utf8"))
     for path in (SHIPPED, SHIPPED_FOR_RADIOML)
 )
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 SMALL = {"network": "test_resnet", "channels": ["stack"], "num_frames_per_cell": 60}
 
 

@@ -8,19 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import EXCERPTS, needs_excerpts
 from scipy.interpolate import PchipInterpolator
 
 from amc_utils.radioml import facts, measures
 from amc_utils.radioml.facts import SIMULATED, comparison, read_facts, simulate
-from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import Channel, generate_frames
 
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 PSKS = ("BPSK", "QPSK", "8PSK", "16PSK")
-needs_excerpts = pytest.mark.skipif(
-    not EXCERPTS.is_dir(),
-    reason="the excerpts are under DeepSig's licence and no part of the repository",
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 import pytest
 from audited import altered, shipped, simulated
+from conftest import write_radioml
 
 from amc_utils.audit import trust as trust_module
 from amc_utils.audit.audit import audit, main
 from amc_utils.audit.trust import require_sound, snr_of_labels
-from amc_utils.data import synthesise_frames, write_radioml
+from amc_utils.data import synthesise_frames
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,
 )
