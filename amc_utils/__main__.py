@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": ("radioml.writer:write_synthetic_file", "write a synthetic file in RadioML's layout"),
     "export": ("inference.export:main", "make a finished run's network one small file for use"),
     "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),
-    "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
+    "facts": ("radioml.facts:write_facts", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:main", "what grey levels tell that others share"),
     "trace": ("studies.trace:main", "where a number or a figure comes from"),
     "site": ("studies.site:main", "the executed notebooks as pages"),

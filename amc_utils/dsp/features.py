@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
 # Half the sampled band lies beyond this frequency, in cycles per sample, and no signal of 8 samples
 # per symbol reaches it: the widest roll-off, 1, ends at 1/8.
@@ -31,17 +31,39 @@ def mean_power(iq: Tensor) -> Tensor:
     return iq.abs().square().mean(-1)
 
 
-def power_spectrum(iq: Tensor) -> tuple[Tensor, Tensor]:
-    """Frequency in cycles per sample, ascending, float32 [N], and power, float32 [B, N], N samples.
+def power_spectrum(iq: Tensor, window: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Frequency in cycles per sample, ascending, float32 [N], and power [B, N], N samples.
 
-    A Hann window keeps the leakage of the frame's ends below the noise of every SNR level; white
-    noise of unit power has unit power in every bin on average.
+    White noise of unit power has unit power in every bin on average.
+
+    Args:
+        iq: complex [B, N].
+        window: [N]; left out a Hann window, which keeps the leakage of the ends of 1,024 samples below
+            the noise of every SNR level.
     """
     num_samples = iq.shape[-1]
-    window = torch.hann_window(num_samples, device=iq.device)
+    window = torch.hann_window(num_samples, device=iq.device) if window is None else window
     spectrum = torch.fft.fftshift(torch.fft.fft(iq * window), dim=-1)
     frequency = torch.fft.fftshift(torch.fft.fftfreq(num_samples, device=iq.device))
     return frequency, spectrum.abs().square() / window.square().sum()
+
+
+def one_sided(values: Tensor) -> Tensor:
+    """Mean of the values at f and -f, [..., N // 2 + 1] from zero up, of N values of ascending f."""
+    values = torch.fft.ifftshift(values, dim=-1)
+    both = (values + values.flip(-1).roll(1, -1)) / 2
+    return both[..., : values.shape[-1] // 2 + 1]
+
+
+def noise_density(frequency: Tensor, power: Tensor) -> Tensor:
+    """Mean power in the bins that no signal reaches, [...] of power [..., bins]: that of the noise."""
+    return power[..., frequency.abs() > OUT_OF_BAND].mean(-1)
+
+
+def circular_mean(position: Tensor, period: float) -> tuple[float, float]:
+    """Mean on a circle, in [0, period), and how alike positions are: 1 for equal, 0 for all around."""
+    mean = unit_phasor(position * (2 * torch.pi / period)).mean()
+    return float(mean.angle() / (2 * torch.pi) % 1) * period, float(mean.abs())
 
 
 def snr_ratio(iq: Tensor) -> Tensor:
@@ -53,9 +75,8 @@ def snr_ratio(iq: Tensor) -> Tensor:
     """
     frequency, power = power_spectrum(iq)
     beyond = frequency.abs() > OUT_OF_BAND
-    noise = power[:, beyond].mean(-1)
     # The mean of an inverse exceeds the inverse of the mean by the relative variance.
-    inverse = (1 - _HANN_VARIANCE / int(beyond.sum())) / noise
+    inverse = (1 - _HANN_VARIANCE / int(beyond.sum())) / noise_density(frequency, power)
     share = beyond.to(power.dtype).mean()
     return power[:, ~beyond].sum(-1) / len(frequency) * inverse + share - 1
 
