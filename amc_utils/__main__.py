@@ -16,7 +16,7 @@ COMMANDS = {
     "records": ("studies.paper:main", "runs of record: what is done, what comes next"),
     "compare": ("studies.reproduced:main", "numbers of `make reproduce` beside the committed ones"),
     "report": ("studies.claims:main", "write RUNLOG.md and the tables of claims from results/"),
-    "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
+    "audit": ("audit.audit:audit_file", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:write_synthetic_file", "write a synthetic file in RadioML's layout"),
     "export": ("inference.export:main", "make a finished run's network one small file for use"),
     "classify": ("inference.classify:main", "name the modulation and SNR of a recording or of frames"),

@@ -12,7 +12,7 @@ from audited import TABLE_1, altered, both_presets, failures, simulated, verdict
 
 from amc_utils.audit import audit as audit_module
 from amc_utils.audit.audit import audit
-from amc_utils.audit.channel import samples_per_symbol
+from amc_utils.audit.measures import samples_per_symbol
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
 from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS

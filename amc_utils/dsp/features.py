@@ -81,6 +81,13 @@ def snr_ratio(iq: Tensor) -> Tensor:
     return power[:, ~beyond].sum(-1) / len(frequency) * inverse + share - 1
 
 
+def carrier_share(iq: Tensor) -> Tensor:
+    """Share of the power in the strongest line of the spectrum, float32 [B]."""
+    power = power_spectrum(iq)[1]
+    # The window spreads a line over three bins.
+    return torch.nn.functional.avg_pool1d(power[:, None], 3, 1)[:, 0].amax(1) * 3 / power.sum(1)
+
+
 def squared_line(iq: Tensor) -> Tensor:
     """Share of the power of iq^2 that lies in its strongest spectral line, float32 [B], in [0, 1].
 
@@ -181,7 +188,7 @@ class SnrLine:
     labels: tuple[int, ...]
 
     @property
-    def is_told(self) -> bool:
+    def is_known(self) -> bool:
         """Whether there is a line at all."""
         return self.convention != "cannot tell"
 
@@ -207,9 +214,9 @@ def snr_line(levels: pd.DataFrame) -> SnrLine:
     """Convention that SNR labels follow, from columns level, measured_db, error_db of level_table."""
     seen = levels[levels["error_db"] < _SURE_DB].dropna(subset="measured_db").sort_values("level")
     label, measured = (seen[name].to_numpy(float) for name in ("level", "measured_db"))
-    told = tuple(seen["level"].tolist())
+    labels = tuple(seen["level"].tolist())
     if seen.empty:
-        return SnrLine("cannot tell", math.nan, math.nan, math.nan, told)
+        return SnrLine("cannot tell", math.nan, math.nan, math.nan, labels)
     slope, room = math.nan, math.inf
     if len(seen) > 1:
         one, other = np.triu_indices(len(seen), 1)
@@ -221,7 +228,7 @@ def snr_line(levels: pd.DataFrame) -> SnrLine:
         if low < offset_db < high and not abs(slope - nominal) > room:
             fits[name] = nominal, offset_db
     if len(fits) == 1:
-        return SnrLine(*fits.keys(), *next(iter(fits.values())), slope, told)
+        return SnrLine(*fits.keys(), *next(iter(fits.values())), slope, labels)
     if fits or math.isnan(slope):
-        return SnrLine("cannot tell" if fits else "undecided", slope, math.nan, slope, told)
-    return SnrLine("undecided", slope, float(np.median(measured - slope * label)), slope, told)
+        return SnrLine("cannot tell" if fits else "undecided", slope, math.nan, slope, labels)
+    return SnrLine("undecided", slope, float(np.median(measured - slope * label)), slope, labels)

@@ -72,7 +72,7 @@ class RadioMLFile:
         """What tells the file from others and from what it was before, hardly reading it."""
         facts = self.path.stat()
         # Size and time may stay where content changes, as after some ways of copying.
-        rows = np.unique(np.linspace(0, self.num_rows - 1, _PROBES).astype(np.int64))
+        rows = evenly_spaced(self.num_rows, _PROBES)
         datasets = (self.samples, self.labels, self.levels)
         with explaining(self.path):
             few = [dataset[row].tobytes() for dataset in datasets for row in rows]
@@ -205,6 +205,11 @@ class RadioMLFile:
             )
 
 
+def evenly_spaced(count: int, at_most: int) -> np.ndarray:
+    """Numbers from 0 to count - 1, all over the range; int64 [min(count, at_most)]."""
+    return np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64)
+
+
 def _stretches(rows: np.ndarray) -> Iterator[tuple[slice, int, int]]:
     """Which of the rows to read together, the first row, and the row after the last."""
     breaks = np.flatnonzero(np.diff(rows) > _GAP) + 1
@@ -247,7 +252,6 @@ def _scale(samples: h5py.Dataset) -> float:
     """1 for floating point; for integers what gives rows from all over the file unit mean power."""
     if samples.dtype.kind == "f":
         return 1.0
-    rows = np.unique(np.linspace(0, len(samples) - 1, 64).astype(np.int64))
-    some = np.stack([samples[row] for row in rows]).astype(np.float64)
+    some = np.stack([samples[row] for row in evenly_spaced(len(samples), 64)]).astype(np.float64)
     power = np.square(some).sum(-1).mean()
     return float(1 / np.sqrt(power)) if power else 1.0

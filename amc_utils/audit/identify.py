@@ -1,4 +1,4 @@
-"""A name for every frame of high SNR, from its signal alone: all 24 classes of RadioML 2018.01A.
+"""Which class a frame looks like, from its signal alone: all 24 classes of RadioML 2018.01A.
 
 What a spectrum or an envelope shows is asked first, a likelihood receiver decides on the rest:
 
@@ -14,32 +14,47 @@ Radio's, from 20 dB up. ASK may send a carrier or not: both are tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from amc_utils.baselines.receiver import receiver_log_likelihoods
 from amc_utils.dsp.features import (
     CONSTANT_ENVELOPE,
+    carrier_share,
     envelope_std,
     power_spectrum,
+    signature,
     squared_line,
 )
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
+from amc_utils.radioml.reader import LABEL_ORDERS, evenly_spaced
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DEFAULT_PRESET,
-    FAMILY_OF_MODULATION,
     RADIOML_2018_MODULATIONS,
     RECEIVERS,
     SAMPLES_PER_SYMBOL,
     Channel,
     ReceiverSettings,
+    magnitude_excess_db,
 )
 
+# From here on a frame shows its class, and synchronisation finds what there is to find.
+HIGH_SNR_DB = 19.5
+# From here on the likelihood receiver tells kinds of linear modulations apart, if not all orders.
+MIDDLE_SNR_DB = 9.5
+# Frames of a class that are named; the receiver takes some milliseconds each.
+_FRAMES_PER_CLASS, _MIDDLE_FRAMES_PER_CLASS = 64, 12
+# How often a class that is right is taken for another, as on frames of makers other than ours.
+_ERROR_RATE = 0.05
 # Share of the power in the carrier, and spread of the envelope: AM with carrier has 0.75 and more, and
 # 0.4 at most. ASK that sends a carrier may have as much of it, up to 0.83, but an envelope from 0.5 up.
 _CARRIER, _CARRIED_MESSAGE = 0.6, 0.45
@@ -53,16 +68,14 @@ _MESSAGE = 0.68
 _HALF_RATE = 0.1
 _OWN_CARRIER = 0.3
 
-# Kinds of signals: families, but for those that one takes for each other without a wrong label.
-_KIND_OF_FAMILY = {"APSK": "amplitude and phase", "QAM": "amplitude and phase", "ASK": "real"}
-_KIND_OF_NAME = {
-    "BPSK": "real", "AM-DSB-WC": "real", "AM-DSB-SC": "real", "AM-SSB-WC": "one-sided",
-    "AM-SSB-SC": "one-sided", "FM": "constant envelope", "GMSK": "constant envelope",
-}  # fmt: skip
-_KINDS = tuple(
-    _KIND_OF_NAME.get(name)
-    or _KIND_OF_FAMILY.get(FAMILY_OF_MODULATION[name], FAMILY_OF_MODULATION[name])
-    for name in RADIOML_2018_MODULATIONS
+# Kinds of signals: noise takes one class for another within a kind, hardly across.
+_KINDS = (
+    "OOK 4ASK 8ASK BPSK AM-DSB-WC AM-DSB-SC",
+    "QPSK 8PSK 16PSK 32PSK",
+    "16APSK 32APSK 64APSK 128APSK 16QAM 32QAM 64QAM 128QAM 256QAM",
+    "AM-SSB-WC AM-SSB-SC",
+    "FM GMSK",
+    "OQPSK",
 )
 # Levels of ASK that begin at zero tell apart only where their scale is known to a fiftieth: of real
 # signals these errors of the SNR are tried as well, in dB.
@@ -91,30 +104,32 @@ def known_preset(preset: str = DEFAULT_PRESET) -> Known:
     return Known(CHANNEL_PRESETS[preset], RECEIVERS[preset])
 
 
-def known_pulse(exponent: float, rolloff: float, *, unit_mean_magnitude: bool) -> Known:
+def with_pulse(known: Known, pulse: dict[str, float] | None) -> Known:
     """Channel and receiver for a measured pulse, and for carrier offsets as wide as any preset's.
 
     For the exponent 0.5 the receiver estimates the roll-off of every frame.
 
     Args:
-        exponent: power of the raised-cosine spectrum; rounded to halves.
-        rolloff: roll-off, rounded to hundredths.
-        unit_mean_magnitude: see Channel.
+        known: says which SNR a class has beyond that of the frames; all of it where there is no pulse.
+        pulse: exponent, rounded to halves, and rolloff, rounded to hundredths, see measures.fit_pulse.
     """
-    if abs(exponent - 0.5) < _ROOT_ROOM:
-        known = known_preset("table_1")
-    else:
-        exponent, rolloff = max(round(2 * exponent) / 2, 0.5), min(max(round(rolloff, 2), 0.05), 1.0)
-        known = known_preset("radioml_2018")
-        receiver = replace(
-            known.receiver,
-            rolloffs=(rolloff,),
-            mean_rolloff=rolloff,
-            pulse_exponent=exponent,
-            max_cfo=RECEIVERS["table_1"].max_cfo,
-        )
-        known = Known(replace(known.channel, cfo_std=CHANNEL_PRESETS["table_1"].cfo_std), receiver)
-    return replace(known, channel=replace(known.channel, unit_mean_magnitude=unit_mean_magnitude))
+    if not pulse:
+        return known
+    wide, by_magnitude = known_preset("table_1"), known.channel.unit_mean_magnitude
+    if abs(pulse["exponent"] - 0.5) < _ROOT_ROOM:
+        return replace(wide, channel=replace(wide.channel, unit_mean_magnitude=by_magnitude))
+    rolloff = min(max(round(pulse["rolloff"], 2), 0.05), 1.0)
+    twin = known_preset("radioml_2018")
+    receiver = replace(
+        twin.receiver,
+        rolloffs=(rolloff,),
+        mean_rolloff=rolloff,
+        pulse_exponent=max(round(2 * pulse["exponent"]) / 2, 0.5),
+        max_cfo=wide.receiver.max_cfo,
+    )
+    cfo_std = wide.channel.cfo_std
+    channel = replace(twin.channel, cfo_std=cfo_std, unit_mean_magnitude=by_magnitude)
+    return Known(channel, receiver)
 
 
 def sidedness(iq: Tensor) -> Tensor:
@@ -127,13 +142,6 @@ def sidedness(iq: Tensor) -> Tensor:
     edge = 3.5 / iq.shape[1]
     above, below = (power[:, side].sum(1) for side in (frequency > edge, frequency < -edge))
     return (above - below) / (above + below)
-
-
-def carrier_share(iq: Tensor) -> Tensor:
-    """Share of the power in the strongest line of the spectrum, float32 [B]."""
-    power = power_spectrum(iq)[1]
-    # The window spreads a line over three bins.
-    return torch.nn.functional.avg_pool1d(power[:, None], 3, 1)[:, 0].amax(1) * 3 / power.sum(1)
 
 
 def half_rate_lines(iq: Tensor) -> Tensor:
@@ -232,15 +240,118 @@ def _likelihoods(iq: Tensor, snr_db: float, names: tuple[str, ...], known: Known
     )[:, :, 0]
 
 
-def foreign(names: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether frames look like another kind of signal than their label says, bool [B].
-
-    Kinds are real signals, PSK, APSK and QAM together, OQPSK, one sideband, constant envelope: noise
-    takes one class for another within a kind, hardly across.
+def of_another_kind(named: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether frames look like another kind of signal than their label says, see _KINDS; bool [B].
 
     Args:
-        names: int64 [B], see name_frames.
+        named: int64 [B], see name_frames.
         labels: int64 [B], index into RADIOML_2018_MODULATIONS.
     """
-    kinds = np.array(_KINDS)
-    return kinds[names] != kinds[labels]
+    kind_of = {name: kind for kind, names in enumerate(_KINDS) for name in names.split()}
+    kinds = np.array([kind_of[name] for name in RADIOML_2018_MODULATIONS])
+    return kinds[named] != kinds[labels]
+
+
+def mean_excess_db(frames: pd.DataFrame, known: Known) -> float:
+    """SNR of a level beyond that of the frames, in dB, from what its classes have, see Known."""
+    names = sorted(set(frames.loc[frames["digital"], "name"]))
+    if not names:
+        return 0.0
+    excess = np.array(magnitude_excess_db(names, known.channel))
+    return float(10 * np.log10(np.mean(10 ** (excess / 10))))
+
+
+def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray]:
+    """What is known, and the SNR in dB of each frame, where every frame has one of its own.
+
+    What its class has beyond others is part of it. To half a decibel, as names need it, since frames of
+    the same SNR are named together.
+    """
+    single_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
+    channel = replace(known.channel, unit_mean_magnitude=False)
+    return replace(known, channel=channel), np.round(2 * single_db) / 2
+
+
+def mismatch_at_lower_snr(
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
+) -> dict[str, Any]:
+    """How many frames of linear classes look like another kind of signal.
+
+    Arguments are those of class_evidence.
+
+    Returns:
+        frames: how many were looked at; share: of those, see of_another_kind.
+    """
+    linear = [RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS]
+    index = _some_of_each(modulation, linear, _MIDDLE_FRAMES_PER_CLASS)
+    named = likeliest_linear(iq[torch.from_numpy(index)], snr_db[index], known)
+    other = of_another_kind(named, modulation[index])
+    return {"frames": len(index), "share": float(other.mean()) if len(index) else 0.0}
+
+
+def class_evidence(
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
+) -> tuple[pd.DataFrame, float | None]:
+    """What the frames of each class look like at high SNR.
+
+    Args:
+        iq: complex64 [N, num_samples], frames of high SNR.
+        modulation: int64 [N], class that the labels say, index into RADIOML_2018_MODULATIONS.
+        snr_db: float [N], measured, see name_frames.
+        known: what is known about their channel, see there.
+
+    Returns:
+        A row a class: name; squared_line, envelope_std and what they show, see features.signature,
+        medians; looks_like: the class that
+        name_frames names most, and the share of frames it names so; own_share: of those
+        named as the label says; mismatch_share: of those of another kind, see of_another_kind. And
+        the median sidedness of frames that look like a single sideband; None without any.
+    """
+    index = _some_of_each(modulation, np.unique(modulation), _FRAMES_PER_CLASS)
+    iq, labels = iq[torch.from_numpy(index)], modulation[index]
+    named = name_frames(iq, snr_db[index], known)
+    other = of_another_kind(named, labels)
+    frames = pd.DataFrame({"label": labels, "named": named, "own": named == labels, "other": other})
+    rows = []
+    for label, some in frames.groupby("label"):
+        votes = some["named"].value_counts()
+        looks_like, share = RADIOML_2018_MODULATIONS[votes.index[0]], votes.iloc[0] / len(some)
+        name, shares = RADIOML_2018_MODULATIONS[label], some[["own", "other"]].mean()
+        seen = signature(iq[torch.from_numpy(labels == label)])
+        rows.append((name, *seen, looks_like, share, *shares, len(some)))
+    columns = ["name", "signature", "squared_line", "envelope_std", "looks_like", "share", "own_share"]
+    single = [RADIOML_2018_MODULATIONS.index(name) for name in ("AM-SSB-WC", "AM-SSB-SC")]
+    sides = sidedness(iq)[torch.from_numpy(np.isin(named, single))]
+    table = pd.DataFrame(rows, columns=[*columns, "mismatch_share", "frames"])
+    return table, float(sides.median()) if len(sides) else None
+
+
+def _some_of_each(modulation: np.ndarray, numbers: Iterable[int], at_most: int) -> np.ndarray:
+    """Places of frames of some classes, all over the levels and rows of each, however ordered."""
+    places = (np.flatnonzero(modulation == number) for number in numbers)
+    return np.concatenate([of_class[evenly_spaced(len(of_class), at_most)] for of_class in places])
+
+
+def label_order_confidence(evidence: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
+    """Probability of each list of names, and of neither, given what the classes look like.
+
+    All are as likely beforehand. A class looks like its name but for an error rate; where the labels
+    follow neither list, it does so by chance alone.
+
+    Args:
+        evidence: see class_evidence.
+        names: the list by which it was read.
+    """
+    column = [names.index(name) for name in evidence["name"]]
+    hits = {
+        order: int((np.array(listed)[column] == evidence["looks_like"]).sum())
+        for order, listed in LABEL_ORDERS.items()
+    }
+    # Hits, and the probability of one.
+    chances = {order: (hit, 1 - _ERROR_RATE) for order, hit in hits.items()}
+    chances["neither"] = max(hits.values()), 1 / len(RADIOML_2018_MODULATIONS)
+    log_likelihood = [
+        hit * np.log(chance) + (len(evidence) - hit) * np.log(1 - chance)
+        for hit, chance in chances.values()
+    ]
+    return dict(zip(chances, softmax(log_likelihood).tolist(), strict=True))
