@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.radioml.checks import check_complete, check_kind, check_layout, explaining, own_dataset
+from amc_utils.radioml.checks import check_kind, checked_datasets, explaining
 from amc_utils.runtime.storage import free_host_bytes
 from amc_utils.signals import (
     NUM_SAMPLES,
@@ -235,10 +235,7 @@ def open_radioml(path: Path | str) -> Iterator[RadioMLFile]:
         file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
     with file:
         with explaining(path):
-            x, y, z = (own_dataset(file, name, path) for name in "XYZ")
-            check_layout(x, y, z, path)
-            for dataset in (x, y, z):
-                check_complete(dataset, path)
+            x, y, z = checked_datasets(file, path)
             if _BYTES_PER_ROW * len(x) > free_host_bytes():
                 raise ValueError(
                     f"{path} must have no more rows than memory has room to sort, got {len(x):,}; "
