@@ -417,8 +417,9 @@ def read_radioml(
         frames = frames.with_room(dtype, samples_in, hold)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
-            for place in file.read(rows, frames.iq_pairs):
-                bar.update(place.stop - place.start)
+            for place, samples in file.blocks(rows):
+                frames.iq_pairs[place] = samples
+                bar.update(len(samples))
     return frames
 
 

@@ -135,8 +135,9 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
         with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
-            for place, _ in file.blocks(rows, samples, check=False):
-                bar.update(place.stop - place.start)
+            for place, some in file.blocks(rows, check=False):
+                samples[place] = some
+                bar.update(len(some))
         report = {"file": file.path.name, "layout": _layout(file, cell), "label_order": label_order}
     report["frames"] = len(rows)
     usable, bad = measures.sound_frames(samples)

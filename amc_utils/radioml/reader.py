@@ -138,56 +138,30 @@ class RadioMLFile:
             )
         return levels.astype(np.int64)
 
-    def read(self, rows: np.ndarray, target: Tensor) -> Iterator[slice]:
-        """Read rows into a tensor, a few hundred at a time.
-
-        Args:
-            rows: int64 [n], ascending.
-            target: floating point [n, 1024, 2], on any device.
-
-        Yields:
-            Which rows have just been read, as a slice of 0 to n.
-
-        Raises:
-            ValueError: see blocks.
-        """
-        straight = target.device.type == "cpu" and target.dtype == torch.float32
-        for place, samples in self.blocks(rows, target if straight else None):
-            if not straight:
-                target[place] = samples.to(target.device, target.dtype)
-            yield place
-
-    def blocks(
-        self, rows: np.ndarray, target: Tensor | None = None, *, check: bool = True
-    ) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, rows: np.ndarray, *, check: bool = True) -> Iterator[tuple[slice, Tensor]]:
         """Rows, a few hundred at a time.
 
         Args:
             rows: int64 [n], ascending.
-            target: float32 [n, 1024, 2] in host memory, to be filled; without one blocks lie in a
-                buffer that the next one overwrites.
             check: refuse frames that no network should see.
 
         Yields:
-            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2].
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2], in memory that the
+            next block overwrites.
 
         Raises:
             ValueError: a frame with samples that are not finite, or without power; a damaged file.
         """
         buffer = np.empty((_CHUNK, NUM_SAMPLES, 2), np.float32)
         for place, start, stop in _stretches(rows):
-            dense = stop - start == place.stop - place.start
-            into = target is not None and dense
-            block = target[place].numpy() if into else buffer[: stop - start]
+            block = buffer[: stop - start]
             with explaining(self.path):
                 self.samples.read_direct(block, np.s_[start:stop])
             samples = torch.from_numpy(block)
-            if not dense:
+            if len(samples) > place.stop - place.start:
                 samples = samples[torch.from_numpy(rows[place] - start)]
             if self.scale != 1:
                 samples.mul_(self.scale)
-            if target is not None and not dense:
-                target[place] = samples
             if check:
                 self._check(samples, rows[place])
             yield place, samples
