@@ -453,7 +453,7 @@ def cached_radioml(
         frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
         # Before samples are read: what holds them may refuse the labels.
         held = hold(frames) if hold else None
-        kept = kept_samples(file, chosen.rows, chosen.source["samples_sha256"], trust_file=trust_file)
+        kept = kept_samples(file, chosen.rows, trust_file=trust_file)
     if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
         # All samples are there, those of other processes too; `held` says whose frames are worked on.
         return replace(frames, iq_pairs=torch.from_numpy(kept), held=held, place="disk")
