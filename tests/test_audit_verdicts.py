@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from amc_utils.audit.checks import judge
+from amc_utils.audit.measures import FRAME_FAULTS
 from amc_utils.signals import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
 
 LEVELS = range(-20, 31, 2)
@@ -38,7 +39,7 @@ def cells():
 # What needs no row for each class or level.
 SOUND = {
     "frames": 1000,
-    "bad_frames": {"not finite": [], "without power": [], "of extreme power": []},
+    "bad_frames": {what: [] for what in FRAME_FAULTS},
     "duplicates": {"within cells": [], "across cells": []},
     "layout": {"frames_per_cell": [32, 32], "cells": 624},
     "label_order": "corrected",

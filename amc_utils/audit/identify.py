@@ -155,7 +155,7 @@ def half_rate_lines(iq: Tensor) -> Tensor:
     return power[:, torch.cat([half_rate + around, -half_rate + around])].sum(1) / power.sum(1)
 
 
-def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known | None = None) -> np.ndarray:
+def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known) -> np.ndarray:
     """The class that each frame looks like, int64 [B], index into RADIOML_2018_MODULATIONS.
 
     Args:
@@ -163,9 +163,9 @@ def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known | None = None) -> n
         snr_db: float [B], per sample, to half a decibel, without what a class has beyond it, see
             Channel.unit_mean_magnitude. That of many frames alike: the symbols of one frame have more
             energy or less by chance, which is no other amplitude.
-        known: channel and receiver; those of the default preset if left out.
+        known: channel and receiver.
     """
-    known, envelope = known or known_preset(), envelope_std(iq)
+    envelope = envelope_std(iq)
     constant = envelope < CONSTANT_ENVELOPE
     real, carrier = squared_line(iq) > _REAL, carrier_share(iq)
     with_carrier = (carrier > _CARRIER) & (envelope < _CARRIED_MESSAGE)
@@ -184,26 +184,17 @@ def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known | None = None) -> n
         found[where.numpy()] = RADIOML_2018_MODULATIONS.index(name)
     rest = np.flatnonzero(found < 0)
     some = iq[torch.from_numpy(rest)]
-    found[rest] = likeliest_linear(some, snr_db[rest], known, errors_db=_ERRORS_DB)
+    found[rest] = likeliest_linear(some, snr_db[rest], known, _ERRORS_DB)
     return found
 
 
 def likeliest_linear(
-    iq: Tensor,
-    snr_db: np.ndarray,
-    known: Known | None = None,
-    *,
-    errors_db: tuple[float, ...] = (),
+    iq: Tensor, snr_db: np.ndarray, known: Known, errors_db: tuple[float, ...] = ()
 ) -> np.ndarray:
-    """The likeliest linear modulation of each frame; arguments and result as those of name_frames.
+    """The likeliest linear modulation of each frame; result and first arguments as in name_frames.
 
-    Args:
-        iq: see name_frames, as the next two.
-        snr_db: float [B].
-        known: channel and receiver.
-        errors_db: of the SNR of real signals, of which the likeliest is taken.
+    Of real signals the likeliest of some errors of the SNR is taken, in dB.
     """
-    known = known or known_preset()
     places = [LINEAR_MODULATIONS.index(name) for name in _REAL_LINEAR]
     snr_db = torch.from_numpy(np.round(4 * snr_db) / 4)
     found = np.zeros(len(iq), np.int64)
@@ -273,14 +264,11 @@ def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray
 
 
 def mismatch_at_lower_snr(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known
 ) -> dict[str, Any]:
-    """How many frames of linear classes look like another kind of signal.
+    """Of how many frames of linear classes which share looks like another kind of signal.
 
     Arguments are those of class_evidence.
-
-    Returns:
-        frames: how many were looked at; share: of those, see of_another_kind.
     """
     linear = [RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS]
     index = _some_of_each(modulation, linear, _MIDDLE_FRAMES_PER_CLASS)
@@ -290,7 +278,7 @@ def mismatch_at_lower_snr(
 
 
 def class_evidence(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known
 ) -> tuple[pd.DataFrame, float | None]:
     """What the frames of each class look like at high SNR.
 
@@ -298,14 +286,13 @@ def class_evidence(
         iq: complex64 [N, num_samples], frames of high SNR.
         modulation: int64 [N], class that the labels say, index into RADIOML_2018_MODULATIONS.
         snr_db: float [N], measured, see name_frames.
-        known: what is known about their channel, see there.
+        known: channel and receiver.
 
     Returns:
-        A row a class: name; squared_line, envelope_std and what they show, see features.signature,
-        medians; looks_like: the class that
-        name_frames names most, and the share of frames it names so; own_share: of those
-        named as the label says; mismatch_share: of those of another kind, see of_another_kind. And
-        the median sidedness of frames that look like a single sideband; None without any.
+        A row a class: name; signature, squared_line and envelope_std, see features.signature;
+        looks_like: the class that most frames look like, and their share; own_share: of frames that
+        look like their label; mismatch_share: of those of another kind; frames: how many. And the
+        median sidedness of frames that look like a single sideband, None without any.
     """
     index = _some_of_each(modulation, np.unique(modulation), _FRAMES_PER_CLASS)
     iq, labels = iq[torch.from_numpy(index)], modulation[index]

@@ -99,9 +99,11 @@ def duplicates(samples: Tensor, cell: np.ndarray) -> dict[str, list[list[int]]]:
 
 
 def frame_measures(iq: Tensor, modulation: np.ndarray, snr_label: np.ndarray) -> pd.DataFrame:
-    """Columns name, level: the SNR label, digital, power, snr_ratio and carrier_share of each frame.
+    """What is measured of each frame, with its labels.
 
-    Where there is no digital class, OOK and GMSK stand for them.
+    Returns:
+        Columns name; level: the SNR label; digital, where there is no such class OOK and GMSK stand for
+        them; power; snr_ratio; carrier_share; varying: power without the carrier.
     """
     name = np.array(RADIOML_2018_MODULATIONS)[modulation]
     digital = np.isin(name, DIGITAL_MODULATIONS)
@@ -111,7 +113,9 @@ def frame_measures(iq: Tensor, modulation: np.ndarray, snr_label: np.ndarray) ->
     columns = {"power": mean_power, "snr_ratio": snr_ratio, "carrier_share": carrier_share}
     for column, measure in columns.items():
         table[column] = torch.cat([measure(part) for part in iq.split(_AT_ONCE)]).numpy()
-    return pd.DataFrame(table)
+    # A share that chance may give to a signal without a carrier is none.
+    share = np.where(table["carrier_share"] > _LEAST_CARRIER, table["carrier_share"], 0)
+    return pd.DataFrame(table | {"varying": table["power"] * (1 - share)})
 
 
 def frame_snr_db(frames: pd.DataFrame, levels: pd.DataFrame, line: SnrLine) -> np.ndarray:
@@ -318,32 +322,17 @@ def scale_measures(frames: pd.DataFrame, chosen: np.ndarray) -> dict[str, Any]:
     for chance without its carrier, and more with it.
 
     Args:
-        frames: columns name, power, carrier_share.
+        frames: see frame_measures.
         chosen: bool [N], those whose classes are compared, of high SNR if there are any.
 
     Returns:
         unit_share: of all frames whose own power is 1; and medians of each class: carrier: share of the
         power in the carrier; power; varying: power without the carrier.
     """
-    some = frames[chosen]
-    classes = some.assign(varying=_varying(some)).groupby("name")[["power", "varying", "carrier_share"]]
-    medians = classes.median().rename(columns={"carrier_share": "carrier"}).astype(float).round(4)
-    return {
-        "unit_share": float((frames["power"] - 1).abs().lt(_UNIT_ROOM).mean()),
-        **medians.to_dict(),
-    }
-
-
-def with_varying(levels: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
-    """Levels with the column varying: the median power of their frames without carriers."""
-    medians = _varying(frames).groupby(frames["level"]).median()
-    return levels.assign(varying=medians.reindex(levels["level"]).to_numpy())
-
-
-def _varying(frames: pd.DataFrame) -> pd.Series:
-    """Power without the carrier; a share that chance may give to a signal without one is none."""
-    share = frames["carrier_share"].where(frames["carrier_share"] > _LEAST_CARRIER, 0)
-    return frames["power"] * (1 - share)
+    medians = frames[chosen].groupby("name")[["power", "varying", "carrier_share"]].median()
+    medians = medians.rename(columns={"carrier_share": "carrier"}).astype(float).round(4)
+    unit_share = float((frames["power"] - 1).abs().lt(_UNIT_ROOM).mean())
+    return {"unit_share": unit_share, **medians.to_dict()}
 
 
 def shows_pulse(name: str) -> bool:

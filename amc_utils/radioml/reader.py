@@ -69,8 +69,8 @@ class RadioMLFile:
         """What tells the file from others and from what it was before, without reading it.
 
         Every write moves the time of status change, also where the time of modification is set back. A
-        write goes unnoticed where the file system keeps no such time, or within its clock's tick of some
-        milliseconds after the last one.
+        write goes unnoticed where the file system keeps no such time, or in the same tick of its clock,
+        some milliseconds, as the one before.
         """
         facts = self.path.stat()
         return {
@@ -143,8 +143,8 @@ class RadioMLFile:
             check: refuse frames that no network should see.
 
         Yields:
-            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2], in memory that the
-            next block overwrites.
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2], in memory that
+            the next block overwrites.
 
         Raises:
             ValueError: a frame with samples that are not finite, or without power; a damaged file.
