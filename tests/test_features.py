@@ -10,10 +10,11 @@ import pytest
 import torch
 from audited import both_presets
 
+from amc_utils.audit.snr import level_table, snr_line
 from amc_utils.data import (
     synthesise_frames,
 )
-from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
+from amc_utils.dsp.features import duplicate_pairs, snr_ratio
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from amc_utils.audit import identify, measures
+from amc_utils.audit import identify, measures, snr
 from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
-from amc_utils.dsp.features import level_table, snr_line
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.runtime.locking import one_at_a_time
 from amc_utils.runtime.paths import cache_folder, replacing
@@ -211,15 +210,15 @@ def _measure(
 ) -> dict[str, Any]:
     """What sound frames tell of SNR, scale, channel and classes."""
     frames = measures.frame_measures(iq, modulation, snr_label)
-    levels = level_table(frames)
-    line = snr_line(levels)
+    levels = snr.level_table(frames)
+    line = snr.snr_line(levels)
     result: dict[str, Any] = {"snr_spread_db": None, "cells": [], "channel": None}
     if line.is_known:
         result["snr"] = vars(line) | {"labels": list(line.labels)}
     if np.isfinite(line.offset_db):
-        result["cells"] = measures.cell_measures(frames, levels, line).round(4).to_dict("records")
-        result["snr_spread_db"] = measures.snr_spread(frames, line)
-    true_db = measures.frame_snr_db(frames, levels, line)
+        result["cells"] = snr.cell_measures(frames, levels, line).round(4).to_dict("records")
+        result["snr_spread_db"] = snr.snr_spread(frames, line)
+    true_db = snr.frame_snr_db(frames, levels, line)
     high = true_db >= max(identify.HIGH_SNR_DB, min(true_db.max(), _ENOUGH_DB) - _REACH_DB)
     middle = ~high & (true_db >= identify.MIDDLE_SNR_DB)
     levels["varying"] = frames.groupby("level")["varying"].median().to_numpy()
@@ -235,7 +234,7 @@ def _measure(
         if high.any():
             result["samples_per_symbol"] = measures.samples_per_symbol(some)
     base_db = true_db - identify.mean_excess_db(frames, known)
-    if (result["snr_spread_db"] or 0) > measures.WIDE_SPREAD_DB:
+    if (result["snr_spread_db"] or 0) > snr.WIDE_SPREAD_DB:
         known, base_db = identify.by_single_snr(frames, known)
     if middle.any():
         some = iq[torch.from_numpy(middle)]

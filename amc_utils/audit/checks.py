@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from amc_utils.audit.measures import FRAME_FAULTS, WIDE_SPREAD_DB
-from amc_utils.dsp.features import SNR_CONVENTIONS
+from amc_utils.audit.measures import FRAME_FAULTS
+from amc_utils.audit.snr import SNR_CONVENTIONS, WIDE_SPREAD_DB
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     FAMILY_OF_MODULATION,

@@ -1,4 +1,4 @@
-"""What a sample of a file's frames measures: faults, SNR, scale and channel, whatever labels say."""
+"""What a sample of a file's frames measures: faults, scale and channel, whatever labels say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from amc_utils.dsp.carrier import estimate_cfo
 from amc_utils.dsp.features import (
-    SnrLine,
     carrier_share,
     circular_mean,
     duplicate_pairs,
@@ -24,7 +23,6 @@ from amc_utils.dsp.features import (
     snr_ratio,
 )
 from amc_utils.dsp.synchronisation import synchronise
-from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,
     FAMILY_OF_MODULATION,
@@ -44,13 +42,6 @@ _SILENT_SHARE = 0.4
 # Frames that say whether most have the same extremes, and how closely, in units of their range.
 _LEAST_FRAMES, _SAME_EXTREME = 10, 1e-3
 _AT_ONCE = 256
-# Errors of the SNR that a frame's spectrum gives, at high SNR, and what the symbols of one frame add.
-_FLOOR_DB, _SYMBOLS_DB = 0.27, 0.4
-_LOWEST_CELL_DB = -10
-# Levels whose measured SNR is less sure than that have the SNR that their label says.
-_KNOWN_DB = 1.0
-# Single frames of a level spread by less than that where all have its SNR.
-WIDE_SPREAD_DB = 0.7
 # A pulse is fitted beyond this frequency, in symbol rates, for carriers lie below, and beyond as many
 # bins; down to this density under the largest, and this far above the noise.
 _BESIDE_CARRIER, _BINS_BESIDE_CARRIER, _DEPTH_DB, _OVER_NOISE = 0.04, 2.5, 25.0, 10.0
@@ -116,64 +107,6 @@ def frame_measures(iq: Tensor, modulation: np.ndarray, snr_label: np.ndarray) ->
     # A share that chance may give to a signal without a carrier is none.
     share = np.where(table["carrier_share"] > _LEAST_CARRIER, table["carrier_share"], 0)
     return pd.DataFrame(table | {"varying": table["power"] * (1 - share)})
-
-
-def frame_snr_db(frames: pd.DataFrame, levels: pd.DataFrame, line: SnrLine) -> np.ndarray:
-    """SNR per sample in dB of each frame, float64 [N]: that of its level, else what its label says.
-
-    Args:
-        frames: see frame_measures.
-        levels: see features.level_table; of analogue classes alone only labels tell.
-        line: relates the two.
-    """
-    levels = levels.set_index("level")
-    labelled = levels.index.to_series().astype(float)
-    labelled = line.snr_db(labelled) if np.isfinite(line.offset_db) else labelled
-    measured = levels["measured_db"].where(levels["error_db"] < _KNOWN_DB, labelled).fillna(labelled)
-    return measured[frames["level"]].to_numpy()
-
-
-def snr_spread(frames: pd.DataFrame, line: SnrLine) -> float | None:
-    """Standard deviation in dB of single frames' SNR within a level, of linear classes at 8 to 20 dB.
-
-    Against the mean of each class, since classes may differ. Where every frame has its level's SNR it
-    is 0.3 to 0.5. None for too few frames.
-    """
-    wanted = frames["name"].isin(LINEAR_MODULATIONS) & line.snr_db(frames["level"]).between(7, 21)
-    wanted = frames[wanted]
-    off = 10 * np.log10(wanted["snr_ratio"].clip(lower=1e-3)) - line.snr_db(wanted["level"])
-    off = off - off.groupby(wanted["name"]).transform("mean")
-    single = off.groupby(wanted["level"])
-    # The means take a degree of freedom of each class.
-    freedom = (len(off) - wanted["name"].nunique()) / max(len(off), 1)
-    deviations = single.std()[single.count() >= 10]
-    if not len(deviations) or freedom <= 0:
-        return None
-    return float(deviations.median() / freedom**0.5)
-
-
-def cell_measures(frames: pd.DataFrame, levels: pd.DataFrame, line: SnrLine) -> pd.DataFrame:
-    """Measured SNR of each (modulation, level) cell of linear classes and GMSK.
-
-    Args:
-        frames: see frame_measures.
-        levels: see features.level_table; what noise there is decides how sure a cell is.
-        line: what the SNR should be.
-
-    Returns:
-        Columns name, level, measured_db, deviation_db: measured less the slope times the label, and
-        error_db: standard error of the mean over the cell's frames.
-    """
-    expected_db = line.snr_db(frames["level"])
-    known = frames["name"].isin((*LINEAR_MODULATIONS, "GMSK")) & (expected_db >= _LOWEST_CELL_DB)
-    groups = frames[known].groupby(["name", "level"])
-    cells = groups["snr_ratio"].agg(ratio="mean", frames="count").reset_index()
-    cells["measured_db"] = 10 * np.log10(cells.pop("ratio").clip(lower=1e-3))
-    level_db = levels.set_index("level")["measured_db"][cells["level"]].to_numpy()
-    ratio = 10 ** (np.where(np.isnan(level_db), line.snr_db(cells["level"]), level_db) / 10)
-    single = np.hypot(_SYMBOLS_DB, _FLOOR_DB * (1 + ratio) / ratio)
-    cells["error_db"] = single / np.sqrt(cells.pop("frames"))
-    return cells.assign(deviation_db=cells["measured_db"] - line.slope * cells["level"])
 
 
 def mean_density(iq: Tensor, label: np.ndarray) -> tuple[Tensor, float]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -143,92 +140,3 @@ def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:
     """
     length = span_in_symbols * SAMPLES_PER_SYMBOL
     return iq.unfold(-1, length + 1, length)
-
-
-def level_table(frames: pd.DataFrame) -> pd.DataFrame:
-    """Power and measured SNR of each SNR label, from frames' columns level, power, snr_ratio, digital.
-
-    Returns:
-        Columns level: the label; power, power_low, power_high: median and 5 to 95 % range; measured_db,
-        measured_db_low, measured_db_high: SNR of the level's mean ratio over digital frames, and the
-        5 to 95 % range of single frames; -30 where chance makes the ratio smaller or negative;
-        error_db: standard error of measured_db, infinite where fewer than two frames tell.
-    """
-    rows = []
-    for level, group in frames.groupby("level"):
-        low, median, high = group["power"].quantile([0.05, 0.5, 0.95])
-        ratio = group.loc[group["digital"], "snr_ratio"]
-        ratios = np.array([ratio.mean(), ratio.quantile(0.05), ratio.quantile(0.95)])
-        in_db = 10 * np.log10(ratios.clip(1e-3))
-        relative = ratio.sem() / max(ratios[0], 1e-3)
-        error_db = 10 / math.log(10) * relative if math.isfinite(relative) else math.inf
-        rows.append((level, median, low, high, *in_db, error_db))
-    names = [f"{name}{end}" for name in ("power", "measured_db") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["level", *names, "error_db"])
-
-
-@dataclass(frozen=True)
-class SnrLine:
-    """How the SNR per sample of a file's frames follows from their labels.
-
-    Attributes:
-        convention: a name of SNR_CONVENTIONS, "undecided" where none fits, "cannot tell" where too
-            little was measured.
-        slope: decibels of SNR per sample for a decibel of the label: the convention's, or the measured
-            one where none fits.
-        offset_db: SNR per sample at label 0, the median over labels.
-        measured_slope: median of the slopes between all pairs of labels.
-        labels: those whose measured SNR was sure enough to tell.
-    """
-
-    convention: str
-    slope: float
-    offset_db: float
-    measured_slope: float
-    labels: tuple[int, ...]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is a line at all."""
-        return self.convention != "cannot tell"
-
-    def snr_db(self, snr_label: Any) -> Any:
-        """SNR per sample in dB of an SNR label, a number or an array: of label 6, say, 12 dB."""
-        return self.slope * snr_label + self.offset_db
-
-
-# Slope of the SNR per sample against the label, and the lowest and highest SNR at label 0, by each
-# convention. Labels are two dB apart, so half of that decides. In RadioML 2018.01A noise has the
-# standard deviation 10^(-label / 10), and classes have up to 2 dB of SNR beyond that.
-# Source: docs/radioml_2018_as_measured.md.
-SNR_CONVENTIONS = {
-    "SNR per sample": (1.0, -1.0, 1.0),
-    "Es/N0": (1.0, -10 * math.log10(SAMPLES_PER_SYMBOL) - 1, -10 * math.log10(SAMPLES_PER_SYMBOL) + 1),
-    "noise standard deviation": (2.0, -1.0, 2.5),
-}
-# How far a measured slope may be off beside its error, and how sure a label's SNR must be, in dB.
-_SLOPE_ROOM, _SURE_DB = 0.1, 0.5
-
-
-def snr_line(levels: pd.DataFrame) -> SnrLine:
-    """Convention that SNR labels follow, from columns level, measured_db, error_db of level_table."""
-    seen = levels[levels["error_db"] < _SURE_DB].dropna(subset="measured_db").sort_values("level")
-    label, measured = (seen[name].to_numpy(float) for name in ("level", "measured_db"))
-    labels = tuple(seen["level"].tolist())
-    if seen.empty:
-        return SnrLine("cannot tell", math.nan, math.nan, math.nan, labels)
-    slope, room = math.nan, math.inf
-    if len(seen) > 1:
-        one, other = np.triu_indices(len(seen), 1)
-        slope = float(np.median((measured[other] - measured[one]) / (label[other] - label[one])))
-        room = _SLOPE_ROOM + 3 * 2**0.5 * float(seen["error_db"].median()) / (label[-1] - label[0])
-    fits = {}
-    for name, (nominal, low, high) in SNR_CONVENTIONS.items():
-        offset_db = float(np.median(measured - nominal * label))
-        if low < offset_db < high and not abs(slope - nominal) > room:
-            fits[name] = nominal, offset_db
-    if len(fits) == 1:
-        return SnrLine(*fits.keys(), *next(iter(fits.values())), slope, labels)
-    if fits or math.isnan(slope):
-        return SnrLine("cannot tell" if fits else "undecided", slope, math.nan, slope, labels)
-    return SnrLine("undecided", slope, float(np.median(measured - slope * label)), slope, labels)
