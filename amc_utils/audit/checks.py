@@ -5,13 +5,12 @@ A check takes the report and returns a result with what was found, or None where
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binom
 
 from amc_utils.audit.measures import FRAME_FAULTS
@@ -115,9 +114,9 @@ def _label_order(report: Report) -> Finding:
         return "cannot tell", "frames that were scaled one by one do not show their class"
     if "order" not in report:
         return "cannot tell", "no sound frames of 20 dB or more show what class they are"
-    classes, read_by = report["classes"], report["label_order"]
+    classes, read_by = pd.DataFrame(report["classes"]), report["label_order"]
     order, sure = _likeliest_order(report)
-    agree = sum(row["looks_like"] == row["name"] for row in classes)
+    agree = (classes["looks_like"] == classes["name"]).sum()
     seen = f"{agree} of {len(classes)} classes look like their names"
     if sure < _SURE:
         return "cannot tell", f"{seen}, too few to tell which list the labels follow"
@@ -128,9 +127,9 @@ def _label_order(report: Report) -> Finding:
         return "failed", f"labels follow the {order} list, not the {read_by} one; {advice}"
     # Symbols that the receiver cannot find, for their channel is another, look like few things and
     # hardly like one; spectrum and envelope are what their names promise all the same.
-    kinds_hold = all(row["signature"] == SIGNATURE_OF_MODULATION[row["name"]] for row in classes)
-    clear = np.median([row["share"] for row in classes]) > 0.7
-    distinct = len({row["looks_like"] for row in classes}) > 0.7 * len(classes)
+    kinds_hold = (classes["signature"] == classes["name"].map(SIGNATURE_OF_MODULATION)).all()
+    clear = classes["share"].median() > 0.7
+    distinct = classes["looks_like"].nunique() > 0.7 * len(classes)
     if kinds_hold and not (clear and distinct):
         what = f"{seen}, spectra and envelopes of all do: a channel or symbols unlike those known here"
         return "cannot tell", what
@@ -148,58 +147,42 @@ def _is_read_rightly(report: Report) -> bool:
     return order == report["label_order"] or sure < _SURE
 
 
-def _unlike(report: Report) -> dict[str, Report]:
-    """Classes of which fewer frames look like their name than chance may bring, by name."""
-    return {
-        row["name"]: row
-        for row in report["classes"]
-        if binom.cdf(
-            round(row["own_share"] * row["frames"]),
-            row["frames"],
-            _OWN_LOOSE if row["name"] in _LOOSE else _OWN,
-        )
-        < _CHANCE
-    }
+def _classes(report: Report) -> pd.DataFrame:
+    """Classes by name, with own: frames that look like it, and unlike: whether these are too few."""
+    classes = pd.DataFrame(report["classes"]).set_index("name")
+    least = np.where(classes.index.isin(_LOOSE), _OWN_LOOSE, _OWN)
+    own = (classes["own_share"] * classes["frames"]).round()
+    return classes.assign(own=own, unlike=binom.cdf(own, classes["frames"], least) < _CHANCE)
 
 
-def _counts(report: Report, share: str) -> tuple[list[Report], np.ndarray, np.ndarray]:
-    """Classes but for AM and those wholly unlike their names, their frames, and how many are of a kind.
-
-    What makers call AM differs, and a class that is wholly another is named by itself.
-    """
-    unlike = _unlike(report)
-    rest = [
-        row
-        for row in report["classes"]
-        if not row["name"].startswith("AM-") and row["name"] not in unlike
-    ]
-    frames = np.array([row["frames"] for row in rest], int)
-    return rest, frames, np.round([row[share] for row in rest] * frames)
+def _like_their_names(classes: pd.DataFrame) -> pd.DataFrame:
+    """Without AM, which differs between makers, and classes that are wholly another."""
+    return classes[~classes.index.str.startswith("AM-") & ~classes["unlike"]]
 
 
 def _each_class(report: Report) -> Finding | None:
     if not _is_read_rightly(report):
         return None
-    at = "at labels {} to {}".format(*report["class_levels"])
-    if unlike := _unlike(report):
-        wrong = [row for name, row in unlike.items() if _is_wrong(name, unlike)]
+    classes, at = _classes(report), "at labels {} to {}".format(*report["class_levels"])
+    unlike = classes[classes["unlike"]]
+    if len(unlike):
+        wrong = unlike[[_is_wrong(name, unlike) for name in unlike.index]]
         named = (
-            f"{r['name']} looks like {r['looks_like']} ({r['share']:.0%})"
-            for r in wrong or unlike.values()
+            f"{row.Index} looks like {row.looks_like} ({row.share:.0%})"
+            for row in (wrong if len(wrong) else unlike).itertuples()
         )
-        return _result(failed=bool(wrong), remark=True), f"{at}, {', '.join(named)}"
-    least = min(report["classes"], key=lambda row: row["own_share"])
-    rest, frames, own = _counts(report, "own_share")
-    if rest and binom.cdf(own.sum(), frames.sum(), _OWN_OF_ALL) < _CHANCE:
-        what = f"{own.sum() / frames.sum():.0%} of all frames look like their class, {at}"
-        return "failed", f"{what}, of {least['name']} {least['own_share']:.0%}"
+        return _result(failed=len(wrong) > 0, remark=True), f"{at}, {', '.join(named)}"
+    name, rest = classes["own_share"].idxmin(), _like_their_names(classes)
+    least, own, frames = classes.loc[name], rest["own"].sum(), rest["frames"].sum()
+    if binom.cdf(own, frames, _OWN_OF_ALL) < _CHANCE:
+        what = f"{own / frames:.0%} of all frames look like their class, {at}"
+        return "failed", f"{what}, of {name} {least['own_share']:.0%}"
     if least["own_share"] < 0.5:
         return "cannot tell", f"{least['frames']} frames of a class are too few, {at}"
-    what = f"least share that looks like its name: {least['own_share']:.0%} ({least['name']})"
-    return "ok", f"{at}, {what}"
+    return "ok", f"{at}, least share that looks like its name: {least['own_share']:.0%} ({name})"
 
 
-def _is_wrong(name: str, unlike: dict[str, Report]) -> bool:
+def _is_wrong(name: str, unlike: pd.DataFrame) -> bool:
     """Whether a class's name is wrong: of AM and APSK, only where it was exchanged, for makers differ.
 
     Names are exchanged where most frames of one class look like a second, which in turn looks like
@@ -208,26 +191,28 @@ def _is_wrong(name: str, unlike: dict[str, Report]) -> bool:
     if not (name.startswith("AM-") or name in _LOOSE):
         return True
     now = name
-    for _ in unlike:
-        row = unlike.get(now)
-        if not row or row["share"] <= _EXCHANGED or row["looks_like"] == now:
+    for _ in range(len(unlike)):
+        if now not in unlike.index or unlike.at[now, "share"] <= _EXCHANGED:
             return False
-        now = row["looks_like"]
-        if now == name:
-            return True
+        before, now = now, unlike.at[now, "looks_like"]
+        if now in (name, before):
+            return now != before
     return False
 
 
 def _each_frame(report: Report) -> Finding | None:
-    rest, frames, others = _counts(report, "mismatch_share")
-    if not rest or not _is_read_rightly(report):
+    if not _is_read_rightly(report):
         return None
+    rest = _like_their_names(_classes(report))
+    if rest.empty:
+        return None
+    frames, others = rest["frames"], (rest["mismatch_share"] * rest["frames"]).round()
     by_class = binom.sf(others - 1, frames, _MISMATCH_IN_CLASS)
     bad = min(by_class.min(), binom.sf(others.sum() - 1, frames.sum(), _MISMATCH)) < _CHANCE
     what = f"{others.sum() / frames.sum():.1%} look like another kind of signal than their label says"
     if bad:
-        worst = rest[int(by_class.argmin())]
-        what += f", of {worst['name']} {worst['mismatch_share']:.0%}"
+        worst = rest.iloc[by_class.argmin()]
+        what += f", of {worst.name} {worst['mismatch_share']:.0%}"
     return _result(failed=bad), what
 
 
@@ -276,28 +261,24 @@ def _snr_calibration(report: Report) -> Finding | None:
     """How far measured SNRs lie from the convention's, for levels where enough frames tell."""
     if report["snr"]["offset_db"] is None:
         return None
-    sure = [
-        row
-        for row in report["levels"]
-        if None not in (row["measured_db"], row["error_db"]) and row["error_db"] < _SURE_DB
-    ]
-    if not sure:
-        return "cannot tell", "too few frames at each level"
-    for lower, upper in pairwise(sure):
-        if upper["measured_db"] < lower["measured_db"] - _REMARKABLE_DB:
-            what = f"frames of label {upper['level']} are noisier than those of label {lower['level']}"
-            return "failed", what
-    expected = {
-        row["level"]: report["snr"]["slope"] * row["level"] + report["snr"]["offset_db"] for row in sure
-    }
-    off = {row["level"]: row["measured_db"] - expected[row["level"]] for row in sure}
-    # What chance may do to a mean over some frames is no error.
-    excess = {row["level"]: abs(off[row["level"]]) - 3 * row["error_db"] for row in sure}
-    refused = any(
-        e > (_REFUSED_DB if expected[n] <= 20 else _REFUSED_FAR_DB) for n, e in excess.items()
+    levels = (
+        pd.DataFrame(report["levels"]).set_index("level").dropna(subset=["measured_db", "error_db"])
     )
-    worst = max(excess, key=excess.get)
-    seen = f"labels {min(off)} to {max(off)}"
+    levels = levels[levels["error_db"] < _SURE_DB]
+    if levels.empty:
+        return "cannot tell", "too few frames at each level"
+    falls = levels["measured_db"].diff() < -_REMARKABLE_DB
+    if falls.any():
+        place = int(falls.argmax())
+        lower, upper = levels.index[[place - 1, place]]
+        return "failed", f"frames of label {upper} are noisier than those of label {lower}"
+    expected = report["snr"]["slope"] * levels.index.to_series() + report["snr"]["offset_db"]
+    off = levels["measured_db"] - expected
+    # What chance may do to a mean over some frames is no error.
+    excess = off.abs() - 3 * levels["error_db"]
+    refused = (excess > expected.le(20).map({True: _REFUSED_DB, False: _REFUSED_FAR_DB})).any()
+    worst = excess.idxmax()
+    seen = f"labels {off.index.min()} to {off.index.max()}"
     what = f"largest deviation from that, {seen}: {off[worst]:+.2f} dB at label {worst}"
     return _result(failed=refused, remark=excess[worst] > _REMARKABLE_DB), what
 
@@ -311,16 +292,15 @@ def _snr_within_levels(report: Report) -> Finding | None:
 
 
 def _snr_of_each_class(report: Report) -> Finding:
-    snr, off, excess = report["snr"], [], []
-    for row in report["cells"]:
-        low = high = snr["offset_db"]
-        if snr["convention"] == _TWICE:
-            low, high = _OOK_EXCESS_DB if row["name"] == "OOK" else _EXCESS_DB
-        beyond = max(row["deviation_db"] - high, low - row["deviation_db"], 0.0)
-        off.append(row["deviation_db"] - (low + high) / 2)
-        excess.append(beyond - 5 * row["error_db"])
+    snr, cells = report["snr"], pd.DataFrame(report["cells"])
+    low = high = np.full(len(cells), snr["offset_db"])
+    if snr["convention"] == _TWICE:
+        is_ook = (cells["name"] == "OOK").to_numpy()[:, None]
+        low, high = np.where(is_ook, _OOK_EXCESS_DB, _EXCESS_DB).T
+    off = cells["deviation_db"]
+    excess = np.maximum(off - high, low - off).clip(lower=0) - 5 * cells["error_db"]
     # Where no class is beyond what it may have, the one farthest from the middle.
-    worst = int(np.argmax(excess if max(excess) > 0 else np.abs(off)))
+    worst = int((excess if excess.max() > 0 else (off - (low + high) / 2).abs()).argmax())
     cell = report["cells"][worst]
     against = "twice its label" if snr["convention"] == _TWICE else "that"
     deviation = cell["deviation_db"] - (0 if snr["convention"] == _TWICE else snr["offset_db"])
@@ -330,20 +310,17 @@ def _snr_of_each_class(report: Report) -> Finding:
 
 def _power(report: Report, *, of: str) -> Finding:
     if of == "level":
-        both = {f"label {row['level']}": (row["power"], row["varying"]) for row in report["levels"]}
+        both = pd.DataFrame(report["levels"]).set_index("level").rename("label {}".format)
     else:
-        scale = report["scale"]
-        both = {name: (power, scale["varying"][name]) for name, power in scale["power"].items()}
+        both = pd.DataFrame({column: report["scale"][column] for column in ("power", "varying")})
     # A record has unit power without its carriers; frames by themselves have it with them.
-    nearest = {
-        name: min(powers, key=lambda power: abs(math.log(max(power, 1e-9))))
-        for name, powers in both.items()
-    }
-    low, high = min(nearest, key=nearest.get), max(nearest, key=nearest.get)
+    off = np.log(both[["power", "varying"]].clip(lower=1e-9)).abs()
+    nearest = both["power"].where(off["power"] <= off["varying"], both["varying"])
+    low, high = nearest.idxmin(), nearest.idxmax()
     far = nearest[low] < 0.5 or nearest[high] > 2
     # Which part of an analogue signal makers count as its carrier differs.
-    judged = [v for n, v in nearest.items() if FAMILY_OF_MODULATION.get(n) != "analogue"]
-    near_one = not far and all(0.9 < value < 1.1 for value in judged)
+    judged = nearest[nearest.index.map(FAMILY_OF_MODULATION.get) != "analogue"]
+    near_one = not far and judged.between(0.9, 1.1, inclusive="neither").all()
     found = f"medians {nearest[low]:.3f} to {nearest[high]:.3f}, carriers apart; networks expect 1"
     found += "" if near_one else f"; lowest {low}, highest {high}"
     return _result(failed=far, remark=not near_one), found

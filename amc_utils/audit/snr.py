@@ -1,4 +1,4 @@
-"""What the SNR labels of a file mean, and how exact they are, from the noise beside the signal's band."""
+"""What the SNR labels of a file mean, and how exact they are, from the noise beside the signal."""
 
 from __future__ import annotations
 
