@@ -261,9 +261,7 @@ def _snr_calibration(report: Report) -> Finding | None:
     """How far measured SNRs lie from the convention's, for levels where enough frames tell."""
     if report["snr"]["offset_db"] is None:
         return None
-    levels = (
-        pd.DataFrame(report["levels"]).set_index("level").dropna(subset=["measured_db", "error_db"])
-    )
+    levels = pd.DataFrame(report["levels"]).set_index("level")[["measured_db", "error_db"]].dropna()
     levels = levels[levels["error_db"] < _SURE_DB]
     if levels.empty:
         return "cannot tell", "too few frames at each level"
@@ -276,7 +274,7 @@ def _snr_calibration(report: Report) -> Finding | None:
     off = levels["measured_db"] - expected
     # What chance may do to a mean over some frames is no error.
     excess = off.abs() - 3 * levels["error_db"]
-    refused = (excess > expected.le(20).map({True: _REFUSED_DB, False: _REFUSED_FAR_DB})).any()
+    refused = (excess > np.where(expected <= 20, _REFUSED_DB, _REFUSED_FAR_DB)).any()
     worst = excess.idxmax()
     seen = f"labels {off.index.min()} to {off.index.max()}"
     what = f"largest deviation from that, {seen}: {off[worst]:+.2f} dB at label {worst}"
