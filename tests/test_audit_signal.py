@@ -214,6 +214,17 @@ def test_too_little_to_tell_is_not_called_sound_or_wrong(preset, level):
     assert page(report).endswith("passed, but cannot tell: label order")
 
 
+@pytest.mark.parametrize("modulations", [("QPSK",), ("QPSK", "OOK"), ("FM",)])
+def test_file_of_a_single_frame_of_a_class_is_judged(modulations):
+    """Of one frame nothing spreads, and nothing is said about a channel."""
+    report = audit(
+        simulated("table_1", modulations=modulations, snr_labels=(30,), num_frames_per_cell=1)
+    )
+    assert report["passed"]
+    assert report["channel"] is None
+    assert "carrier offset" not in verdicts(report)
+
+
 def test_sample_is_bounded_and_meets_copies_of_cells(tmp_path):
     def copy_a_cell(parts):
         parts["X"][-4:] = parts["X"][:4]

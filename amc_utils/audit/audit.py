@@ -226,7 +226,8 @@ def _measure(
     result["scale"] = measures.scale_measures(frames, high if high.any() else np.ones_like(high))
     shown = frames["name"].map(measures.shows_pulse).to_numpy() & (high if high.any() else middle)
     known = identify.known_preset("radioml_2018" if line.slope > 1.5 else "table_1")
-    if shown.any():
+    # A single frame has no spread.
+    if shown.sum() > 1:
         some = iq[torch.from_numpy(shown)]
         pulse = measures.fit_pulse(*measures.mean_density(some, modulation[shown]))
         known = identify.with_pulse(known, pulse)
