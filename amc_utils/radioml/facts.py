@@ -253,22 +253,16 @@ def published_results(excerpts: Path) -> pd.DataFrame:
     """Accuracies of others on the real file, a row a network, task and SNR label."""
     rows, folder = [], excerpts / "published_confusions"
     with np.load(folder / "shamoons_origin_272.npz") as origin:
-        # Confusions by true label: of the SNR a row each, of the modulation a matrix each.
+        # Rows of a confusion are true classes; both tasks saw the same frames.
         frames = origin["snr"].sum(1)
-        right = {
-            "snr": origin["snr"].diagonal() / frames,
-            "modulation": origin["modulation_by_snr"].diagonal(0, 1, 2).sum(1)
-            / origin["modulation_by_snr"].sum((1, 2)),
-            "joint": _ORIGIN_JOINT,
-        }
-        counts = {"snr": frames, "modulation": origin["modulation_by_snr"].sum((1, 2))}
-    for task, accuracy in right.items():
-        source = f"{_ORIGIN}, as it states" if task == "joint" else _ORIGIN
-        count = counts.get(task, counts["modulation"])
-        rows += [
-            (source, "ResNet50", 272, task, 2 * place, value, count[place])
-            for place, value in enumerate(accuracy)
-        ]
+        right = origin["snr"].diagonal(), origin["modulation_by_snr"].diagonal(0, 1, 2).sum(1)
+    for source, task, accuracy in (
+        (_ORIGIN, "snr", right[0] / frames),
+        (_ORIGIN, "modulation", right[1] / frames),
+        (f"{_ORIGIN}, as it states", "joint", _ORIGIN_JOINT),
+    ):
+        for place, (value, count) in enumerate(zip(accuracy, frames, strict=True)):
+            rows.append((source, "ResNet50", 272, task, 2 * place, value, count))
     with np.load(folder / "da-steve101_radio_modulation.npz") as other:
         frames = other["confusion"].sum((2, 3))
         accuracy = other["confusion"].diagonal(0, 2, 3).sum(2) / frames
