@@ -17,7 +17,7 @@ from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, synthesise_frames
 from amc_utils.radioml.writer import write_rows
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.signals import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
+from amc_utils.signals import RADIOML_2018_MODULATIONS
 
 # Bit-for-bit comparisons hold on a CPU; a GPU that happens to be there must not change the tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -103,32 +103,3 @@ def make_config(tmp_path):
 def rng() -> torch.Generator:
     """Seeded generator."""
     return torch.Generator().manual_seed(7)
-
-
-@pytest.fixture(scope="session")
-def synthetic(tmp_path_factory):
-    """Frames of our own generator, all digital classes."""
-    path = tmp_path_factory.mktemp("audit") / "synthetic.h5"
-    grid = (-4, 0, 4, 8, 12, 26, 28, 30)
-    frames = synthesise_frames(
-        modulations=DIGITAL_MODULATIONS, snr_labels=grid, num_frames_per_cell=6, seed=3
-    )
-    write_radioml(path, frames)
-    return path
-
-
-@pytest.fixture(scope="session")
-def all_classes(tmp_path_factory):
-    """Frames of our own generator, all 24 classes at the highest levels."""
-    path = tmp_path_factory.mktemp("audit") / "all.h5"
-    frames = synthesise_frames(
-        modulations=RADIOML_2018_MODULATIONS, snr_labels=(22, 24, 30), num_frames_per_cell=4, seed=4
-    )
-    write_radioml(path, frames)
-    return path
-
-
-@pytest.fixture(params=["synthetic", "gnuradio"])
-def sound(request, synthetic, gnuradio_slice):
-    """A file in order, by one maker and by the other."""
-    return synthetic if request.param == "synthetic" else gnuradio_slice

@@ -60,8 +60,8 @@ def test_published_accuracies_are_those_told():
     snr, modulation, joint = (
         origin.loc[origin["task"] == task, "value"] for task in ("snr", "modulation", "joint")
     )
-    told = [93, 87, 89, 88, 87, 89, 91, 91, 85, 74, 56, 33, 26, 30, 37, 42]
-    np.testing.assert_allclose(100 * snr, told, atol=0.51)
+    stated = [93, 87, 89, 88, 87, 89, 91, 91, 85, 74, 56, 33, 26, 30, 37, 42]
+    np.testing.assert_allclose(100 * snr, stated, atol=0.51)
     # Right in both is at most right in one, and at least what both errors leave.
     assert (joint <= np.minimum(snr, modulation) + 5e-4).all()
     assert (joint >= snr + modulation - 1 - 5e-4).all()
@@ -138,9 +138,9 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
         share = np.mean(
             [facts.clipping_percent(iq) for iq in simulate(SIMULATED[channel], name, label, 1024)]
         )
-        told = record[(record["modulation"] == name) & (record["snr_label"] == label)].iloc[0]
-        # A quarter of the frames that chance is told for.
-        assert share == pytest.approx(told["value"], abs=4 * 2 * told["chance"])
+        stated = record[(record["modulation"] == name) & (record["snr_label"] == label)].iloc[0]
+        # A quarter of the frames that the chance is given for.
+        assert share == pytest.approx(stated["value"], abs=4 * 2 * stated["chance"])
 
 
 def test_page_shows_the_stored_numbers(table):

@@ -83,7 +83,7 @@ def require_passed_audit(path: Path | str, label_order: str) -> None:
         )
     for verdict in verdicts:
         if verdict["result"] == "cannot tell":
-            print(f"audit of {path.name}: {verdict['check']} cannot be told, {verdict['what']}")
+            print(f"audit of {path.name}: {verdict['check']} cannot be decided, {verdict['what']}")
 
 
 def _kept_report(path: Path, label_order: str) -> dict[str, Any]:

@@ -347,7 +347,7 @@ def comparison(measured: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
         what, unit, is_curve = WHAT[quantity]
         error, chance = group["value_y"] - group["value_x"], group["chance"]
         if (quantity, modulation) == ("clipping", "8ASK"):
-            # Its shares are 35 times the others, so differences are told in percent of them.
+            # Its shares are 35 times the others, so differences are in percent of them.
             unit, error, chance = "%", *(100 * part / group["value_x"] for part in (error, chance))
         shown = error.pow(2) if is_curve else group["value_y"]
         of_channel = shown.groupby(group["channel"], sort=False).mean()

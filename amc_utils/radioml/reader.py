@@ -30,7 +30,7 @@ from amc_utils.signals import (
 LABEL_ORDERS = {"corrected": RADIOML_2018_MODULATIONS, "shipped": SHIPPED_WRONG_MODULATIONS}
 # Rows read at once: 16 MB, still in a large cache when they are looked at.
 _CHUNK = 2048
-# Rows that nobody asked for are read over, up to so many in a row: seeking past them takes longer.
+# Unwanted rows are read over, up to so many in a row: seeking past them takes longer.
 _GAP = 8
 # Chunks of compressed files are unpacked once and kept until the next rows are read.
 _CHUNK_CACHE_BYTES = 1 << 26

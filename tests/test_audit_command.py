@@ -86,7 +86,7 @@ def test_what_cannot_be_told_is_said_before_training(small_frames, tmp_path, own
 
     altered(tmp_path / "more.h5", tmp_path / "few.h5", one_class)
     require_passed_audit(tmp_path / "few.h5", "corrected")
-    assert "audit of few.h5: label order cannot be told" in capsys.readouterr().out
+    assert "audit of few.h5: label order cannot be decided" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
