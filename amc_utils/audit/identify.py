@@ -86,7 +86,7 @@ _ROOT_ROOM = 0.25
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownChannel:
     """What is known about the channel of frames that are named.
 
     Attributes:
@@ -99,12 +99,12 @@ class Known:
     receiver: ReceiverSettings
 
 
-def known_preset(preset: str = DEFAULT_PRESET) -> Known:
+def known_preset(preset: str = DEFAULT_PRESET) -> KnownChannel:
     """The channel and receiver of a preset of signals.CHANNEL_PRESETS."""
-    return Known(CHANNEL_PRESETS[preset], RECEIVERS[preset])
+    return KnownChannel(CHANNEL_PRESETS[preset], RECEIVERS[preset])
 
 
-def with_pulse(known: Known, pulse: dict[str, float] | None) -> Known:
+def with_pulse(known: KnownChannel, pulse: dict[str, float] | None) -> KnownChannel:
     """Channel and receiver for a measured pulse, and for carrier offsets as wide as any preset's.
 
     For the exponent 0.5 the receiver estimates the roll-off of every frame.
@@ -129,7 +129,7 @@ def with_pulse(known: Known, pulse: dict[str, float] | None) -> Known:
     )
     cfo_std = wide.channel.cfo_std
     channel = replace(twin.channel, cfo_std=cfo_std, unit_mean_magnitude=by_magnitude)
-    return Known(channel, receiver)
+    return KnownChannel(channel, receiver)
 
 
 def sidedness(iq: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def half_rate_lines(iq: Tensor) -> Tensor:
     return power[:, torch.cat([half_rate + around, -half_rate + around])].sum(1) / power.sum(1)
 
 
-def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known) -> np.ndarray:
+def name_frames(iq: Tensor, snr_db: np.ndarray, known: KnownChannel) -> np.ndarray:
     """The class that each frame looks like, int64 [B], index into RADIOML_2018_MODULATIONS.
 
     Args:
@@ -189,7 +189,7 @@ def name_frames(iq: Tensor, snr_db: np.ndarray, known: Known) -> np.ndarray:
 
 
 def likeliest_linear(
-    iq: Tensor, snr_db: np.ndarray, known: Known, errors_db: tuple[float, ...] = ()
+    iq: Tensor, snr_db: np.ndarray, known: KnownChannel, errors_db: tuple[float, ...] = ()
 ) -> np.ndarray:
     """The likeliest linear modulation of each frame; result and first arguments as in name_frames.
 
@@ -211,7 +211,9 @@ def likeliest_linear(
     return np.array([RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS])[found]
 
 
-def _real_likelihoods(iq: Tensor, snr_db: float, errors_db: tuple[float, ...], known: Known) -> Tensor:
+def _real_likelihoods(
+    iq: Tensor, snr_db: float, errors_db: tuple[float, ...], known: KnownChannel
+) -> Tensor:
     """Greatest log-likelihood of each of _REAL_LINEAR, with the other ASK or SNR; float32 [B, 4]."""
     other = replace(known, channel=replace(known.channel, unipolar_ask=not known.channel.unipolar_ask))
     best = iq.real.new_full((len(iq), len(_REAL_LINEAR)), -torch.inf)
@@ -223,7 +225,7 @@ def _real_likelihoods(iq: Tensor, snr_db: float, errors_db: tuple[float, ...], k
     return best
 
 
-def _likelihoods(iq: Tensor, snr_db: float, names: tuple[str, ...], known: Known) -> Tensor:
+def _likelihoods(iq: Tensor, snr_db: float, names: tuple[str, ...], known: KnownChannel) -> Tensor:
     """Log-likelihood of each modulation, float32 [B, len(names)], up to a constant a frame."""
     label = (snr_db - known.channel.snr_offset_db) / known.channel.snr_slope
     return receiver_log_likelihoods(
@@ -243,8 +245,8 @@ def of_another_kind(named: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return kinds[named] != kinds[labels]
 
 
-def mean_excess_db(frames: pd.DataFrame, known: Known) -> float:
-    """SNR of a level beyond that of the frames, in dB, from what its classes have, see Known."""
+def mean_excess_db(frames: pd.DataFrame, known: KnownChannel) -> float:
+    """SNR of a level beyond that of the frames, in dB, from what its classes have, see KnownChannel."""
     names = sorted(set(frames.loc[frames["digital"], "name"]))
     if not names:
         return 0.0
@@ -252,7 +254,7 @@ def mean_excess_db(frames: pd.DataFrame, known: Known) -> float:
     return float(10 * np.log10(np.mean(10 ** (excess / 10))))
 
 
-def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray]:
+def by_single_snr(frames: pd.DataFrame, known: KnownChannel) -> tuple[KnownChannel, np.ndarray]:
     """What is known, and the SNR in dB of each frame, where every frame has one of its own.
 
     What its class has beyond others is part of it. To half a decibel, as names need it, since frames of
@@ -264,7 +266,7 @@ def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray
 
 
 def mismatch_at_lower_snr(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: KnownChannel
 ) -> dict[str, Any]:
     """Of how many frames of linear classes which share looks like another kind of signal.
 
@@ -278,7 +280,7 @@ def mismatch_at_lower_snr(
 
 
 def class_evidence(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known
+    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: KnownChannel
 ) -> tuple[pd.DataFrame, float | None]:
     """What the frames of each class look like at high SNR.
 

@@ -102,20 +102,12 @@ class RadioMLFile:
             marked = np.take_along_axis(block, found[:, None], 1)[:, 0] == 1
             if np.count_nonzero(block) != len(block) or not marked.all():
                 bad = (np.count_nonzero(block, axis=1) != 1) | ~marked
-                row = int(bad.argmax())
-                raise ValueError(
-                    f"every row of Y in {self.path} must be one-hot, with a single 1, got "
-                    f"{block[row].tolist()} in row {start + row}"
-                )
+                rule = f"every row of Y in {self.path} must be one-hot, with a single 1"
+                _refuse_first(bad, block, rule, start)
             return found
         numbers = block.reshape(-1)
         bad = ~((numbers >= 0) & (numbers < len(RADIOML_2018_MODULATIONS)))
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(
-                f"Y in {self.path} must hold class numbers from 0 to 23, got {numbers[row]} in row "
-                f"{start + row}"
-            )
+        _refuse_first(bad, numbers, f"Y in {self.path} must hold class numbers from 0 to 23", start)
         return numbers.astype(np.int64)
 
     def snr_label(self) -> np.ndarray:
@@ -126,13 +118,8 @@ class RadioMLFile:
         """
         with explaining(self.path):
             levels = self.levels[:].reshape(-1)
-        bad = ~np.isin(levels, SNR_LABELS)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(
-                f"Z in {self.path} must hold even SNRs from -20 to 30 dB, got {levels[row]} "
-                f"in row {row}"
-            )
+        rule = f"Z in {self.path} must hold even SNRs from -20 to 30 dB"
+        _refuse_first(~np.isin(levels, SNR_LABELS), levels, rule)
         return levels.astype(np.int64)
 
     def blocks(self, rows: np.ndarray, *, check: bool = True) -> Iterator[tuple[slice, Tensor]]:
@@ -174,6 +161,13 @@ class RadioMLFile:
                 f"{rows[row]} has a mean power of {float(power[row]):.2g}; amc audit "
                 f"lists more of them, which must be removed"
             )
+
+
+def _refuse_first(bad: np.ndarray, values: np.ndarray, rule: str, start: int = 0) -> None:
+    """Raise for the first row that breaks a rule, if there is one."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{rule}, got {values[row].tolist()} in row {start + row}")
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
