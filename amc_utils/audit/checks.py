@@ -66,12 +66,16 @@ def judge(report: Report) -> list[dict[str, str]]:
     """Verdicts with check, result and what was found, in the order of CHECKS."""
     verdicts, labels_hold = [], True
     for check, (needed, finding_of) in CHECKS.items():
-        if (needed and not report.get(needed)) or (check in NEED_LABELS and not labels_hold):
+        if needed and not report.get(needed):
+            continue
+        if check in NEED_ORDER and not _order_holds(report):
+            continue
+        if check in NEED_LABELS and not labels_hold:
             continue
         if finding := finding_of(report):
             result, what = finding
             verdicts.append({"check": check, "result": result, "what": what})
-            labels_hold &= check not in ON_LABELS or result != "failed"
+            labels_hold &= check not in ("label order", *NEED_ORDER) or result != "failed"
     return verdicts
 
 
@@ -141,8 +145,7 @@ def _likeliest_order(report: Report) -> tuple[str, float]:
     return max(report["order"].items(), key=lambda item: item[1])
 
 
-def _is_read_rightly(report: Report) -> bool:
-    """Under the wrong list most classes are wrong, which the check of the order says."""
+def _order_holds(report: Report) -> bool:
     order, sure = _likeliest_order(report) if "order" in report else ("", 0.0)
     return order == report["label_order"] or sure < _SURE
 
@@ -160,9 +163,7 @@ def _like_their_names(classes: pd.DataFrame) -> pd.DataFrame:
     return classes[~classes.index.str.startswith("AM-") & ~classes["unlike"]]
 
 
-def _each_class(report: Report) -> Finding | None:
-    if not _is_read_rightly(report):
-        return None
+def _each_class(report: Report) -> Finding:
     classes, at = _classes(report), "at labels {} to {}".format(*report["class_levels"])
     unlike = classes[classes["unlike"]]
     if len(unlike):
@@ -201,8 +202,6 @@ def _is_wrong(name: str, unlike: pd.DataFrame) -> bool:
 
 
 def _each_frame(report: Report) -> Finding | None:
-    if not _is_read_rightly(report):
-        return None
     rest = _like_their_names(_classes(report))
     if rest.empty:
         return None
@@ -218,7 +217,7 @@ def _each_frame(report: Report) -> Finding | None:
 
 def _lower_snr(report: Report) -> Finding | None:
     middle = report["middle"]
-    if not (middle["frames"] and _is_read_rightly(report)):
+    if not middle["frames"]:
         return None
     others = round(middle["share"] * middle["frames"])
     bad = binom.sf(others - 1, middle["frames"], _MISMATCH_AT_LOWER_SNR) < _CHANCE
@@ -458,6 +457,7 @@ CHECKS: dict[str, tuple[str | None, Callable[[Report], Finding | None]]] = {
     "scale of frames": ("channel", _scale),
     "channel preset": ("channel", _preset),
 }
-ON_LABELS = ("label order", "each class", "each frame", "frames at lower SNR")
+# Under the wrong list most classes are wrong, which the check of the order says.
+NEED_ORDER = ("each class", "each frame", "frames at lower SNR")
 # Under wrong labels a class at a level is a mixture.
 NEED_LABELS = ("SNR of each class", "levels of ASK", "scale of frames", "channel preset")
