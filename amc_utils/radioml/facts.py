@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import kurtosis
+from torch import Tensor
 
 from amc_utils.dsp.features import circular_mean, noise_density, one_sided, power_spectrum
 from amc_utils.runtime.paths import REPOSITORY, replacing
@@ -113,21 +114,20 @@ def clipping_percent(iq: np.ndarray) -> float:
     return 100 * float(np.mean([np.abs(iq.real) > 2, np.abs(iq.imag) > 2]))
 
 
-def power_density(iq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequency in cycles per sample, from 0 up, and power density of each frame, float64 [B, F].
+def power_density(iq: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Frequency in cycles per sample, from 0 up, float32 [F], and power density, float64 [B, F].
 
     White noise of unit power has unit density. The window is Kaiser's with beta 14, whose leakage lies
     below the noise of every label, in frames of 128 samples too.
     """
     window = torch.kaiser_window(iq.shape[-1], periodic=False, beta=14, dtype=torch.float64)
     frequency, power = power_spectrum(torch.from_numpy(iq), window)
-    return one_sided(frequency.abs()).double().numpy(), one_sided(power).numpy()
+    return one_sided(frequency.abs()), one_sided(power)
 
 
 def noise_floor_db(iq: np.ndarray) -> float:
     """Density of the noise in dB: the median over frames, which broken frames leave alone."""
-    frequency, density = map(torch.from_numpy, power_density(iq))
-    return float(10 * np.log10(np.median(noise_density(frequency, density).numpy())))
+    return float(10 * np.log10(np.median(noise_density(*power_density(iq)))))
 
 
 def squared_carrier(iq: np.ndarray) -> np.ndarray:
@@ -183,11 +183,8 @@ def of_stretches(iq: np.ndarray, modulation: str, snr_label: int) -> list[tuple]
     frequency, density = power_density(iq)
     # What is left over whole samples lies on a circle; mean and spread are the circle's.
     fraction, alike = circular_mean(torch.from_numpy(symbol_timing(iq)), 1.0)
-    symbol_rates = SAMPLES_PER_SYMBOL * frequency
-    rows = [
-        ("spectrum", x, 10 * np.log10(p), "dB")
-        for x, p in zip(symbol_rates, density.mean(0), strict=True)
-    ]
+    curve = zip((SAMPLES_PER_SYMBOL * frequency).tolist(), density.mean(0).tolist(), strict=True)
+    rows = [("spectrum", x, 10 * np.log10(mean), "dB") for x, mean in curve]
     rows += [
         ("noise_floor", np.nan, noise_floor_db(iq), "dB"),
         ("mean_power", np.nan, power.mean(), ""),
