@@ -96,25 +96,20 @@ def write_synthetic_file(
         OSError: the disk has no room.
     """
     if num_frames_per_cell < 1 or seed < 0:
-        raise ValueError(
-            f"num_frames_per_cell must be at least 1 and seed not negative, got {num_frames_per_cell} "
-            f"and {seed}"
-        )
+        got = f"got {num_frames_per_cell} and {seed}"
+        raise ValueError(f"num_frames_per_cell must be at least 1 and seed not negative, {got}")
     if preset not in CHANNEL_PRESETS:
         raise ValueError(f"preset must be one of {', '.join(CHANNEL_PRESETS)}, got {preset!r}")
     num_rows = _NUM_CLASSES * len(SNR_LABELS) * num_frames_per_cell
     num_bytes = num_rows * sum(row.itemsize for row in _ROW.values())
     _check_place(Path(path), num_bytes, overwrite)
-    print(
-        f"writing {num_rows:,} frames ({num_bytes / 1e9:.3g} GB), {_NUM_CLASSES} classes at "
-        f"{len(SNR_LABELS)} SNRs, channel {preset}, to {path}",
-        flush=True,
-    )
-    # The attributes tell it from the real file, whatever it is called.
-    attributes = {"source": "synthetic frames of amc_utils", "seed": seed, "preset": preset}
+    size = f"{num_rows:,} frames ({num_bytes / 1e9:.3g} GB), {_NUM_CLASSES} classes"
+    print(f"writing {size} at {len(SNR_LABELS)} SNRs, channel {preset}, to {path}", flush=True)
+    blocks = _synthetic_blocks(num_frames_per_cell, seed, preset)
     try:
-        blocks = _synthetic_blocks(num_frames_per_cell, seed, preset)
-        write_rows(Path(path), num_rows, blocks, **attributes)
+        # The attribute tells it from the real file, whatever it is called.
+        source = "synthetic frames of amc_utils"
+        write_rows(Path(path), num_rows, blocks, source=source, seed=seed, preset=preset)
     except KeyboardInterrupt:
         raise Stopped(f"stopped before {path} was complete, so none of it is left") from None
     print(f"written to {path}")
