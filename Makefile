@@ -98,7 +98,7 @@ runlog: $(INSTALLED)
 
 # As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.
 full-size-file: $(INSTALLED)
-	$(BIN)/amc generate "$(FILE)" --num-frames-per-cell $(FRAMES)
+	$(BIN)/amc generate "$(FILE)" --num_frames_per_cell $(FRAMES)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

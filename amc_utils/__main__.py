@@ -22,8 +22,8 @@ COMMANDS = {
     "keep": ("studies.records:keep_run", "put a new run into results/ and RUNLOG.md"),
     "compare": ("studies.compare:compare", "numbers of `make reproduce` beside the committed ones"),
     "report": ("studies.claims:report", "write RUNLOG.md and the tables of pages from results/"),
-    "audit": ("audit.audit:main", "is a file in RadioML's layout what it says?"),
-    "generate": ("radioml.writer:main", "write a synthetic file in RadioML's layout"),
+    "audit": ("audit.audit:audit_file", "is a file in RadioML's layout what it says?"),
+    "generate": ("radioml.writer:write_synthetic_file", "write a synthetic file in RadioML's layout"),
     "export": (
         "inference.export:export_and_say_where",
         "make a finished run's network one small file for use",
@@ -32,7 +32,7 @@ COMMANDS = {
         "inference.classify:classify_and_print",
         "name the modulation and SNR of a recording or of frames",
     ),
-    "facts": ("radioml.facts:main", "measure excerpts of the real file beside simulations"),
+    "facts": ("radioml.facts:write_facts", "measure excerpts of the real file beside simulations"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
 }
 
@@ -53,9 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(COMMANDS)}"
         sys.exit(f"amc has no command {word!r}; {hint}")
     function = function_of(word)
-    if function.__name__ == "main":
-        function(rest[:-1])
-        return
     import_module("amc_utils.runtime.command_line").run(function, rest[:-1], prog=f"amc {word}")
 
 

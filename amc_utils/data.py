@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from amc_utils.config import DataParameters, TrainingParameters
 from amc_utils.radioml.cache import kept_samples
 from amc_utils.radioml.checks import explaining
 from amc_utils.radioml.reader import RadioMLFile, open_radioml
-from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import allocate, choose_place, fetch_ahead
 from amc_utils.signals import (
@@ -419,8 +417,9 @@ def read_radioml(
         frames = frames.with_room(dtype, samples_in, hold)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
-            for place in file.read(rows, frames.iq_pairs):
-                bar.update(place.stop - place.start)
+            for place, samples in file.blocks(rows):
+                frames.iq_pairs[place] = samples
+                bar.update(len(samples))
     return frames
 
 
@@ -454,7 +453,7 @@ def cached_radioml(
         frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
         # Before samples are read: what holds them may refuse the labels.
         held = hold(frames) if hold else None
-        kept = kept_samples(file, chosen.rows, chosen.source["samples_sha256"], trust_file=trust_file)
+        kept = kept_samples(file, chosen.rows, trust_file=trust_file)
     if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
         # All samples are there, those of other processes too; `held` says whose frames are worked on.
         return replace(frames, iq_pairs=torch.from_numpy(kept), held=held, place="disk")
@@ -464,22 +463,6 @@ def cached_radioml(
         half = kept[rows[start : start + _ROWS_AT_ONCE]]
         frames.iq_pairs[start : start + _ROWS_AT_ONCE] = torch.from_numpy(half)
     return frames
-
-
-def write_radioml(path: Path, frames: Frames) -> None:
-    """Write frames in the layout of RadioML 2018.01A: X float32, Y one-hot int64, Z int64 labels."""
-    columns = [RADIOML_2018_MODULATIONS.index(name) for name in frames.modulations]
-    label = torch.tensor(columns)[frames.modulation.cpu()]
-    grid = torch.tensor(frames.snr_labels)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        x = file.create_dataset("X", shape=frames.iq_pairs.shape, dtype="f4")
-        for start in range(0, len(frames), _ROWS_AT_ONCE):
-            x[start : start + _ROWS_AT_ONCE] = (
-                frames.iq_pairs[start : start + _ROWS_AT_ONCE].float().cpu().numpy()
-            )
-        one_hot = torch.nn.functional.one_hot(label, len(RADIOML_2018_MODULATIONS))
-        file.create_dataset("Y", data=one_hot.numpy())
-        file.create_dataset("Z", data=grid[frames.snr_index.cpu()][:, None].numpy())
 
 
 _NOBODY = -1

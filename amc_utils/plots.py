@@ -307,7 +307,7 @@ def image(ax: Axes, picture: np.ndarray, *, ticks: bool = True) -> Axes:
 
 
 def by_level(ax: Axes, table: pd.DataFrame, name: str, ylabel: str) -> Axes:
-    """A column of features.level_table against the SNR label, with its range."""
+    """A column of audit.snr.level_table against the SNR label, with its range."""
     ax.plot(table["level"], table[name], "o-", color="#0072B2")
     low, high = table[f"{name}_low"], table[f"{name}_high"]
     ax.fill_between(table["level"], low, high, color="#0072B2", alpha=0.15, lw=0)

@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from amc_utils.audit.trust import require_sound
+from amc_utils.audit.audit import require_passed_audit
 from amc_utils.config import TrainingParameters, result_affecting
 from amc_utils.data import (
     BatchPlan,
@@ -655,7 +655,7 @@ class Experiment:
             return share(config, split, fabric.global_rank, fabric.world_size)
 
         if config.data_path and not config.trust_file:
-            require_sound(config.data_path, config.label_order)
+            require_passed_audit(config.data_path, config.label_order)
         options = {"device": fabric.device, "samples_in": engine.samples_in, "hold": hold}
         if config.data_path and engine.cache:
             frames = cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)

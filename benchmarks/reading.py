@@ -31,7 +31,7 @@ def measure() -> list[pd.DataFrame]:
     """Rates with the file in the page cache; peak memory of each way in a process of its own."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, AMC_CACHE=f"{folder}/cache"):
         path = Path(folder) / "frames.h5"
-        write_synthetic_file(path, num_frames_per_cell=FRAMES_PER_CELL, seed=1)
+        write_synthetic_file(str(path), num_frames_per_cell=FRAMES_PER_CELL, seed=1)
         amount = len(wanted_rows()) * 8192 / 1e9
         # Both read into memory that this process has already: to get 3 GB of it anew takes a virtual
         # machine half a second or seven, as luck will have it.

@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import write_radioml
 
-from amc_utils.data import synthesise_frames, write_radioml
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.data import synthesise_frames
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
@@ -22,11 +22,6 @@ from amc_utils.signals import (
 )
 
 TABLE_1 = CHANNEL_PRESETS["table_1"]
-# Genuine pieces of the licensed file, which are no part of the repository.
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
-needs_excerpts = pytest.mark.skipif(
-    not EXCERPTS.is_dir(), reason="excerpts of RadioML 2018.01A are under licence and not here"
-)
 both_presets = pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 
 

@@ -158,7 +158,7 @@ def test_class_that_is_wholly_another_fails_where_that_is_there_too(tmp_path):
 
 
 def test_class_that_is_wholly_another_fails_where_it_is_alone(tmp_path):
-    """The order of labels cannot be told from one class."""
+    """One class does not decide the order of labels."""
 
     def relabel(parts):
         keep = parts["Y"].argmax(1) == RADIOML_2018_MODULATIONS.index("64QAM")
@@ -213,7 +213,7 @@ def test_another_roll_off_is_not_called_wrong_labels(preset, rolloff):
 
 @both_presets
 def test_single_frames_with_an_snr_of_their_own_are_remarked(preset, tmp_path):
-    """Labels rounded to the grid: classes are told all the same."""
+    """Labels rounded to the grid: classes are recognised all the same."""
     content = {"X": [], "Y": [], "Z": []}
     for seed, offset in ((1, -1.0), (2, 0.0), (3, 1.0)):
         channel = Channel(**vars(CHANNEL_PRESETS[preset]) | {"snr_offset_db": offset})

@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 from audited import (
-    EXCERPTS,
     TABLE_1,
     altered,
     failures,
-    needs_excerpts,
     of_all_classes,
     simulated,
     twin,
     verdicts,
 )
+from conftest import EXCERPTS, needs_excerpts
 
 from amc_utils import signals
 from amc_utils.audit.audit import audit
-from amc_utils.audit.channel import channel_spread, fit_pulse, mean_density
-from amc_utils.audit.recognition import known_preset, known_pulse, name_frames
+from amc_utils.audit.identify import known_preset, name_frames, with_pulse
+from amc_utils.audit.measures import channel_spread, fit_pulse, mean_density
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
 from amc_utils.dsp.features import snr_ratio
@@ -246,15 +245,18 @@ def test_genuine_stretches_have_the_pulse_and_the_noise_of_the_twin():
 @needs_excerpts
 @pytest.mark.parametrize(
     "known",
-    [known_preset("radioml_2018"), known_pulse(1.46, 0.397, unit_mean_magnitude=True)],
+    [
+        known_preset("radioml_2018"),
+        with_pulse(known_preset("radioml_2018"), {"exponent": 1.46, "rolloff": 0.397}),
+    ],
     ids=["the preset", "as measured"],
 )
 def test_genuine_frames_are_named(known):
     with np.load(EXCERPTS / "four_whole_frames.npz") as held:
         iq, snr_db = torch.from_numpy(held["iq"]), held["snr_per_sample_measured_db"]
-        told = [str(name).removesuffix(" (inferred)") for name in held["modulation"]]
+        names = [str(name).removesuffix(" (inferred)") for name in held["modulation"]]
     named = [RADIOML_2018_MODULATIONS[n] for n in name_frames(iq, snr_db, known)]
-    assert [named[told.index(name)] for name in ("16PSK", "BPSK")] == ["16PSK", "BPSK"]
+    assert [named[names.index(name)] for name in ("16PSK", "BPSK")] == ["16PSK", "BPSK"]
 
 
 def test_label_line_is_what_a_report_keeps():

@@ -12,7 +12,7 @@ from audited import TABLE_1, altered, both_presets, failures, simulated, verdict
 
 from amc_utils.audit import audit as audit_module
 from amc_utils.audit.audit import audit
-from amc_utils.audit.channel import samples_per_symbol
+from amc_utils.audit.measures import samples_per_symbol
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
 from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS
@@ -212,6 +212,17 @@ def test_too_little_to_tell_is_not_called_sound_or_wrong(preset, level):
     )
     assert verdicts(report)["label order"]["result"] == "cannot tell"
     assert page(report).endswith("passed, but cannot tell: label order")
+
+
+@pytest.mark.parametrize("modulations", [("QPSK",), ("QPSK", "OOK"), ("FM",)])
+def test_file_of_a_single_frame_of_a_class_is_judged(modulations):
+    """Of one frame nothing spreads, and nothing is said about a channel."""
+    report = audit(
+        simulated("table_1", modulations=modulations, snr_labels=(30,), num_frames_per_cell=1)
+    )
+    assert report["passed"]
+    assert report["channel"] is None
+    assert "carrier offset" not in verdicts(report)
 
 
 def test_sample_is_bounded_and_meets_copies_of_cells(tmp_path):

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 from bad_files import BAD_FILES
+from conftest import write_radioml
 from trainers import SERVER, TINY, config_file
 
 from amc_utils.__main__ import main
 from amc_utils.config import TrainingParameters
-from amc_utils.data import write_radioml
 from amc_utils.results import kept_runs, load_run
 from amc_utils.runtime.paths import Workspace
 from amc_utils.training import train

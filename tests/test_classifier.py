@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import EXCERPTS, write_radioml
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn
 
 from amc_utils.__main__ import main
-from amc_utils.data import synthesise_frames, write_radioml
+from amc_utils.data import synthesise_frames
 from amc_utils.inference import classify
 from amc_utils.inference import export as exporting
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
@@ -37,7 +38,6 @@ RECORD, RADIOML_RECORD = (
     json.loads(path.with_name("model.json").read_text(encoding="utf8"))
     for path in (SHIPPED, SHIPPED_FOR_RADIOML)
 )
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
 SMALL = {"network": "test_resnet", "channels": ["stack"], "num_frames_per_cell": 60}
 
 

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import write_radioml
 
-from amc_utils.data import read_radioml, write_radioml
+from amc_utils.data import read_radioml
 from amc_utils.dsp.features import signature, snr_ratio
 from amc_utils.radioml import reader
 from amc_utils.signals import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import write_radioml
 
-from amc_utils.data import load_frames, stratified_split, write_radioml
+from amc_utils.data import load_frames, stratified_split
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies import runlog
 from amc_utils.studies.evaluate import EvaluationParameters, evaluate

@@ -10,10 +10,11 @@ import pytest
 import torch
 from audited import both_presets
 
+from amc_utils.audit.snr import level_table, snr_line
 from amc_utils.data import (
     synthesise_frames,
 )
-from amc_utils.dsp.features import duplicate_pairs, level_table, snr_line, snr_ratio
+from amc_utils.dsp.features import duplicate_pairs, snr_ratio
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
@@ -77,7 +78,7 @@ def snr_of_labels(**settings):
      ({"snr_slope": 3.0}, "undecided"), ({"snr_offset_db": 8.0}, "undecided"),
      ({"snr_offset_db": -8.0}, "undecided"), ({"snr_slope": 1.0, "snr_offset_db": 4.0}, "undecided")],
 )  # fmt: skip
-def test_snr_convention_is_told_apart_from_30_frames_a_label(settings, convention):
+def test_snr_convention_is_known_apart_from_30_frames_a_label(settings, convention):
     line, channel = snr_of_labels(**settings), replace(Channel(), **settings)
     assert line.convention == convention
     assert line.measured_slope == pytest.approx(channel.snr_slope, abs=0.03)
@@ -147,8 +148,8 @@ def test_levels_exchanged_or_too_unsure_leave_the_slope_alone():
 
 def test_snr_convention_of_nothing_cannot_be_told():
     levels = pd.DataFrame({"level": [0, 2], "measured_db": [np.nan, np.nan], "error_db": np.inf})
-    assert not snr_line(levels).is_told
-    assert not snr_line(levels.assign(measured_db=[0.0, 2.0])).is_told
+    assert not snr_line(levels).is_known
+    assert not snr_line(levels.assign(measured_db=[0.0, 2.0])).is_known
 
 
 def test_labels_are_the_published_counts():

@@ -8,20 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.interpolate import PchipInterpolator
+from conftest import EXCERPTS, needs_excerpts
 
-from amc_utils.radioml import facts, measures
-from amc_utils.radioml.facts import SIMULATED, comparison, read_facts, simulate
+from amc_utils.radioml import facts
+from amc_utils.radioml.facts import PSKS, SIMULATED, comparison, read_facts, simulate
 from amc_utils.runtime.pages import with_table
-from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import Channel, generate_frames
-
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
-PSKS = ("BPSK", "QPSK", "8PSK", "16PSK")
-needs_excerpts = pytest.mark.skipif(
-    not EXCERPTS.is_dir(),
-    reason="the excerpts are under DeepSig's licence and no part of the repository",
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +30,8 @@ def row(table, modulation, beginning):
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("measured", measures.measured_facts),
-        ("published", measures.published_results),
+        ("measured", facts.measured_facts),
+        ("published", facts.published_results),
     ],
 )
 def test_stored_facts_are_those_of_the_excerpts(name, make, tmp_path):
@@ -69,8 +61,8 @@ def test_published_accuracies_are_those_told():
     snr, modulation, joint = (
         origin.loc[origin["task"] == task, "value"] for task in ("snr", "modulation", "joint")
     )
-    told = [93, 87, 89, 88, 87, 89, 91, 91, 85, 74, 56, 33, 26, 30, 37, 42]
-    np.testing.assert_allclose(100 * snr, told, atol=0.51)
+    stated = [93, 87, 89, 88, 87, 89, 91, 91, 85, 74, 56, 33, 26, 30, 37, 42]
+    np.testing.assert_allclose(100 * snr, stated, atol=0.51)
     # Right in both is at most right in one, and at least what both errors leave.
     assert (joint <= np.minimum(snr, modulation) + 5e-4).all()
     assert (joint >= snr + modulation - 1 - 5e-4).all()
@@ -94,25 +86,27 @@ def test_twin_is_within_reach_of_the_file(table):
     assert apart["8ASK: mean power"] < 0.1
 
 
-def test_slope_of_the_labels_is_two():
+def test_slope_of_the_labels_is_two(table):
     """The label at which the twin clips as the file does, against the file's own, where it shows."""
-    stored = {
-        name: facts[facts["quantity"] == "clipping"]
-        for name, facts in (("real", read_facts("measured")), ("twin", read_facts("simulated")))
-    }
-    stored["twin"] = stored["twin"][stored["twin"]["channel"] == "radioml_2018"]
-    labels, found = np.arange(-2, 7, 2), []
+    slopes = facts.label_slopes(read_facts("measured"), read_facts("simulated"))
+    assert set(slopes.index) == set(PSKS)
+    assert slopes.mean() == pytest.approx(2, abs=0.03)
+    assert slopes.std(ddof=0) < 0.05
+    assert row(table, "four PSKs", "SNR for")["real"] == slopes.mean()
+
+
+@pytest.mark.parametrize("slope", [1.5, 2.0])
+def test_slope_of_labels_of_known_meaning_is_found(slope):
+    """A file that clips as the twin does at 2 / slope times the label."""
+    record = read_facts("simulated")
+    twin = record[(record["channel"] == "radioml_2018") & (record["quantity"] == "clipping")]
+    made = twin.assign(value=0.0)
     for name in PSKS:
-        real, twin = (
-            facts[facts["modulation"] == name].set_index("snr_label")["value"]
-            for facts in stored.values()
-        )
-        curve = PchipInterpolator(twin.index, np.log(twin.clip(lower=1e-6)))
-        fine = np.linspace(-4, 8, 1201)
-        alike = [fine[np.abs(curve(fine) - np.log(real[label])).argmin()] for label in labels]
-        found.append(2 * np.polyfit(labels, alike, 1)[0])
-    assert np.mean(found) == pytest.approx(2, abs=0.03)
-    assert np.std(found) < 0.05
+        of_class = twin[twin["modulation"] == name]
+        at = of_class["snr_label"].astype(float)
+        share = np.exp(np.interp(slope / 2 * at, at, np.log(of_class["value"].clip(lower=1e-6))))
+        made.loc[of_class.index, "value"] = share
+    np.testing.assert_allclose(facts.label_slopes(made, record), slope, atol=0.05)
 
 
 def test_textbooks_and_table_1_are_far_off(table):
@@ -143,11 +137,11 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
     assert off[both["quantity"].isin(["noise_floor", "power_std", "carrier_std"])].max() < 4
     for name, label in (("8PSK", 2), ("BPSK", -4)):
         share = np.mean(
-            [measures.clipping_percent(iq) for iq in simulate(SIMULATED[channel], name, label, 1024)]
+            [facts.clipping_percent(iq) for iq in simulate(SIMULATED[channel], name, label, 1024)]
         )
-        told = record[(record["modulation"] == name) & (record["snr_label"] == label)].iloc[0]
-        # A quarter of the frames that chance is told for.
-        assert share == pytest.approx(told["value"], abs=4 * 2 * told["chance"])
+        stated = record[(record["modulation"] == name) & (record["snr_label"] == label)].iloc[0]
+        # A quarter of the frames that the chance is given for.
+        assert share == pytest.approx(stated["value"], abs=4 * 2 * stated["chance"])
 
 
 def test_page_shows_the_stored_numbers(table):
@@ -162,16 +156,16 @@ def noise(shape, seed=1):
 
 def test_clipping_of_noise_is_what_gauss_says():
     expected = 100 * math.erfc(2)  # each part has variance one half
-    assert measures.clipping_percent(noise((2000, 1024))) == pytest.approx(expected, rel=0.02)
+    assert facts.clipping_percent(noise((2000, 1024))) == pytest.approx(expected, rel=0.02)
 
 
 def test_floor_of_noise_is_its_power_beside_a_strong_tone():
     tone = np.exp(2j * np.pi * 0.0437 * np.arange(128))
-    floor = measures.noise_floor_db(1e-3 * noise((4000, 128)) + tone)
+    floor = facts.noise_floor_db(1e-3 * noise((4000, 128)) + tone)
     # The median of a mean of squares lies a little below it.
     assert floor == pytest.approx(-60, abs=0.2)
-    frequency, density = measures.power_density(noise((4000, 128)))
-    assert (frequency[0], frequency[-1]) == (0, 4)
+    frequency, density = facts.power_density(noise((4000, 128)))
+    assert (frequency[0], frequency[-1]) == (0, 0.5)
     np.testing.assert_allclose(density.mean(0), 1, atol=0.1)
 
 
@@ -179,13 +173,7 @@ def test_floor_of_noise_is_its_power_beside_a_strong_tone():
 def test_carrier_of_real_valued_signals_is_found_with_its_sign(offset):
     real = np.convolve(np.random.default_rng(2).normal(size=64 * 128 + 7), np.ones(8) / 8, "valid")
     signal = real.reshape(64, 128) * np.exp(1j * (0.7 + 2 * np.pi * offset * np.arange(128)))
-    np.testing.assert_allclose(measures.squared_carrier(signal), offset, atol=1e-9)
-
-
-def test_kurtosis_of_known_distributions():
-    random = np.random.default_rng(3)
-    assert measures.kurtosis(random.normal(size=100_000)) == pytest.approx(3, abs=0.1)
-    assert measures.kurtosis(random.uniform(size=100_000)) == pytest.approx(1.8, abs=0.02)
+    np.testing.assert_allclose(facts.squared_carrier(signal), offset, atol=1e-9)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -199,7 +187,7 @@ def test_timing_is_that_of_the_generator(whole):
         seed=4,
         channel=Channel(whole_sample_timing=whole),
     )
-    timing = measures.symbol_timing(made.iq.numpy()[:, :128])
+    timing = facts.symbol_timing(made.iq.numpy()[:, :128])
     # Symbols peak a timing offset early, and repeat every 8 samples.
     off = (timing + made.state.timing_offset.numpy() + 4) % 8 - 4
     assert np.abs(off).max() < 0.2

@@ -5,11 +5,12 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from conftest import write_radioml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amc_utils.config import TrainingParameters
-from amc_utils.data import read_radioml, synthesise_frames, write_radioml
+from amc_utils.data import read_radioml, synthesise_frames
 from amc_utils.runtime.yaml_text import read_yaml
 
 # The same examples in every run; fixtures hold nothing that an example changes.

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import write_radioml
 from trainers import (
     SERVER,
     TINY,
@@ -23,7 +24,7 @@ from trainers import (
     start,
 )
 
-from amc_utils.data import BatchPlan, load_frames, share, stratified_split, write_radioml
+from amc_utils.data import BatchPlan, load_frames, share, stratified_split
 from amc_utils.models import convert_sync_batchnorm
 from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import Checkpoints

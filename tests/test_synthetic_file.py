@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from amc_utils.__main__ import main
 from amc_utils.data import synthesise_frames
 from amc_utils.radioml import writer
-from amc_utils.radioml.writer import main, write_synthetic_file
+from amc_utils.radioml.writer import write_synthetic_file
 from amc_utils.runtime import storage
+from amc_utils.runtime.interruption import EXIT_RESUMABLE
 from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, SNR_LABELS
 
 NUM_FRAMES = 24 * 26 * 2
@@ -33,7 +35,7 @@ def command():
     """The command line, whose signal handler does not outlive the test."""
     # Ignored unless the command does something about it, which then is a failure and not the end.
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    yield lambda *arguments: main([str(argument) for argument in arguments])
+    yield lambda *arguments: main(["generate", *map(str, arguments)])
     signal.signal(signal.SIGTERM, former)
 
 
@@ -177,8 +179,12 @@ def test_a_disk_that_becomes_full_leaves_nothing_but_a_sentence(command, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_leaves_nothing_but_a_sentence(command, tmp_path, in_the_middle, number):
+def test_a_request_to_stop_leaves_nothing_but_a_sentence(
+    command, tmp_path, in_the_middle, capsys, number
+):
     in_the_middle(lambda: os.kill(os.getpid(), number))
-    with pytest.raises(SystemExit, match=r"stopped before .*file\.h5 was complete"):
+    with pytest.raises(SystemExit) as ended:
         command(tmp_path / "file.h5", "--num-frames-per-cell", 2)
+    assert ended.value.code == EXIT_RESUMABLE
+    assert capsys.readouterr().err.endswith("file.h5 was complete, so none of it is left\n")
     assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from conftest import write_radioml
 from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
-from amc_utils.data import write_radioml
 from amc_utils.images import constellation_images
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.training import Experiment, Trainer

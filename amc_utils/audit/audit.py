@@ -1,41 +1,116 @@
-"""Whether a RadioML-like file is what its labels say, decided from a sample of its frames.
-
-    amc audit FILE
-    amc audit FILE --label-order shipped --json report.json
-
-Prints a page; exits with status 2 where a check fails, on which no network should be trained.
-"""
+"""Whether a RadioML-like file is what its labels say, decided from a sample of its frames."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
 import math
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from amc_utils.audit import channel, measures, snr
-from amc_utils.audit.recognition import Known, known_preset, known_pulse
+from amc_utils.audit import identify, measures, snr
+from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
-from amc_utils.audit.verdicts import judge
-from amc_utils.dsp.features import SnrLine, level_table, snr_line
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
-from amc_utils.runtime.paths import replacing
+from amc_utils.runtime.locking import one_at_a_time
+from amc_utils.runtime.paths import cache_folder, replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000
-VERSION = 4
+VERSION = 5
 # Pieces of a cell that are read.
 _STRETCHES = 3
 # Classes are looked for this far below the highest SNR, which counts as no more than the second.
 _REACH_DB, _ENOUGH_DB = 8.5, 38.0
+
+
+def audit_file(
+    file: str,
+    label_order: Literal["corrected", "shipped"] = "corrected",
+    num_frames: int = NUM_FRAMES,
+    json: str = "",
+) -> int:
+    """Say whether a file in RadioML's layout is what its labels say.
+
+    Prints a page; exits with status 2 where a check fails, on which no network should be trained.
+
+        amc audit FILE
+        amc audit FILE --label_order shipped --json report.json
+
+    Args:
+        file: the file.
+        label_order: list of names that the labels follow, the corrected or the wrong one that is
+            shipped with RadioML 2018.01A.
+        num_frames: frames to look at.
+        json: file to which the report is written as well.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be read, or num_frames below 1.
+    """
+    report = audit(file, label_order=label_order, num_frames=num_frames)
+    if json:
+        _write(Path(json), report)
+    print(page(report))
+    return 0 if report["passed"] else 2
+
+
+def require_passed_audit(path: Path | str, label_order: str) -> None:
+    """Refuse a file that fails its audit; what an audit found is kept for the next time.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: says what failed.
+    """
+    path = Path(path)
+    verdicts = _kept_report(path, label_order)["verdicts"]
+    failed = {v["check"]: v["what"] for v in verdicts if v["result"] == "failed"}
+    if failed:
+        first, *others = failed
+        more = f"; and {', '.join(others)}" if others else ""
+        damage = ("not finite", "without power", "silent in part")
+        broken = {f"frames {what}" for what in damage} & failed.keys()
+        way = "remove these frames" if broken else "trust_file: true trains on it all the same"
+        raise ValueError(
+            f"{path} must pass its audit to be trained on: {first}: {failed[first]}{more}; "
+            f"amc audit says more, {way}"
+        )
+    for verdict in verdicts:
+        if verdict["result"] == "cannot tell":
+            print(f"audit of {path.name}: {verdict['check']} cannot be decided, {verdict['what']}")
+
+
+def _kept_report(path: Path, label_order: str) -> dict[str, Any]:
+    """Report of a file's audit, made once and kept."""
+    with open_radioml(path) as file:
+        key = json.dumps([VERSION, file.identity, label_order], sort_keys=True).encode()
+    kept = cache_folder() / "audits" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
+    # Of several processes the first one does it.
+    with one_at_a_time(kept.parent / ".lock", f"auditing {path.name}"):
+        if kept.exists():
+            try:
+                report = json.loads(kept.read_text(encoding="utf8"))
+                parts = {"check", "result", "what"}
+                if report["verdicts"] and all(parts <= set(v) for v in report["verdicts"]):
+                    return report
+                raise ValueError("a verdict lacks a part")
+            except (ValueError, KeyError, TypeError) as error:
+                print(f"{kept} was damaged ({error})")
+        print(f"auditing {path.name}, once, which takes some seconds", flush=True)
+        report = audit(path, label_order=label_order)
+        _write(kept, report)
+    return report
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
 
 def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int = NUM_FRAMES) -> dict:
@@ -48,8 +123,10 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be read.
+        ValueError: a file that cannot be read, or num_frames below 1.
     """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
     started = time.perf_counter()
     with open_radioml(path) as file:
         modulation, snr_label = file.modulation(label_order), file.snr_label()
@@ -57,8 +134,9 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         rows = _sample(cell, num_frames)
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
         with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
-            for place, _ in file.blocks(rows, samples, check=False):
-                bar.update(place.stop - place.start)
+            for place, some in file.blocks(rows, check=False):
+                samples[place] = some
+                bar.update(len(some))
         report = {"file": file.path.name, "layout": _layout(file, cell), "label_order": label_order}
     report["frames"] = len(rows)
     usable, bad = measures.sound_frames(samples)
@@ -111,10 +189,14 @@ def _sample(cell: np.ndarray, num_frames: int) -> np.ndarray:
 
 def _layout(file: RadioMLFile, cell: np.ndarray) -> dict[str, Any]:
     counts = np.unique(cell, return_counts=True)[1]
+    storage = "contiguous"
+    if file.samples.chunks:
+        packed = file.samples.compression or "not compressed"
+        storage = f"chunks of {file.samples.chunks[0]} rows, {packed}"
     return {
         "bytes": file.path.stat().st_size,
         "rows": file.num_rows,
-        "X": f"{file.samples.dtype} {file.samples.shape}, {_storage(file)}",
+        "X": f"{file.samples.dtype} {file.samples.shape}, {storage}",
         "Y": f"{file.labels.dtype} {file.labels.shape}",
         "Z": f"{file.levels.dtype} {file.levels.shape}",
         "scale": file.scale,
@@ -123,112 +205,49 @@ def _layout(file: RadioMLFile, cell: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _storage(file: RadioMLFile) -> str:
-    if not file.samples.chunks:
-        return "contiguous"
-    packed = file.samples.compression or "not compressed"
-    return f"chunks of {file.samples.chunks[0]} rows, {packed}"
-
-
 def _measure(
     iq: torch.Tensor, modulation: np.ndarray, snr_label: np.ndarray, label_order: str
 ) -> dict[str, Any]:
+    """What sound frames tell of SNR, scale, channel and classes."""
     frames = measures.frame_measures(iq, modulation, snr_label)
-    levels = level_table(frames)
-    line = snr_line(levels)
-    result: dict[str, Any] = {"snr_spread_db": None, "cells": []}
-    if line.is_told:
+    levels = snr.level_table(frames)
+    line = snr.snr_line(levels)
+    result: dict[str, Any] = {"snr_spread_db": None, "cells": [], "channel": None}
+    if line.is_known:
         result["snr"] = vars(line) | {"labels": list(line.labels)}
     if np.isfinite(line.offset_db):
         result["cells"] = snr.cell_measures(frames, levels, line).round(4).to_dict("records")
         result["snr_spread_db"] = snr.snr_spread(frames, line)
     true_db = snr.frame_snr_db(frames, levels, line)
-    high = true_db >= max(measures.HIGH_SNR_DB, min(true_db.max(), _ENOUGH_DB) - _REACH_DB)
-    middle = ~high & (true_db >= measures.MIDDLE_SNR_DB)
-    scale = channel.scale_measures(frames, high if high.any() else np.ones_like(high))
-    result |= {"levels": channel.with_varying(levels, frames).round(4).to_dict("records")}
-    shown = frames["name"].map(channel.shows_pulse).to_numpy() & (high if high.any() else middle)
-    result |= {"scale": scale, "channel": None}
-    known = known_preset("radioml_2018" if line.slope > 1.5 else "table_1")
-    if shown.any():
-        known, result["channel"] = _channel(iq[torch.from_numpy(shown)], modulation[shown], line)
+    high = true_db >= max(identify.HIGH_SNR_DB, min(true_db.max(), _ENOUGH_DB) - _REACH_DB)
+    middle = ~high & (true_db >= identify.MIDDLE_SNR_DB)
+    levels["varying"] = frames.groupby("level")["varying"].median().to_numpy()
+    result["levels"] = levels.round(4).to_dict("records")
+    result["scale"] = measures.scale_measures(frames, high if high.any() else np.ones_like(high))
+    shown = frames["name"].map(measures.shows_pulse).to_numpy() & (high if high.any() else middle)
+    known = identify.known_preset("radioml_2018" if line.slope > 1.5 else "table_1")
+    # A single frame has no spread.
+    if shown.sum() > 1:
+        some = iq[torch.from_numpy(shown)]
+        pulse = measures.fit_pulse(*measures.mean_density(some, modulation[shown]))
+        known = identify.with_pulse(known, pulse)
+        result["channel"] = {"pulse": pulse, **measures.channel_spread(some, known.receiver)}
         if high.any():
-            result["samples_per_symbol"] = channel.samples_per_symbol(iq[torch.from_numpy(shown)])
-    base_db = true_db - measures.mean_excess_db(frames, known)
+            result["samples_per_symbol"] = measures.samples_per_symbol(some)
+    base_db = true_db - identify.mean_excess_db(frames, known)
     if (result["snr_spread_db"] or 0) > snr.WIDE_SPREAD_DB:
-        known, base_db = measures.by_single_snr(frames, known)
+        known, base_db = identify.by_single_snr(frames, known)
     if middle.any():
-        some = torch.from_numpy(middle)
-        found = measures.foreign_in_the_middle(iq[some], modulation[middle], base_db[middle], known)
+        some = iq[torch.from_numpy(middle)]
+        found = identify.mismatch_at_lower_snr(some, modulation[middle], base_db[middle], known)
         found["levels"] = [int(snr_label[middle].min()), int(snr_label[middle].max())]
         result["middle"] = found
     if high.any():
         result["class_levels"] = [int(snr_label[high].min()), int(snr_label[high].max())]
-        names = LABEL_ORDERS[label_order]
-        some = torch.from_numpy(high)
-        result |= _classes(iq[some], modulation[high], base_db[high], known, names)
+        some, names = iq[torch.from_numpy(high)], LABEL_ORDERS[label_order]
+        table, sideband = identify.class_evidence(some, modulation[high], base_db[high], known)
+        table.insert(1, "column", [names.index(name) for name in table["name"]])
+        result["classes"] = table.sort_values("column").round(4).to_dict("records")
+        result["order"] = identify.label_order_confidence(table, names)
+        result["sideband"] = sideband
     return result
-
-
-def _channel(iq: torch.Tensor, modulation: np.ndarray, line: SnrLine) -> tuple[Known, dict[str, Any]]:
-    """What to know when frames are named, and how the channel of linear modulations spreads."""
-    preset = "radioml_2018" if line.slope > 1.5 else "table_1"
-    pulse = channel.fit_pulse(*channel.mean_density(iq, modulation))
-    known = known_preset(preset)
-    if pulse:
-        by_magnitude = known.channel.unit_mean_magnitude
-        known = known_pulse(pulse["exponent"], pulse["rolloff"], unit_mean_magnitude=by_magnitude)
-    return known, {"pulse": pulse, **channel.channel_spread(iq, known.receiver)}
-
-
-def _classes(
-    iq: torch.Tensor,
-    modulation: np.ndarray,
-    snr_db: np.ndarray,
-    known: Known,
-    names: tuple[str, ...],
-) -> dict[str, Any]:
-    """What frames of high SNR look like, class by class, and which list of names that fits."""
-    evidence, sideband = measures.class_evidence(iq, modulation, snr_db, known)
-    evidence.insert(1, "column", [names.index(name) for name in evidence["name"]])
-    evidence = evidence.sort_values("column")
-    return {
-        "sideband": sideband,
-        "classes": evidence.round(4).to_dict("records"),
-        "order": measures.label_order_confidence(evidence, names),
-    }
-
-
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write a report as JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Audit a file from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="amc audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path)
-    parser.add_argument(
-        "--label-order",
-        choices=LABEL_ORDERS,
-        default="corrected",
-        help="list of names that the labels follow, the corrected or the wrong one that is shipped",
-    )
-    parser.add_argument("--num-frames", type=int, default=NUM_FRAMES, help="frames to look at")
-    parser.add_argument("--json", type=Path, help="write the report there as well")
-    options = parser.parse_args(arguments)
-    if options.num_frames < 1:
-        parser.error(f"--num-frames must be at least 1, got {options.num_frames}")
-    try:
-        report = audit(options.file, label_order=options.label_order, num_frames=options.num_frames)
-        if options.json:
-            write_report(options.json, report)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(page(report))
-    sys.exit(0 if report["passed"] else 2)

@@ -15,6 +15,9 @@ from amc_utils.dsp.features import CONSTANT_ENVELOPE, SPECTRAL_LINE
 from amc_utils.plots import COLOUR_OF_FAMILY, run_style
 from amc_utils.signals import FAMILY_OF_MODULATION
 
+# Simulations beside the real file: name, colour and marker of each channel.
+_SIMULATIONS = {"radioml_2018": ("twin", "#0072B2", "o"), "table_1": ("Table I", "#D55E00", "s")}
+
 
 def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
     """Spectral line of iq^2 against envelope spread, one point a class, coloured by family.
@@ -23,18 +26,13 @@ def signatures(ax: Axes, table: pd.DataFrame) -> Axes:
 
     Args:
         ax: where to draw.
-        table: columns name, signature, squared_line, envelope_std, see amc_utils.audit.measures.
+        table: columns name, signature, squared_line, envelope_std, see identify.class_evidence.
     """
     families = table["name"].map(FAMILY_OF_MODULATION)
     for family in dict.fromkeys(families):
         rows = table[families == family]
-        ax.plot(
-            rows["squared_line"],
-            rows["envelope_std"],
-            "o",
-            color=COLOUR_OF_FAMILY[family],
-            label=family,
-        )
+        colour = COLOUR_OF_FAMILY[family]
+        ax.plot(rows["squared_line"], rows["envelope_std"], "o", color=colour, label=family)
     named = table[table["signature"] != "neither"].sort_values("squared_line")
     for number, (_, row) in enumerate(named.iterrows()):
         # Names of neighbours go to either side of their points.
@@ -53,7 +51,7 @@ def clipping(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame) -> Axes:
 
     Args:
         ax: where to draw.
-        measured: of file_facts.read_facts.
+        measured: of radioml.facts.read_facts.
         simulated: the same, channels apart by the column channel.
     """
     real = measured[measured["quantity"] == "clipping"]
@@ -83,10 +81,8 @@ def clipping_residual(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame)
     both = measured.merge(simulated, on=keys)
     both = both[(both["quantity"] == "clipping") & (both["modulation"] != "8ASK")]
     both["residual"] = both["value_x"] - both["value_y"]
-    for channel, colour, label in (
-        ("table_1", "#D55E00", "Table I"),
-        ("radioml_2018", "#000000", "twin"),
-    ):
+    for channel, colour in {"table_1": "#D55E00", "radioml_2018": "#000000"}.items():
+        label = _SIMULATIONS[channel][0]
         rows = both[both["channel"] == channel]
         for number, (_, curve) in enumerate(rows.groupby("modulation", sort=False)):
             style = {"color": colour, "marker": run_style(number + 1)["marker"], "ms": 2.5, "lw": 0.6}
@@ -101,10 +97,7 @@ def clipping_residual(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame)
 def file_spectrum(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame, modulation: str) -> Axes:
     """Power density against frequency: points real, lines simulated, floors in words."""
     lines = {"real": (measured, {"color": "#000000", "marker": "o", "ls": "", "ms": 2.2})}
-    for channel, colour, label in (
-        ("radioml_2018", "#0072B2", "twin"),
-        ("table_1", "#D55E00", "Table I"),
-    ):
+    for channel, (label, colour, _) in _SIMULATIONS.items():
         lines[label] = (simulated[simulated["channel"] == channel], {"color": colour})
     for label, (table, style) in lines.items():
         rows = table[table["modulation"] == modulation]
@@ -116,11 +109,8 @@ def file_spectrum(ax: Axes, measured: pd.DataFrame, simulated: pd.DataFrame, mod
 
 
 def ratios_to_file(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Simulated over real value, a row each, from some rows of file_facts.comparison."""
-    for channel, colour, marker, label in (
-        ("radioml_2018", "#0072B2", "o", "twin"),
-        ("table_1", "#D55E00", "s", "Table I"),
-    ):
+    """Simulated over real value, a row each, from some rows of radioml.facts.comparison."""
+    for channel, (label, colour, marker) in _SIMULATIONS.items():
         ratio = table[channel] / table["real"]
         ax.plot(ratio, range(len(ratio)), marker, color=colour, label=label)
     spread = 1.96 * (table["chance"] / table["real"]).fillna(0)

@@ -1,43 +1,40 @@
-"""What a sample of a file's frames tells about the file, whatever its labels and documents say."""
+"""What a sample of a file's frames measures: faults, scale and channel, whatever labels say."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.optimize
 import torch
 from torch import Tensor
 
-from amc_utils.audit.recognition import (
-    Known,
+from amc_utils.dsp.carrier import estimate_cfo
+from amc_utils.dsp.features import (
     carrier_share,
-    foreign,
-    likeliest_linear,
-    name_frames,
-    sidedness,
+    circular_mean,
+    duplicate_pairs,
+    mean_power,
+    noise_density,
+    one_sided,
+    power_spectrum,
+    snr_ratio,
 )
-from amc_utils.dsp.features import duplicate_pairs, mean_power, signature, snr_ratio
-from amc_utils.modulation.constellations import LINEAR_MODULATIONS
-from amc_utils.radioml.reader import LABEL_ORDERS
+from amc_utils.dsp.synchronisation import synchronise
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,
+    FAMILY_OF_MODULATION,
     NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
-    magnitude_excess_db,
+    SAMPLES_PER_SYMBOL,
+    ReceiverSettings,
+    raised_cosine,
 )
 
-# From here on a frame shows its class, and synchronisation finds what there is to find.
-HIGH_SNR_DB = 19.5
-# From here on the likelihood receiver tells kinds of linear modulations apart, if not all orders.
-MIDDLE_SNR_DB = 9.5
-# Frames of a class that are named; the receiver takes some milliseconds each.
-_FRAMES_PER_CLASS = 64
-# How often a class that is right is taken for another, as on frames of makers other than ours.
-_ERROR_RATE = 0.05
-_MIDDLE_FRAMES_PER_CLASS = 12
-# Powers that 16-bit numbers keep.
+FRAME_FAULTS = ("not finite", "without power", "silent in part", "of extreme power")
+# Powers of a frame that are taken for sound.
 _POWER_RANGE = (1e-2, 1e2)
 # Share of samples that are exactly zero from which on a frame is silent in part: OOK whose low symbols
 # are rounded away has less.
@@ -45,6 +42,14 @@ _SILENT_SHARE = 0.4
 # Frames that say whether most have the same extremes, and how closely, in units of their range.
 _LEAST_FRAMES, _SAME_EXTREME = 10, 1e-3
 _AT_ONCE = 256
+# A pulse is fitted beyond this frequency, in symbol rates, for carriers lie below, and beyond as many
+# bins; down to this density under the largest, and this far above the noise.
+_BESIDE_CARRIER, _BINS_BESIDE_CARRIER, _DEPTH_DB, _OVER_NOISE = 0.04, 2.5, 25.0, 10.0
+# Power of a frame that was scaled by itself lies this close to 1.
+_UNIT_ROOM = 0.01
+# Share of the power in the strongest line from which on it is a carrier: OOK has 0.4 and more, others
+# up to 0.25 by chance.
+_LEAST_CARRIER = 0.3
 
 
 def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:
@@ -53,12 +58,7 @@ def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:
     power, usable = norm.square() / NUM_SAMPLES, norm.isfinite() & (norm > 0)
     silent = usable & ((samples == 0).all(2).float().mean(1) >= _SILENT_SHARE)
     extreme = usable & ((power < _POWER_RANGE[0]) | (power > _POWER_RANGE[1]))
-    bad = {
-        "not finite": ~norm.isfinite(),
-        "without power": norm == 0,
-        "silent in part": silent,
-        "of extreme power": extreme,
-    }
+    bad = dict(zip(FRAME_FAULTS, (~norm.isfinite(), norm == 0, silent, extreme), strict=True))
     found = {what: torch.nonzero(flag)[:, 0].tolist() for what, flag in bad.items()}
     return torch.nonzero(usable & ~silent)[:, 0], found
 
@@ -90,131 +90,189 @@ def duplicates(samples: Tensor, cell: np.ndarray) -> dict[str, list[list[int]]]:
 
 
 def frame_measures(iq: Tensor, modulation: np.ndarray, snr_label: np.ndarray) -> pd.DataFrame:
-    """Columns name, level: the SNR label, digital, power, snr_ratio and carrier_share of each frame.
+    """What is measured of each frame, with its labels.
 
-    Where there is no digital class, OOK and GMSK stand for them.
+    Returns:
+        Columns name; level: the SNR label; digital, where there is no such class OOK and GMSK stand for
+        them; power; snr_ratio; carrier_share; varying: power without the carrier.
     """
-    parts = iq.split(_AT_ONCE)
     name = np.array(RADIOML_2018_MODULATIONS)[modulation]
     digital = np.isin(name, DIGITAL_MODULATIONS)
     if not digital.any():
         digital = np.isin(name, ("OOK", "GMSK"))
     table = {"name": name, "level": snr_label, "digital": digital}
-    for column, measure in (
-        ("power", mean_power), ("snr_ratio", snr_ratio), ("carrier_share", carrier_share)
-    ):  # fmt: skip
-        table[column] = torch.cat([measure(part) for part in parts]).numpy()
-    return pd.DataFrame(table)
+    columns = {"power": mean_power, "snr_ratio": snr_ratio, "carrier_share": carrier_share}
+    for column, measure in columns.items():
+        table[column] = torch.cat([measure(part) for part in iq.split(_AT_ONCE)]).numpy()
+    # A share that chance may give to a signal without a carrier is none.
+    share = np.where(table["carrier_share"] > _LEAST_CARRIER, table["carrier_share"], 0)
+    return pd.DataFrame(table | {"varying": table["power"] * (1 - share)})
 
 
-def mean_excess_db(frames: pd.DataFrame, known: Known) -> float:
-    """SNR of a level beyond that of the frames, in dB, from what its classes have, see Known."""
-    names = sorted(set(frames.loc[frames["digital"], "name"]))
-    if not names:
-        return 0.0
-    excess = np.array(magnitude_excess_db(names, known.channel))
-    return float(10 * np.log10(np.mean(10 ** (excess / 10))))
+def mean_density(iq: Tensor, label: np.ndarray) -> tuple[Tensor, float]:
+    """Power density of a typical class, float32 [num_samples], at frequencies of power_spectrum.
 
-
-def by_single_snr(frames: pd.DataFrame, known: Known) -> tuple[Known, np.ndarray]:
-    """What is known, and the SNR in dB of each frame, where every frame has one of its own.
-
-    What its class has beyond others is part of it. To half a decibel, as names need it, since frames of
-    the same SNR are named together.
-    """
-    single_db = 10 * np.log10(frames["snr_ratio"].clip(lower=1e-3).to_numpy())
-    channel = replace(known.channel, unit_mean_magnitude=False)
-    return replace(known, channel=channel), np.round(2 * single_db) / 2
-
-
-def foreign_in_the_middle(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
-) -> dict[str, Any]:
-    """How many frames of linear classes look like another kind of signal.
-
-    Arguments are those of class_evidence.
-
-    Returns:
-        frames: how many were looked at; share: of those, see recognition.foreign.
-    """
-    linear = [RADIOML_2018_MODULATIONS.index(name) for name in LINEAR_MODULATIONS]
-    chosen = [_spread(np.flatnonzero(modulation == n), _MIDDLE_FRAMES_PER_CLASS) for n in linear]
-    index = np.concatenate(chosen)
-    named = likeliest_linear(iq[torch.from_numpy(index)], snr_db[index], known)
-    other = foreign(named, modulation[index])
-    return {"frames": len(index), "share": float(other.mean()) if len(index) else 0.0}
-
-
-def class_evidence(
-    iq: Tensor, modulation: np.ndarray, snr_db: np.ndarray, known: Known | None = None
-) -> tuple[pd.DataFrame, float | None]:
-    """What the frames of each class look like at high SNR.
+    With it the density of the noise, which was taken off. Median over classes of their mean spectra: a
+    class or two that labels name wrongly leave it alone. All is scaled to unit mean of what is left.
 
     Args:
-        iq: complex64 [N, num_samples], frames of high SNR.
-        modulation: int64 [N], class that the labels say, index into RADIOML_2018_MODULATIONS.
-        snr_db: float [N], measured, see recognition.name_frames.
-        known: what is known about their channel, see there.
-
-    Returns:
-        A row a class: name; squared_line, envelope_std and what they show, see features.signature,
-        medians; looks_like: the class that
-        recognition.name_frames names most, and the share of frames it names so; own_share: of those
-        named as the label says; foreign_share: of those of another kind, see recognition.foreign. And
-        the median sidedness of frames that look like a single sideband; None without any.
+        iq: complex64 [N, num_samples].
+        label: [N], anything that tells classes apart.
     """
-    # All over the levels and rows of a class, however they are ordered.
-    numbers = np.unique(modulation)
-    chosen = [_spread(np.flatnonzero(modulation == n), _FRAMES_PER_CLASS) for n in numbers]
-    index = np.concatenate(chosen)
-    iq, labels = iq[torch.from_numpy(index)], modulation[index]
-    named = name_frames(iq, snr_db[index], known)
-    frames = pd.DataFrame({
-        "label": labels, "named": named, "own": named == labels, "other": foreign(named, labels),
-        "row": np.arange(len(iq)),
-    })  # fmt: skip
-    rows = []
-    for label, some in frames.groupby("label"):
-        votes = some["named"].value_counts()
-        looks_like, share = RADIOML_2018_MODULATIONS[votes.index[0]], votes.iloc[0] / len(some)
-        name, shares = RADIOML_2018_MODULATIONS[label], some[["own", "other"]].mean()
-        seen = signature(iq[torch.from_numpy(some["row"].to_numpy(copy=True))])
-        rows.append((name, *seen, looks_like, share, *shares, len(some)))
-    columns = ["name", "signature", "squared_line", "envelope_std", "looks_like", "share", "own_share"]
-    single = [RADIOML_2018_MODULATIONS.index(name) for name in ("AM-SSB-WC", "AM-SSB-SC")]
-    sides = sidedness(iq)[torch.from_numpy(np.isin(named, single))]
-    table = pd.DataFrame(rows, columns=[*columns, "foreign_share", "frames"])
-    return table, float(sides.median()) if len(sides) else None
+    classes, floors = [], []
+    for one in np.unique(label):
+        rows = torch.from_numpy(np.flatnonzero(label == one))
+        total = torch.zeros(iq.shape[1])
+        for part in rows.split(_AT_ONCE):
+            frequency, power = power_spectrum(iq[part])
+            total += power.sum(0)
+        floor = noise_density(frequency, total)
+        signal = (total - floor).mean().clamp_min(1e-12)
+        classes.append((total - floor) / signal)
+        floors.append(float(floor / signal))
+    return torch.stack(classes).median(0).values, float(np.median(floors))
 
 
-def _spread(index: np.ndarray, at_most: int) -> np.ndarray:
-    places = np.linspace(0, len(index) - 1, min(len(index), at_most))
-    return index[places.round().astype(int)]
+def fit_pulse(density: Tensor, noise: float = 0.0) -> dict[str, float] | None:
+    """Exponent and roll-off of the raised-cosine spectra that a density shows, and the misfit in dB.
 
-
-def label_order_confidence(evidence: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
-    """Probability of each list of names, and of neither, given what the classes look like.
-
-    All are as likely beforehand. A class looks like its name but for an error rate; where the labels
-    follow neither list, it does so by chance alone.
+    Roll-offs may be uniform over a range: narrow and wide spectra add to none of a single roll-off. The
+    Hann window smears the spectrum of a frame of few samples; the same is done to the model.
 
     Args:
-        evidence: see class_evidence.
-        names: the list by which it was read.
+        density: float32 [num_samples], see mean_density.
+        noise: density of what noise was taken off, in the same units.
+
+    Returns:
+        exponent; rolloff: the mean; rolloff_width: half the range; misfit_db: root mean square over the
+        frequencies that were fitted. None where too few lie above the noise.
     """
-    column = [names.index(name) for name in evidence["name"]]
-    num_classes = len(RADIOML_2018_MODULATIONS)
-    hits = {
-        order: int((np.array(listed)[column] == evidence["looks_like"]).sum())
-        for order, listed in LABEL_ORDERS.items()
+    num_samples = len(density)
+    folded = one_sided(density.double()).numpy()[:-1]
+    frequency = np.arange(num_samples // 2) * SAMPLES_PER_SYMBOL / num_samples
+    first = max(_BESIDE_CARRIER, _BINS_BESIDE_CARRIER * SAMPLES_PER_SYMBOL / num_samples)
+    floor = max(folded.max() * 10 ** (-_DEPTH_DB / 10), _OVER_NOISE * noise)
+    seen = (frequency >= first) & (frequency <= 1) & (folded > floor)
+    # From the carrier on without a gap: beyond the first that is too weak, chance decides.
+    seen &= np.cumsum((frequency >= first) & ~seen) == 0
+    if seen.sum() < 5:
+        return None
+    measured_db = 10 * np.log10(folded[seen])
+
+    def misfit(parameters: np.ndarray) -> np.ndarray:
+        model = _smeared(*parameters, num_samples)[seen]
+        error = measured_db - 10 * np.log10(np.maximum(model, 1e-12))
+        return error - error.mean()
+
+    starts = ((0.5, 0.25, 0.8), (1.5, 0.4, 0.1))
+    limits = ((0.1, 0.02, 0.0), (4.0, 0.9, 1.0))
+    fits = [
+        scipy.optimize.least_squares(misfit, start, bounds=limits, diff_step=1e-3) for start in starts
+    ]
+    best = min(fits, key=lambda fit: fit.cost)
+    exponent, rolloff, share = best.x.tolist()
+    return {
+        "exponent": exponent,
+        "rolloff": rolloff,
+        "rolloff_width": share * rolloff,
+        "misfit_db": float(np.sqrt(np.mean(best.fun**2))),
     }
-    log_likelihood = {
-        order: hit * np.log(1 - _ERROR_RATE) + (len(evidence) - hit) * np.log(_ERROR_RATE)
-        for order, hit in hits.items()
+
+
+def _smeared(exponent: float, rolloff: float, share: float, num_samples: int) -> np.ndarray:
+    """Expected Hann periodogram of white symbols of a pulse, float64 [num_samples // 2].
+
+    The roll-off is uniform in `rolloff` times 1 - share to 1 + share.
+    """
+    waves, frequency, window = _lag_waves(num_samples)
+    places = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    response = raised_cosine(frequency, rolloff * (1 + share * places)).numpy().clip(0)
+    power = (response ** (2 * exponent)).mean(0)
+    correlation = (waves @ power) * window
+    correlation[1:] += correlation[1:][::-1].copy()
+    return np.fft.fft(correlation).real[: num_samples // 2]
+
+
+@cache
+def _lag_waves(num_samples: int) -> tuple[np.ndarray, Tensor, np.ndarray]:
+    """Cosines [lags, frequencies], these frequencies in symbol rates, the window's autocorrelation."""
+    frequency = torch.linspace(0, 1, 257, dtype=torch.float64)
+    lags = np.arange(num_samples)[:, None] / SAMPLES_PER_SYMBOL
+    waves = np.cos(2 * np.pi * lags * frequency.numpy())
+    window = torch.hann_window(num_samples, dtype=torch.float64).numpy()
+    spectrum = np.abs(np.fft.fft(window, 2 * num_samples)) ** 2
+    return waves, frequency, np.fft.ifft(spectrum).real[:num_samples]
+
+
+def samples_per_symbol(iq: Tensor) -> float:
+    """From the line that the power of linear modulations has at the symbol rate.
+
+    Args:
+        iq: complex64 [N, num_samples], frames of linear modulations at high SNR.
+    """
+    spectrum = torch.fft.rfft(iq.abs().square()).abs().square().mean(0)
+    # The slow part of the power is no line, and the background falls off: each bin against its
+    # neighbourhood.
+    first = spectrum.shape[0] // 32
+    around = torch.nn.functional.avg_pool1d(spectrum[None], 33, 1, 16, count_include_pad=False)[0]
+    peak = first + int((spectrum / around)[first:].argmax())
+    near = torch.arange(max(peak - 1, first), min(peak + 2, len(spectrum)))
+    centre = (near * spectrum[near]).sum() / spectrum[near].sum()
+    return float(iq.shape[1] / centre)
+
+
+def channel_spread(iq: Tensor, receiver: ReceiverSettings) -> dict[str, Any]:
+    """How timing, carrier offset and, where it is estimated, roll-off spread over frames at high SNR.
+
+    Args:
+        iq: complex64 [N, num_samples], of linear modulations.
+        receiver: says which roll-offs and carrier offsets are looked for.
+    """
+    parts = [synchronise(part, receiver) for part in iq.split(_AT_ONCE)]
+    timing = torch.cat([part.timing for part in parts])
+    cfo = torch.cat([estimate_cfo(part) for part in parts])
+    # What is left over whole samples.
+    fraction, fraction_concentration = circular_mean(timing, 1.0)
+    spread = {
+        "timing_samples": _quantiles(timing),
+        "timing_concentration": circular_mean(timing, SAMPLES_PER_SYMBOL)[1],
+        "fraction_concentration": fraction_concentration,
+        "timing_fraction": fraction,
+        "cfo": _quantiles(cfo),
+        "cfo_std": float(cfo.std()),
+        "largest_cfo": receiver.max_cfo,
     }
-    most = max(hits.values())
-    log_likelihood["neither"] = most * np.log(1 / num_classes) + (len(evidence) - most) * np.log(
-        1 - 1 / num_classes
-    )
-    values = np.exp(np.array(list(log_likelihood.values())) - max(log_likelihood.values()))
-    return dict(zip(log_likelihood, (values / values.sum()).tolist(), strict=True))
+    if len(receiver.rolloffs) > 1:
+        spread["rolloff"] = _quantiles(torch.cat([part.rolloff for part in parts]))
+        spread["rolloffs"] = [receiver.rolloffs[0], receiver.rolloffs[-1]]
+    return spread
+
+
+def scale_measures(frames: pd.DataFrame, chosen: np.ndarray) -> dict[str, Any]:
+    """What the scale of frames is: each of unit power, or that of a long record.
+
+    A record is divided by its standard deviation with the mean kept, so that a frame has unit power but
+    for chance without its carrier, and more with it.
+
+    Args:
+        frames: see frame_measures.
+        chosen: bool [N], those whose classes are compared, of high SNR if there are any.
+
+    Returns:
+        unit_share: of all frames whose own power is 1; and medians of each class: carrier: share of the
+        power in the carrier; power; varying: power without the carrier.
+    """
+    medians = frames[chosen].groupby("name")[["power", "varying", "carrier_share"]].median()
+    medians = medians.rename(columns={"carrier_share": "carrier"}).astype(float).round(4)
+    unit_share = float((frames["power"] - 1).abs().lt(_UNIT_ROOM).mean())
+    return {"unit_share": unit_share, **medians.to_dict()}
+
+
+def shows_pulse(name: str) -> bool:
+    """Whether a class is a linear modulation whose symbols have no mean in either preset."""
+    return FAMILY_OF_MODULATION[name] in ("PSK", "APSK", "QAM", "OQPSK")
+
+
+def _quantiles(values: Tensor) -> list[float]:
+    """The 5, 50 and 95 % quantiles."""
+    return torch.quantile(values, torch.tensor([0.05, 0.5, 0.95])).tolist()

@@ -45,7 +45,7 @@ def _classes(report: dict[str, Any]) -> list[str]:
     ]
     return lines + [
         f"{row['name']:12}{row['column']:5}{row['squared_line']:6.2f}{row['envelope_std']:10.2f}   "
-        f"{row['looks_like']:14}{row['share']:6.0%}{row['foreign_share']:12.0%}"
+        f"{row['looks_like']:14}{row['share']:6.0%}{row['mismatch_share']:12.0%}"
         + ("" if row["looks_like"] == row["name"] else "   unlike its name")
         for row in report["classes"]
     ]
@@ -74,5 +74,5 @@ def _ending(report: dict[str, Any]) -> str:
     }
     if checks["failed"]:
         return f"FAILED: {', '.join(checks['failed'])}"
-    told = f", but cannot tell: {', '.join(checks['cannot tell'])}" if checks["cannot tell"] else ""
-    return f"passed{told}"
+    open_checks = ", ".join(checks["cannot tell"])
+    return f"passed, but cannot tell: {open_checks}" if open_checks else "passed"

@@ -1,4 +1,4 @@
-"""Blind carrier recovery: offset and phase of symbols whose modulation nobody knows.
+"""Blind carrier recovery: offset and phase of symbols of an unknown modulation.
 
 The offset is the one under which symbols of like magnitude meet at like angles; the phase the one under
 which in-phase and quadrature parts gather on the fewest values. Below the noise they are found at

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
 # Half the sampled band lies beyond this frequency, in cycles per sample, and no signal of 8 samples
 # per symbol reaches it: the widest roll-off, 1, ends at 1/8.
@@ -31,17 +28,39 @@ def mean_power(iq: Tensor) -> Tensor:
     return iq.abs().square().mean(-1)
 
 
-def power_spectrum(iq: Tensor) -> tuple[Tensor, Tensor]:
-    """Frequency in cycles per sample, ascending, float32 [N], and power, float32 [B, N], N samples.
+def power_spectrum(iq: Tensor, window: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Frequency in cycles per sample, ascending, float32 [N], and power [B, N], N samples.
 
-    A Hann window keeps the leakage of the frame's ends below the noise of every SNR level; white
-    noise of unit power has unit power in every bin on average.
+    White noise of unit power has unit power in every bin on average.
+
+    Args:
+        iq: complex [B, N].
+        window: [N]; left out a Hann window, which keeps the leakage of the ends of 1,024 samples below
+            the noise of every SNR level.
     """
     num_samples = iq.shape[-1]
-    window = torch.hann_window(num_samples, device=iq.device)
+    window = torch.hann_window(num_samples, device=iq.device) if window is None else window
     spectrum = torch.fft.fftshift(torch.fft.fft(iq * window), dim=-1)
     frequency = torch.fft.fftshift(torch.fft.fftfreq(num_samples, device=iq.device))
     return frequency, spectrum.abs().square() / window.square().sum()
+
+
+def one_sided(values: Tensor) -> Tensor:
+    """Mean of the values at f and -f, [..., N // 2 + 1] from zero up, of N values of ascending f."""
+    values = torch.fft.ifftshift(values, dim=-1)
+    both = (values + values.flip(-1).roll(1, -1)) / 2
+    return both[..., : values.shape[-1] // 2 + 1]
+
+
+def noise_density(frequency: Tensor, power: Tensor) -> Tensor:
+    """Mean power in the bins that no signal reaches, [...] of power [..., bins]: that of the noise."""
+    return power[..., frequency.abs() > OUT_OF_BAND].mean(-1)
+
+
+def circular_mean(position: Tensor, period: float) -> tuple[float, float]:
+    """Mean on a circle, in [0, period), and how alike positions are: 1 for equal, 0 for all around."""
+    mean = unit_phasor(position * (2 * torch.pi / period)).mean()
+    return float(mean.angle() / (2 * torch.pi) % 1) * period, float(mean.abs())
 
 
 def snr_ratio(iq: Tensor) -> Tensor:
@@ -53,11 +72,17 @@ def snr_ratio(iq: Tensor) -> Tensor:
     """
     frequency, power = power_spectrum(iq)
     beyond = frequency.abs() > OUT_OF_BAND
-    noise = power[:, beyond].mean(-1)
     # The mean of an inverse exceeds the inverse of the mean by the relative variance.
-    inverse = (1 - _HANN_VARIANCE / int(beyond.sum())) / noise
+    inverse = (1 - _HANN_VARIANCE / int(beyond.sum())) / noise_density(frequency, power)
     share = beyond.to(power.dtype).mean()
     return power[:, ~beyond].sum(-1) / len(frequency) * inverse + share - 1
+
+
+def carrier_share(iq: Tensor) -> Tensor:
+    """Share of the power in the strongest line of the spectrum, float32 [B]."""
+    power = power_spectrum(iq)[1]
+    # The window spreads a line over three bins.
+    return torch.nn.functional.avg_pool1d(power[:, None], 3, 1)[:, 0].amax(1) * 3 / power.sum(1)
 
 
 def squared_line(iq: Tensor) -> Tensor:
@@ -115,92 +140,3 @@ def eye_traces(iq: Tensor, span_in_symbols: int = 2) -> Tensor:
     """
     length = span_in_symbols * SAMPLES_PER_SYMBOL
     return iq.unfold(-1, length + 1, length)
-
-
-def level_table(frames: pd.DataFrame) -> pd.DataFrame:
-    """Power and measured SNR of each SNR label, from frames' columns level, power, snr_ratio, digital.
-
-    Returns:
-        Columns level: the label; power, power_low, power_high: median and 5 to 95 % range; measured_db,
-        measured_db_low, measured_db_high: SNR of the level's mean ratio over digital frames, and the
-        5 to 95 % range of single frames; -30 where chance makes the ratio smaller or negative;
-        error_db: standard error of measured_db, infinite where fewer than two frames tell.
-    """
-    rows = []
-    for level, group in frames.groupby("level"):
-        low, median, high = group["power"].quantile([0.05, 0.5, 0.95])
-        ratio = group.loc[group["digital"], "snr_ratio"]
-        ratios = np.array([ratio.mean(), ratio.quantile(0.05), ratio.quantile(0.95)])
-        in_db = 10 * np.log10(ratios.clip(1e-3))
-        relative = ratio.sem() / max(ratios[0], 1e-3)
-        error_db = 10 / math.log(10) * relative if math.isfinite(relative) else math.inf
-        rows.append((level, median, low, high, *in_db, error_db))
-    names = [f"{name}{end}" for name in ("power", "measured_db") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["level", *names, "error_db"])
-
-
-@dataclass(frozen=True)
-class SnrLine:
-    """How the SNR per sample of a file's frames follows from their labels.
-
-    Attributes:
-        convention: a name of SNR_CONVENTIONS, "undecided" where none fits, "cannot tell" where too
-            little was measured.
-        slope: decibels of SNR per sample for a decibel of the label: the convention's, or the measured
-            one where none fits.
-        offset_db: SNR per sample at label 0, the median over labels.
-        measured_slope: median of the slopes between all pairs of labels.
-        labels: those whose measured SNR was sure enough to tell.
-    """
-
-    convention: str
-    slope: float
-    offset_db: float
-    measured_slope: float
-    labels: tuple[int, ...]
-
-    @property
-    def is_told(self) -> bool:
-        """Whether there is a line at all."""
-        return self.convention != "cannot tell"
-
-    def snr_db(self, snr_label: Any) -> Any:
-        """SNR per sample in dB of an SNR label, a number or an array: of label 6, say, 12 dB."""
-        return self.slope * snr_label + self.offset_db
-
-
-# Slope of the SNR per sample against the label, and the lowest and highest SNR at label 0, by each
-# convention. Labels are two dB apart, so half of that decides. In RadioML 2018.01A noise has the
-# standard deviation 10^(-label / 10), and classes have up to 2 dB of SNR beyond that.
-# Source: docs/radioml_2018_as_measured.md.
-SNR_CONVENTIONS = {
-    "SNR per sample": (1.0, -1.0, 1.0),
-    "Es/N0": (1.0, -10 * math.log10(SAMPLES_PER_SYMBOL) - 1, -10 * math.log10(SAMPLES_PER_SYMBOL) + 1),
-    "noise standard deviation": (2.0, -1.0, 2.5),
-}
-# How far a measured slope may be off beside its error, and how sure a label's SNR must be, in dB.
-_SLOPE_ROOM, _SURE_DB = 0.1, 0.5
-
-
-def snr_line(levels: pd.DataFrame) -> SnrLine:
-    """Convention that SNR labels follow, from columns level, measured_db, error_db of level_table."""
-    seen = levels[levels["error_db"] < _SURE_DB].dropna(subset="measured_db").sort_values("level")
-    label, measured = (seen[name].to_numpy(float) for name in ("level", "measured_db"))
-    told = tuple(seen["level"].tolist())
-    if seen.empty:
-        return SnrLine("cannot tell", math.nan, math.nan, math.nan, told)
-    slope, room = math.nan, math.inf
-    if len(seen) > 1:
-        one, other = np.triu_indices(len(seen), 1)
-        slope = float(np.median((measured[other] - measured[one]) / (label[other] - label[one])))
-        room = _SLOPE_ROOM + 3 * 2**0.5 * float(seen["error_db"].median()) / (label[-1] - label[0])
-    fits = {}
-    for name, (nominal, low, high) in SNR_CONVENTIONS.items():
-        offset_db = float(np.median(measured - nominal * label))
-        if low < offset_db < high and not abs(slope - nominal) > room:
-            fits[name] = nominal, offset_db
-    if len(fits) == 1:
-        return SnrLine(*fits.keys(), *next(iter(fits.values())), slope, told)
-    if fits or math.isnan(slope):
-        return SnrLine("cannot tell" if fits else "undecided", slope, math.nan, slope, told)
-    return SnrLine("undecided", slope, float(np.median(measured - slope * label)), slope, told)

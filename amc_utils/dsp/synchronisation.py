@@ -67,9 +67,7 @@ def synchronise(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Sy
     ratio = noise_ratio(iq, noise, receiver)
     rolloff, timing = estimate_timing(iq, ratio, receiver)
     spectrum, gain = _equalised_spectrum(iq, rolloff, ratio, receiver)
-    symbols = _at_symbols(spectrum, timing, iq.shape[1], receiver)
-    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
-    symbols = symbols / power.sqrt()[:, None]
+    symbols, power = _unit_power(_at_symbols(spectrum, timing, iq.shape[1], receiver))
     return Synchronised(symbols, rolloff, timing, noise * gain / power, receiver)
 
 
@@ -81,7 +79,7 @@ def noise_ratio(iq: Tensor, noise: Tensor, receiver: ReceiverSettings) -> Tensor
         noise: float32 [B], noise variance per sample.
         receiver: what is known about the channel.
     """
-    power = torch.view_as_real(iq).square().sum(-1).mean(1)
+    power = _power(iq)
     signal = torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
     rolloff = torch.tensor(receiver.mean_rolloff, device=iq.device)
     ratio = noise * pulse_energy(rolloff, receiver.pulse_exponent) / (SAMPLES_PER_SYMBOL * signal)
@@ -181,9 +179,7 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
         symbols = _at_symbols(spectrum, first, num_samples, receiver)
         instants = start[:, None] + SAMPLES_PER_SYMBOL * torch.arange(symbols.shape[1], device=device)
         parts.append(symbols * unit_phasor(-2 * torch.pi * cfo[:, None] * instants - phase[:, None]))
-    symbols = torch.complex(parts[0].real, parts[1].imag)
-    power = torch.view_as_real(symbols).square().sum(-1).mean(1).clamp_min(1e-12)
-    symbols = symbols / power.sqrt()[:, None]
+    symbols, power = _unit_power(torch.complex(parts[0].real, parts[1].imag))
     rolloff = torch.full_like(power, receiver.mean_rolloff)
     first = timing % SAMPLES_PER_SYMBOL
     return Synchronised(symbols, rolloff, first, noise * gain / power, receiver)
@@ -231,9 +227,19 @@ def _at_symbols(
     return symbols[:, guard : num_samples // SAMPLES_PER_SYMBOL - guard]
 
 
+def _power(iq: Tensor) -> Tensor:
+    return torch.view_as_real(iq).square().sum(-1).mean(1)
+
+
+def _unit_power(symbols: Tensor) -> tuple[Tensor, Tensor]:
+    """Symbols of unit mean power in each frame, and the power that they had."""
+    power = _power(symbols).clamp_min(1e-12)
+    return symbols / power.sqrt()[:, None], power
+
+
 def out_of_band_power(iq: Tensor) -> Tensor:
     """Noise variance per complex sample, float32 [B], from the frequencies that no signal reaches."""
-    return torch.view_as_real(out_of_band(iq)).square().sum(-1).mean(1).clamp_min(1e-12)
+    return _power(out_of_band(iq)).clamp_min(1e-12)
 
 
 def out_of_band(iq: Tensor) -> Tensor:

@@ -128,8 +128,8 @@ def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.Da
             raise ValueError(f"{path} must hold frames of {', '.join(known)}, it has none")
         rows = there[evenly_spaced(len(there), num_frames)]
         samples = torch.empty(len(rows), NUM_SAMPLES, 2)
-        for _ in file.read(rows, samples):
-            pass
+        for part, some in file.blocks(rows):
+            samples[part] = some
     iq = torch.view_as_complex(samples)
     if classifier.keeps_scale:
         _check_scale(float(mean_power(iq).mean()), path.name)

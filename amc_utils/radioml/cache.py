@@ -1,6 +1,7 @@
 """Samples selected from a file, kept for the next start: one .npy file of 16-bit numbers.
 
-It lies in outputs/cache/, or where the environment variable AMC_CACHE says, and may be deleted.
+It lies in outputs/cache/, or where the environment variable AMC_CACHE says, and may be deleted. Which
+rows of which file it holds, its name says; see RadioMLFile.identity for what counts as the same file.
 """
 
 from __future__ import annotations
@@ -24,22 +25,19 @@ from amc_utils.signals import NUM_SAMPLES
 _HEAD = 8
 
 
-def kept_samples(
-    file: RadioMLFile, rows: np.ndarray, fingerprint: str, *, trust_file: bool = False
-) -> np.ndarray:
+def kept_samples(file: RadioMLFile, rows: np.ndarray, *, trust_file: bool = False) -> np.ndarray:
     """Samples of some rows, float16 [N, num_samples, 2], mapped from disk; changes stay in memory.
 
     Args:
         file: the open file.
         rows: int64 [N], ascending.
-        fingerprint: of the samples; tells files apart of the same path, size and time of change.
         trust_file: take frames that are there twice.
 
     Raises:
         ValueError: a frame is there twice or must not be read, or what was kept is damaged.
         OSError: the disk has no room.
     """
-    known = json.dumps([file.identity, fingerprint, trust_file], sort_keys=True)
+    known = json.dumps([file.identity, trust_file], sort_keys=True)
     key = hashlib.sha256(known.encode() + rows.tobytes()).hexdigest()[:16]
     kept = cache_folder() / f"{key}.npy"
     # Of several processes that want the same rows the first one reads them.

@@ -13,13 +13,14 @@ import numpy as np
 
 from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS
 
+_NUM_CLASSES = len(RADIOML_2018_MODULATIONS)
 _LAYOUT = "RadioML 2018.01A's layout is X (rows, 1024, 2), Y one-hot (rows, 24), Z (rows, 1)"
 # Each chunk that a row is read from is unpacked as a whole.
 _MAX_CHUNK_BYTES = 1 << 28
-# How files begin that people take for RadioML's.
+# How other files begin that are taken for RadioML's.
 _PICKLE = "a Python pickle, perhaps the dictionary of RML2016.10a with its frames of 128 samples"
 _ARCHIVE = "an archive; unpack it first"
-_FOREIGN = {
+_OTHER_FILES = {
     b"\x80": _PICKLE,
     b"(dp": _PICKLE,
     b"BZh": _ARCHIVE,
@@ -28,6 +29,8 @@ _FOREIGN = {
     b"\x93NUMPY": "an array of numpy",
     b"MATLAB 5.0": "a MATLAB file of a version before 7.3",
 }
+# What h5py raises on damaged files.
+_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError, ValueError)
 
 
 @contextmanager
@@ -43,15 +46,7 @@ def explaining(path: Path) -> Iterator[None]:
         raise ValueError(
             f"{path} must not be in use, another process is writing it; wait until it is done"
         ) from None
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        MemoryError,
-        ValueError,
-    ) as error:
+    except _DAMAGE as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise  # a sentence of our own
         first = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
@@ -78,104 +73,98 @@ def check_kind(path: Path) -> None:
         raise ValueError(f"{path} must be a file that can be read, you have no permission to")
     with path.open("rb") as file:
         begin = file.read(16)
-    for magic, what in _FOREIGN.items():
-        if begin.startswith(magic):
-            raise ValueError(f"{path} must be an HDF5 file, it is {what}")
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} must be an HDF5 file, it is none, or cut")
+    kinds = [what for magic, what in _OTHER_FILES.items() if begin.startswith(magic)]
+    if kinds or not h5py.is_hdf5(path):
+        raise ValueError(f"{path} must be an HDF5 file, it is {kinds[0] if kinds else 'none, or cut'}")
 
 
-def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset that lies in the file itself and can be unpacked.
-
-    Raises:
-        ValueError: it is missing, or would be read from elsewhere, or by a filter that is not there.
-    """
-    link = file.get(name, getlink=True)
-    if link is None:
-        found = ", ".join(list(file)[:8]) or "nothing"
-        raise ValueError(f"{path} must hold the datasets X, Y and Z, {name} is missing; it has {found}")
-    if not isinstance(link, h5py.HardLink):
-        raise ValueError(f"{name} in {path} must be in the file itself, it is a link to elsewhere")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        raise ValueError(f"{name} in {path} must be a dataset, it is a group or empty")
-    if dataset.is_virtual or dataset.external:
-        raise ValueError(
-            f"{name} in {path} must be in the file itself, it would be read from another file; "
-            f"copy the data into one file, for instance with h5repack"
-        )
-    filters = dataset.id.get_create_plist()
-    for number in range(filters.get_nfilters()):
-        code, _, _, label = filters.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            known = label.decode(errors="replace") or "no name"
-            raise ValueError(
-                f"{name} in {path} must be packed by a filter that is installed, it needs number "
-                f"{code} ({known}); repack it (h5repack -f GZIP=4), "
-                f"or let HDF5_PLUGIN_PATH name the folder of its plugin"
-            )
-    return dataset
-
-
-def check_layout(x: h5py.Dataset, y: h5py.Dataset, z: h5py.Dataset, path: Path) -> None:
-    """Refuse datasets of other shapes or types than the layout has, or of different lengths.
+def checked_datasets(file: h5py.File, path: Path) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset]:
+    """X, Y and Z of an open file, each in the file itself, readable, of a known layout and filled.
 
     Raises:
         ValueError: names the dataset, what it must be and what it is.
     """
-    num_rows = x.shape[0] if x.shape else 0
-    one_hot = (num_rows, len(RADIOML_2018_MODULATIONS))
-    column = [(num_rows, 1), (num_rows,)]
-    wanted = {
-        "X": (x, [(num_rows, NUM_SAMPLES, 2)], "f2 f4 f8 i1 i2"),
-        "Y": (y, [one_hot, *column], "numbers"),
-        "Z": (z, column, "numbers"),
-    }
-    for name, (dataset, shapes, kinds) in wanted.items():
-        if dataset.shape not in shapes or not num_rows:
-            options = " or ".join(str(shape).replace(f"({num_rows},", "(rows,", 1) for shape in shapes)
+    for name in "XYZ":
+        if file.get(name, getlink=True) is None:
+            found = ", ".join(list(file)[:8]) or "nothing"
             raise ValueError(
-                f"{name} in {path} must have the shape {options}, with as many rows as X "
-                f"({num_rows:,}), got {dataset.shape}; {_turned(x.shape, y.shape) or _LAYOUT}"
+                f"{path} must hold the datasets X, Y and Z, {name} is missing; it has {found}"
             )
-        code = dataset.dtype.str[1:]
-        good = dataset.dtype.kind in "iufb" if kinds == "numbers" else code in kinds.split()
-        if name == "Y" and dataset.shape != one_hot:
-            good = dataset.dtype.kind in "iu"
-        if not good:
-            raise ValueError(
-                f"{name} in {path} must hold {'float or int8 or int16' if name == 'X' else 'numbers'}, "
-                f"got {dataset.dtype}"
-            )
+    for problem_of in (_not_in_the_file, _filter_missing, _wrong_shape, _wrong_type, _not_filled):
+        for name in "XYZ":
+            if problem := problem_of(file, name):
+                raise ValueError(f"{name} in {path} must {problem}")
+    return file["X"], file["Y"], file["Z"]
 
 
-def _turned(x: tuple[int, ...], y: tuple[int, ...]) -> str | None:
-    """What to do about samples or labels whose axes come in another order; None where they do not."""
-    num_classes = len(RADIOML_2018_MODULATIONS)
-    if x[:2] == (2, NUM_SAMPLES) and len(x) == 3:
-        what = "it is transposed, as MATLAB writes arrays"
-        return f"{what}; reverse the axes of X, Y and Z, for instance X.transpose(2, 1, 0)"
-    if x[1:] == (2, NUM_SAMPLES):
-        return "its last two axes are transposed; write X.transpose(0, 2, 1)"
-    if x[1:] == (NUM_SAMPLES, 2) and y == (num_classes, x[0]):
-        return "it is transposed, as MATLAB writes arrays; reverse the axes of Y, for instance Y.T"
+def _not_in_the_file(file: h5py.File, name: str) -> str | None:
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return "be in the file itself, it is a link to elsewhere"
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        return "be a dataset, it is a group or empty"
+    if dataset.is_virtual or dataset.external:
+        way = "copy the data into one file, for instance with h5repack"
+        return f"be in the file itself, it would be read from another file; {way}"
     return None
 
 
-def check_complete(dataset: h5py.Dataset, path: Path) -> None:
-    """Refuse a dataset that is not filled, as a claim of rows costs nothing, or whose chunks are huge.
+def _filter_missing(file: h5py.File, name: str) -> str | None:
+    filters = file[name].id.get_create_plist()
+    for number in range(filters.get_nfilters()):
+        code, _, _, label = filters.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            known = label.decode(errors="replace") or "no name"
+            return (
+                f"be packed by a filter that is installed, it needs number {code} ({known}); repack it "
+                f"(h5repack -f GZIP=4), or let HDF5_PLUGIN_PATH name the folder of its plugin"
+            )
+    return None
 
-    Raises:
-        ValueError: says how much of it there is.
-    """
+
+def _wrong_shape(file: h5py.File, name: str) -> str | None:
+    x, y = file["X"].shape, file["Y"].shape
+    num_rows = x[0] if x else 0
+    column = [(num_rows, 1), (num_rows,)]
+    wanted = {
+        "X": [(num_rows, NUM_SAMPLES, 2)],
+        "Y": [(num_rows, _NUM_CLASSES), *column],
+        "Z": column,
+    }
+    if num_rows and file[name].shape in wanted[name]:
+        return None
+    options = " or ".join(str(shape).replace(f"({num_rows},", "(rows,", 1) for shape in wanted[name])
+    way = _LAYOUT
+    if len(x) == 3 and x[:2] == (2, NUM_SAMPLES):
+        way = "it is transposed, as MATLAB writes arrays; reverse the axes of X, Y and Z, for instance "
+        way += "X.transpose(2, 1, 0)"
+    elif x[1:] == (2, NUM_SAMPLES):
+        way = "its last two axes are transposed; write X.transpose(0, 2, 1)"
+    elif x[1:] == (NUM_SAMPLES, 2) and y == (_NUM_CLASSES, num_rows):
+        way = "it is transposed, as MATLAB writes arrays; reverse the axes of Y, for instance Y.T"
+    rows = f"with as many rows as X ({num_rows:,})"
+    return f"have the shape {options}, {rows}, got {file[name].shape}; {way}"
+
+
+def _wrong_type(file: h5py.File, name: str) -> str | None:
+    dtype = file[name].dtype
+    if name == "X":
+        good, wanted = dtype.str[1:] in ("f2", "f4", "f8", "i1", "i2"), "float or int8 or int16"
+    else:
+        is_class_number = name == "Y" and file["Y"].shape[1:] != (_NUM_CLASSES,)
+        good, wanted = dtype.kind in ("iu" if is_class_number else "iufb"), "numbers"
+    return None if good else f"hold {wanted}, got {dtype}"
+
+
+def _not_filled(file: h5py.File, name: str) -> str | None:
+    """A claim of rows costs nothing, and a chunk may unpack to more than memory holds."""
+    dataset = file[name]
     if dataset.chunks:
         size = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
         if size > _MAX_CHUNK_BYTES:
-            raise ValueError(
-                f"{dataset.name.lstrip('/')} in {path} must have chunks of at most "
-                f"{_MAX_CHUNK_BYTES >> 20} MB, since each is unpacked whole, got {size >> 20:,} MB; "
-                f"repack it (h5repack -l X:CHUNK=256x1024x2)"
+            return (
+                f"have chunks of at most {_MAX_CHUNK_BYTES >> 20} MB, since each is unpacked whole, "
+                f"got {size >> 20:,} MB; repack it (h5repack -l X:CHUNK=256x1024x2)"
             )
         per_axis = zip(dataset.shape, dataset.chunks, strict=True)
         wanted = int(np.prod([-(-length // step) for length, step in per_axis], dtype=object))
@@ -184,10 +173,8 @@ def check_complete(dataset: h5py.Dataset, path: Path) -> None:
         wanted, found, unit = dataset.nbytes, dataset.id.get_storage_size(), "bytes"
         offset = dataset.id.get_offset()
         if offset is not None:
-            found = min(found, path.stat().st_size - offset)
-    if found < wanted:
-        name = dataset.name.lstrip("/")
-        raise ValueError(
-            f"{name} in {path} must be filled, it has {max(found, 0):,} of {wanted:,} {unit}; the file "
-            f"was cut, or its writing did not end"
-        )
+            found = min(found, os.path.getsize(file.filename) - offset)
+    if found >= wanted:
+        return None
+    cut = "the file was cut, or its writing did not end"
+    return f"be filled, it has {max(found, 0):,} of {wanted:,} {unit}; {cut}"

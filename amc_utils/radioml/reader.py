@@ -7,7 +7,6 @@ chunks, compressed or not, rows in any order. A file that would have another fil
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.radioml.checks import check_complete, check_kind, check_layout, explaining, own_dataset
+from amc_utils.radioml.checks import check_kind, checked_datasets, explaining
 from amc_utils.runtime.storage import free_host_bytes
 from amc_utils.signals import (
     NUM_SAMPLES,
@@ -31,13 +30,11 @@ from amc_utils.signals import (
 LABEL_ORDERS = {"corrected": RADIOML_2018_MODULATIONS, "shipped": SHIPPED_WRONG_MODULATIONS}
 # Rows read at once: 16 MB, still in a large cache when they are looked at.
 _CHUNK = 2048
-# Rows that nobody asked for are read over, up to so many in a row: seeking past them takes longer.
+# Unwanted rows are read over, up to so many in a row: seeking past them takes longer.
 _GAP = 8
 # Chunks of compressed files are unpacked once and kept until the next rows are read.
 _CHUNK_CACHE_BYTES = 1 << 26
 _LABEL_ROWS = 1 << 14
-# Rows that stand for the file where it is asked whether it has changed.
-_PROBES = 32
 # Mean powers of a frame that any arithmetic here bears.
 _POWER_RANGE = (1e-6, 1e6)
 # What reading needs beside the samples: classes, random numbers and their order, for every row.
@@ -69,18 +66,18 @@ class RadioMLFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells the file from others and from what it was before, hardly reading it."""
+        """What tells the file from others and from what it was before, without reading it.
+
+        Every write moves the time of status change, also where the time of modification is set back. A
+        write goes unnoticed where the file system keeps no such time, or in the same tick of its clock,
+        some milliseconds, as the one before.
+        """
         facts = self.path.stat()
-        # Size and time may stay where content changes, as after some ways of copying.
-        rows = np.unique(np.linspace(0, self.num_rows - 1, _PROBES).astype(np.int64))
-        datasets = (self.samples, self.labels, self.levels)
-        with explaining(self.path):
-            few = [dataset[row].tobytes() for dataset in datasets for row in rows]
         return {
             "path": str(self.path.resolve()),
+            "inode": facts.st_ino,
             "bytes": facts.st_size,
-            "changed": facts.st_mtime_ns,
-            "probes_sha256": hashlib.sha256(b"".join(few)).hexdigest(),
+            "changed": [facts.st_mtime_ns, facts.st_ctime_ns],
         }
 
     def modulation(self, label_order: str = "corrected") -> np.ndarray:
@@ -105,20 +102,12 @@ class RadioMLFile:
             marked = np.take_along_axis(block, found[:, None], 1)[:, 0] == 1
             if np.count_nonzero(block) != len(block) or not marked.all():
                 bad = (np.count_nonzero(block, axis=1) != 1) | ~marked
-                row = int(bad.argmax())
-                raise ValueError(
-                    f"every row of Y in {self.path} must be one-hot, with a single 1, got "
-                    f"{block[row].tolist()} in row {start + row}"
-                )
+                rule = f"every row of Y in {self.path} must be one-hot, with a single 1"
+                _refuse_first(bad, block, rule, start)
             return found
         numbers = block.reshape(-1)
         bad = ~((numbers >= 0) & (numbers < len(RADIOML_2018_MODULATIONS)))
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(
-                f"Y in {self.path} must hold class numbers from 0 to 23, got {numbers[row]} in row "
-                f"{start + row}"
-            )
+        _refuse_first(bad, numbers, f"Y in {self.path} must hold class numbers from 0 to 23", start)
         return numbers.astype(np.int64)
 
     def snr_label(self) -> np.ndarray:
@@ -129,65 +118,34 @@ class RadioMLFile:
         """
         with explaining(self.path):
             levels = self.levels[:].reshape(-1)
-        bad = ~np.isin(levels, SNR_LABELS)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(
-                f"Z in {self.path} must hold even SNRs from -20 to 30 dB, got {levels[row]} "
-                f"in row {row}"
-            )
+        rule = f"Z in {self.path} must hold even SNRs from -20 to 30 dB"
+        _refuse_first(~np.isin(levels, SNR_LABELS), levels, rule)
         return levels.astype(np.int64)
 
-    def read(self, rows: np.ndarray, target: Tensor) -> Iterator[slice]:
-        """Read rows into a tensor, a few hundred at a time.
-
-        Args:
-            rows: int64 [n], ascending.
-            target: floating point [n, 1024, 2], on any device.
-
-        Yields:
-            Which rows have just been read, as a slice of 0 to n.
-
-        Raises:
-            ValueError: see blocks.
-        """
-        straight = target.device.type == "cpu" and target.dtype == torch.float32
-        for place, samples in self.blocks(rows, target if straight else None):
-            if not straight:
-                target[place] = samples.to(target.device, target.dtype)
-            yield place
-
-    def blocks(
-        self, rows: np.ndarray, target: Tensor | None = None, *, check: bool = True
-    ) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, rows: np.ndarray, *, check: bool = True) -> Iterator[tuple[slice, Tensor]]:
         """Rows, a few hundred at a time.
 
         Args:
             rows: int64 [n], ascending.
-            target: float32 [n, 1024, 2] in host memory, to be filled; without one blocks lie in a
-                buffer that the next one overwrites.
             check: refuse frames that no network should see.
 
         Yields:
-            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2].
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2], in memory that
+            the next block overwrites.
 
         Raises:
             ValueError: a frame with samples that are not finite, or without power; a damaged file.
         """
         buffer = np.empty((_CHUNK, NUM_SAMPLES, 2), np.float32)
         for place, start, stop in _stretches(rows):
-            dense = stop - start == place.stop - place.start
-            into = target is not None and dense
-            block = target[place].numpy() if into else buffer[: stop - start]
+            block = buffer[: stop - start]
             with explaining(self.path):
                 self.samples.read_direct(block, np.s_[start:stop])
             samples = torch.from_numpy(block)
-            if not dense:
+            if len(samples) > place.stop - place.start:
                 samples = samples[torch.from_numpy(rows[place] - start)]
             if self.scale != 1:
                 samples.mul_(self.scale)
-            if target is not None and not dense:
-                target[place] = samples
             if check:
                 self._check(samples, rows[place])
             yield place, samples
@@ -203,6 +161,18 @@ class RadioMLFile:
                 f"{rows[row]} has a mean power of {float(power[row]):.2g}; amc audit "
                 f"lists more of them, which must be removed"
             )
+
+
+def _refuse_first(bad: np.ndarray, values: np.ndarray, rule: str, start: int = 0) -> None:
+    """Raise for the first row that breaks a rule, if there is one."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{rule}, got {values[row].tolist()} in row {start + row}")
+
+
+def evenly_spaced(count: int, at_most: int) -> np.ndarray:
+    """Numbers from 0 to count - 1, all over the range; int64 [min(count, at_most)]."""
+    return np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64)
 
 
 def _stretches(rows: np.ndarray) -> Iterator[tuple[slice, int, int]]:
@@ -230,10 +200,7 @@ def open_radioml(path: Path | str) -> Iterator[RadioMLFile]:
         file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
     with file:
         with explaining(path):
-            x, y, z = (own_dataset(file, name, path) for name in "XYZ")
-            check_layout(x, y, z, path)
-            for dataset in (x, y, z):
-                check_complete(dataset, path)
+            x, y, z = checked_datasets(file, path)
             if _BYTES_PER_ROW * len(x) > free_host_bytes():
                 raise ValueError(
                     f"{path} must have no more rows than memory has room to sort, got {len(x):,}; "
@@ -247,7 +214,6 @@ def _scale(samples: h5py.Dataset) -> float:
     """1 for floating point; for integers what gives rows from all over the file unit mean power."""
     if samples.dtype.kind == "f":
         return 1.0
-    rows = np.unique(np.linspace(0, len(samples) - 1, 64).astype(np.int64))
-    some = np.stack([samples[row] for row in rows]).astype(np.float64)
+    some = np.stack([samples[row] for row in evenly_spaced(len(samples), 64)]).astype(np.float64)
     power = np.square(some).sum(-1).mean()
     return float(1 / np.sqrt(power)) if power else 1.0

@@ -1,27 +1,17 @@
-"""A file of synthetic frames in RadioML 2018.01A's layout, to try what the real one will meet.
-
-    amc generate outputs/full_size.h5 --num-frames-per-cell 4096 --seed 1
-    amc generate outputs/table_1.h5 --preset table_1
-
-All 24 classes at all 26 SNRs, ordered by class, then SNR, as published: X float32 (rows, 1024, 2),
-Y int64 one-hot (rows, 24), Z int64 (rows, 1) in dB, contiguous; 4,096 frames of each make 21.4 GB. They
-are those of frames.synthesise_frames with the same seed and channel, written as they are made, so that
-memory does not limit their number.
-"""
+"""Files in the layout of RadioML 2018.01A, written: any rows, or synthetic ones."""
 
 from __future__ import annotations
 
-import argparse
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from torch import Tensor
 
-from amc_utils.runtime.interruption import stop_at_once
+from amc_utils.runtime.interruption import Stopped
 from amc_utils.runtime.paths import replacing
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
@@ -36,95 +26,113 @@ from amc_utils.signals import (
 )
 
 _NUM_CLASSES = len(RADIOML_2018_MODULATIONS)
-_NUM_CELLS = _NUM_CLASSES * len(SNR_LABELS)
-# Shape of a row and type of each dataset.
-_LAYOUT = {"X": ((NUM_SAMPLES, 2), "<f4"), "Y": ((_NUM_CLASSES,), "<i8"), "Z": ((1,), "<i8")}
-_BYTES_PER_FRAME = NUM_SAMPLES * 2 * 4 + _NUM_CLASSES * 8 + 8
+# A row of each dataset.
+_ROW = {
+    "X": np.dtype(("<f4", (NUM_SAMPLES, 2))),
+    "Y": np.dtype(("<i8", (_NUM_CLASSES,))),
+    "Z": np.dtype(("<i8", (1,))),
+}
 
 
-def write_synthetic_file(
-    path: Path,
-    *,
-    num_frames_per_cell: int,
-    seed: int,
-    preset: str = DEFAULT_PRESET,
-    overwrite: bool = False,
+def write_rows(
+    path: Path, num_rows: int, blocks: Iterable[tuple[Tensor, Tensor, Tensor]], **attributes: Any
 ) -> None:
-    """Write the file, which appears under its name when it is complete; says what it writes.
+    """Write a file as published: X float32 [N, 1024, 2], Y int64 one-hot [N, 24], Z int64 [N, 1].
+
+    It is contiguous, and appears under its name when it is complete.
 
     Args:
         path: where to.
-        num_frames_per_cell: frames of each class at each SNR, at least 1; 4,096 in RadioML 2018.01A.
+        num_rows: N.
+        blocks: rows in order: samples [n, 1024, 2], modulation int64 [n], index into
+            RADIOML_2018_MODULATIONS, and SNR labels int64 [n] in dB.
+        attributes: of the file.
+    """
+    place = {}
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes)
+            for name, row in _ROW.items():
+                allocated = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                dataset = file.create_dataset(name, (num_rows, *row.shape), row.base, dcpl=allocated)
+                place[name] = dataset.id.get_offset()
+        # HDF5 ends the process when the disk becomes full meanwhile; plain writing raises OSError.
+        with temporary.open("rb+") as out:
+            for iq_pairs, modulation, snr_label in blocks:
+                one_hot = torch.nn.functional.one_hot(modulation, _NUM_CLASSES)
+                values = {"X": iq_pairs, "Y": one_hot, "Z": snr_label}
+                for name, value in values.items():
+                    out.seek(place[name])
+                    place[name] += out.write(value.cpu().numpy().astype(_ROW[name].base).tobytes())
+
+
+def write_synthetic_file(
+    path: str,
+    num_frames_per_cell: int = 4096,
+    seed: int = 1,
+    preset: str = DEFAULT_PRESET,
+    overwrite: bool = False,
+) -> None:
+    """Write synthetic frames of all 24 classes at all 26 SNRs in RadioML 2018.01A's layout.
+
+    Rows are ordered by class, then SNR, as published; 4,096 frames of each make 21.4 GB. They are those
+    of amc_utils.data.synthesise_frames with the same seed and channel. The file appears when it is
+    complete.
+
+        amc generate outputs/full_size.h5 --num_frames_per_cell 4096 --seed 1
+        amc generate outputs/table_1.h5 --preset table_1 --overwrite
+
+    Args:
+        path: where to.
+        num_frames_per_cell: frames of each class at each SNR.
         seed: of the generator, not negative.
-        preset: name of the channel, one of signals.CHANNEL_PRESETS.
+        preset: channel, radioml_2018 or table_1.
         overwrite: replace a file that is there.
 
     Raises:
         FileExistsError: there is something at `path` already.
-        ValueError: a number out of range.
+        ValueError: a number out of range, or no such channel.
         OSError: the disk has no room.
     """
     if num_frames_per_cell < 1 or seed < 0:
-        raise ValueError(
-            f"num_frames_per_cell must be at least 1 and seed not negative, got {num_frames_per_cell} "
-            f"and {seed}"
-        )
+        got = f"got {num_frames_per_cell} and {seed}"
+        raise ValueError(f"num_frames_per_cell must be at least 1 and seed not negative, {got}")
     if preset not in CHANNEL_PRESETS:
         raise ValueError(f"preset must be one of {', '.join(CHANNEL_PRESETS)}, got {preset!r}")
-    num_frames = _NUM_CELLS * num_frames_per_cell
-    num_bytes = num_frames * _BYTES_PER_FRAME
-    _check_place(path, num_bytes, overwrite)
-    print(
-        f"writing {num_frames:,} frames ({num_bytes / 1e9:.3g} GB), {_NUM_CLASSES} classes at "
-        f"{len(SNR_LABELS)} SNRs, channel {preset}, to {path}",
-        flush=True,
-    )
-    with replacing(path) as temporary:
-        first_byte = _write_structure(temporary, num_frames, seed, preset)
-        # HDF5 ends the process when the disk becomes full meanwhile, plain writing says so.
-        with temporary.open("rb+") as file:
-            for start, values in _batches(num_frames_per_cell, seed, preset):
-                for name, rows in values.items():
-                    file.seek(first_byte[name] + start * rows[0].nbytes)
-                    file.write(rows.tobytes())
+    num_rows = _NUM_CLASSES * len(SNR_LABELS) * num_frames_per_cell
+    num_bytes = num_rows * sum(row.itemsize for row in _ROW.values())
+    _check_place(Path(path), num_bytes, overwrite)
+    size = f"{num_rows:,} frames ({num_bytes / 1e9:.3g} GB), {_NUM_CLASSES} classes"
+    print(f"writing {size} at {len(SNR_LABELS)} SNRs, channel {preset}, to {path}", flush=True)
+    blocks = _synthetic_blocks(num_frames_per_cell, seed, preset)
+    try:
+        # The attribute tells it from the real file, whatever it is called.
+        source = "synthetic frames of amc_utils"
+        write_rows(Path(path), num_rows, blocks, source=source, seed=seed, preset=preset)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped before {path} was complete, so none of it is left") from None
+    print(f"written to {path}")
 
 
-def _write_structure(path: Path, num_frames: int, seed: int, preset: str) -> dict[str, int]:
-    """Write the file without its values; where each dataset's begin, in bytes from the start."""
-    first_byte = {}
-    with h5py.File(path, "w") as file:
-        # Nobody should take it for the real file, whatever it is called.
-        file.attrs.update(source="synthetic frames of amc_utils", seed=seed, preset=preset)
-        for name, (row, kind) in _LAYOUT.items():
-            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            dataset = file.create_dataset(name, (num_frames, *row), kind, dcpl=properties)
-            first_byte[name] = dataset.id.get_offset()
-    return first_byte
-
-
-def _batches(
+def _synthetic_blocks(
     num_frames_per_cell: int, seed: int, preset: str
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """First row of each batch in turn, and the rows of each dataset, of the types in _LAYOUT."""
-    snr_labels = torch.tensor(SNR_LABELS)
-    num_frames = _NUM_CELLS * num_frames_per_cell
-    with progress(total=num_frames, desc="writing", unit=" frames") as bar:
-        for index in torch.arange(num_frames).split(FRAMES_PER_BLOCK):
-            cell = index // num_frames_per_cell
-            modulation, snr_label = cell // len(SNR_LABELS), snr_labels[cell % len(SNR_LABELS)]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    levels = torch.tensor(SNR_LABELS)
+    index = torch.arange(_NUM_CLASSES * len(levels) * num_frames_per_cell)
+    with progress(total=len(index), desc="writing", unit=" frames") as bar:
+        for some in index.split(FRAMES_PER_BLOCK):
+            cell = some // num_frames_per_cell
+            labels = cell // len(levels), levels[cell % len(levels)]
             made = generate_frames(
-                index,
-                modulation,
-                snr_label,
+                some,
+                *labels,
                 modulations=RADIOML_2018_MODULATIONS,
                 seed=seed,
                 channel=CHANNEL_PRESETS[preset],
             )
-            one_hot = torch.nn.functional.one_hot(modulation, _NUM_CLASSES)
-            values = {"X": torch.view_as_real(made.iq), "Y": one_hot, "Z": snr_label[:, None]}
-            yield int(index[0]), {n: v.numpy().astype(_LAYOUT[n][1]) for n, v in values.items()}
-            bar.update(len(index))
+            yield torch.view_as_real(made.iq), *labels
+            bar.update(len(some))
 
 
 def _check_place(path: Path, num_bytes: int, overwrite: bool) -> None:
@@ -141,30 +149,3 @@ def _check_place(path: Path, num_bytes: int, overwrite: bool) -> None:
             f"the disk of {folder} must have room for {num_bytes / 1e9:.1f} GB, it has "
             f"{free / 1e9:.1f}; give a path on another, or fewer frames"
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a file from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="amc generate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--num-frames-per-cell", type=int, default=4096, help="as published: 4096")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--preset", choices=CHANNEL_PRESETS, default=DEFAULT_PRESET, help="name of the channel"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    options = vars(parser.parse_args(arguments))
-    path = options["path"]
-    # Only an exception removes what is half written.
-    signal.signal(signal.SIGTERM, stop_at_once)
-    try:
-        write_synthetic_file(**options)
-    except KeyboardInterrupt:
-        sys.exit(f"stopped before {path} was complete, so none of it is left")
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(f"written to {path}")
