@@ -29,8 +29,8 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4450
-    assert lines(MODULES.values()) <= 13600
+    assert lines(PACKAGE.glob("*.py")) <= 4460
+    assert lines(MODULES.values()) <= 13500
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -76,7 +76,12 @@ def imported(statement):
         (
             "from amc_utils.inference.classifier import load_classifier",
             20,
-            {"matplotlib", "lightning", "papermill"},
+            {"matplotlib", "lightning", "papermill", "sklearn", "h5py"},
+        ),
+        (
+            "import amc_utils.inference.classify",
+            28,
+            {"matplotlib", "lightning", "papermill", "sklearn", "sigmf", "jsonschema"},
         ),
     ],
 )
