@@ -261,6 +261,11 @@ def test_recording_is_brought_to_the_scale_of_a_record(
     assert (tables[0]["modulation"] == name).all()
 
 
+def test_of_a_file_no_frames_cannot_be_asked_for(for_radioml, gnuradio_slice):
+    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
+        classify.classify(gnuradio_slice, for_radioml, num_frames=0)
+
+
 def test_file_without_known_classes_is_refused(for_radioml, tmp_path):
     frames = synthesise_frames(modulations=("FM",), snr_labels=(10,), num_frames_per_cell=4, seed=1)
     write_radioml(tmp_path / "fm.h5", frames)

@@ -54,11 +54,11 @@ def export_and_say_where(
 ) -> None:
     """Write a finished run's network as one small file for use.
 
-        amc export pocket-442
-        amc export pocket-442 --recalibrate
-
     Reads outputs/checkpoints/<run>/best.ckpt. Writes results/<run>/model.safetensors and, beside it,
     model.json: how well the network is calibrated and which out-of-distribution (OOD) signals it flags.
+
+        amc export pocket-442
+        amc export pocket-442 --recalibrate
 
     Args:
         run: name of a finished run whose checkpoint is still there.

@@ -37,9 +37,15 @@ _SIGNAL_EDGE = 0.11
 _AT_ONCE = 2**23
 
 
-def evenly_spaced(length: int, at_most: int) -> np.ndarray:
-    """Indices spread over 0 to length - 1, int64, all of them if they are no more than `at_most`."""
-    return np.linspace(0, length - 1, min(length, at_most)).round().astype(np.int64)
+def evenly_spaced(length: int, num_frames: int) -> np.ndarray:
+    """Indices of at most so many frames, spread over 0 to length - 1, int64.
+
+    Raises:
+        ValueError: none are wanted.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    return np.linspace(0, length - 1, min(length, num_frames)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,6 @@ class Recording:
             ValueError: rates that are missing or out of range, or a recording that is too short,
                 silent, or holds samples that are not finite.
         """
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         if offset_hz and not (self.sample_rate and abs(offset_hz) <= self.sample_rate / 2):
             rate = f"{self.sample_rate:g}" if self.sample_rate else "none"
             raise ValueError(f"offset_hz must lie within half a sample_rate, got {offset_hz} of {rate}")
