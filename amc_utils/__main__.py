@@ -12,9 +12,9 @@ from importlib import import_module
 # Word: the typed function that does it, and what that is. Modules are imported when their turn comes,
 # so that help takes no seconds.
 COMMANDS = {
-    "train": ("training:train_and_say_where", "train a network, test it, and record the run"),
+    "train": ("training:train_command", "train a network, test it, and record the run"),
     "evaluate": (
-        "studies.evaluate:evaluate_and_say_where",
+        "studies.evaluate:evaluate_command",
         "record the bound, the receiver, or a network on other frames",
     ),
     "study": ("studies.study:study", "carry out a study: variants and seeds"),
@@ -25,11 +25,11 @@ COMMANDS = {
     "audit": ("audit.audit:audit_file", "is a file in RadioML's layout what it says?"),
     "generate": ("radioml.writer:write_synthetic_file", "write a synthetic file in RadioML's layout"),
     "export": (
-        "inference.export:export_and_say_where",
+        "inference.export:export_command",
         "make a finished run's network one small file for use",
     ),
     "classify": (
-        "inference.classify:classify_and_print",
+        "inference.classify:classify_command",
         "name the modulation and SNR of a recording or of frames",
     ),
     "facts": ("radioml.facts:write_facts", "measure excerpts of the real file beside simulations"),

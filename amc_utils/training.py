@@ -776,7 +776,7 @@ def train(
     return run
 
 
-def train_and_say_where(config: TrainingParameters) -> None:
+def train_command(config: TrainingParameters) -> None:
     """Train a network, test it, and write its run folder, on any number of devices.
 
     On SIGTERM or Ctrl-C it saves and exits with status 75 (torchrun turns that into 1); the same

@@ -76,7 +76,12 @@ def imported(statement):
         (
             "from amc_utils.inference.classifier import load_classifier",
             20,
-            {"matplotlib", "lightning", "papermill"},
+            {"matplotlib", "lightning", "papermill", "sklearn", "h5py"},
+        ),
+        (
+            "import amc_utils.inference.classify",
+            28,
+            {"matplotlib", "lightning", "papermill", "sklearn", "sigmf", "jsonschema"},
         ),
     ],
 )

@@ -29,6 +29,7 @@ from amc_utils.inference.ood import MahalanobisDetector, ood_frames, ood_kinds
 from amc_utils.inference.recordings import open_recording
 from amc_utils.models import untrained_network
 from amc_utils.modulation.constellations import symbol_map
+from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
@@ -66,7 +67,7 @@ def prediction(shipped, new_frames):
 
 @pytest.mark.parametrize(("path", "record"), [(SHIPPED, RECORD), (SHIPPED_FOR_RADIOML, RADIOML_RECORD)])
 def test_shipped_network_is_the_one_of_its_record(path, record):
-    run = json.loads(path.with_name("run.json").read_text(encoding="utf8"))
+    run = load_run(record["run"]).facts
     assert load_classifier(path).run == record["run"] == run["run"]
     assert path.stat().st_size == record["bytes"] < 4e6
     assert hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
@@ -262,6 +263,11 @@ def test_recording_is_brought_to_the_scale_of_a_record(
     assert (tables[0]["modulation"] == name).all()
 
 
+def test_of_a_file_no_frames_cannot_be_asked_for(for_radioml, gnuradio_slice):
+    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
+        classify.classify(gnuradio_slice, for_radioml, num_frames=0)
+
+
 def test_file_without_known_classes_is_refused(for_radioml, tmp_path):
     frames = synthesise_frames(modulations=("FM",), snr_labels=(10,), num_frames_per_cell=4, seed=1)
     write_radioml(tmp_path / "fm.h5", frames)
@@ -353,7 +359,7 @@ def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, smal
 
 
 def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run 'none'"):
+    with pytest.raises(FileNotFoundError, match="no run named 'none'"):
         export("none", str(tmp_path))
     shutil.copytree(REPOSITORY / "results" / "main", tmp_path / "results" / "main")
     with pytest.raises(FileNotFoundError, match="checkpoint not found"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sigmf
 
 from amc_utils.dsp.features import power_spectrum
 from amc_utils.inference.recordings import Recording, open_recording
@@ -51,6 +53,40 @@ def test_every_format_gives_the_same_frames(kind, samples, tmp_path):
     np.testing.assert_allclose(cut.iq, expected, atol=2e-4)
     assert cut.start.tolist() == [0, 1024, 2048, 3072]
     assert cut.num_silent == 0
+
+
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize(
+    "datatype", [f"c{kind}_{order}" for kind in ("f32", "f64", "i32", "i16") for order in ("le", "be")]
+    + ["cu32_le", "cu16_be", "ci8", "cu8"]
+)  # fmt: skip
+def test_samples_of_sigmf_are_those_that_its_library_reads(datatype, archived, tmp_path):
+    """Up to the scale, of which frames know nothing."""
+    kind, _, order = datatype.removeprefix("c").partition("_")
+    dtype = np.dtype(f"{'>' if order == 'be' else '<'}{kind[0]}{int(kind[1:]) // 8}")
+    rng = np.random.default_rng(6)
+    low, high = (0, 2**31) if kind[0] == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    pairs = rng.integers(low, high, (LENGTH, 2)).astype(dtype)
+    path = write_sigmf(tmp_path, pairs.tobytes(), datatype)
+    theirs = sigmf.fromfile(path)
+    if archived:
+        path = Path(theirs.archive(tmp_path / "r.sigmf"))
+    own = open_recording(path)
+    assert (own.length, own.sample_rate) == (theirs.sample_count, 1e6)
+    read, expected = own.read(100, 900).astype(complex), theirs[100:900].astype(complex)
+    np.testing.assert_allclose(read / abs(read).max(), expected / abs(expected).max(), atol=1e-6)
+
+
+def test_header_and_trailer_of_a_sigmf_file_are_no_samples(samples, tmp_path):
+    path = write_sigmf(
+        tmp_path, b"h" * 16 + samples.tobytes() + b"t" * 5, "cf32_le", **{"core:trailing_bytes": 5}
+    )
+    meta = json.loads(path.read_text(encoding="utf8"))
+    meta["captures"][0]["core:header_bytes"] = 16
+    path.write_text(json.dumps(meta), encoding="utf8")
+    recording = open_recording(path)
+    assert recording.length == LENGTH
+    np.testing.assert_array_equal(recording.read(0, LENGTH), samples)
 
 
 def test_rate_of_a_sigmf_file_is_its_own_unless_another_is_given(samples, tmp_path):
@@ -164,6 +200,19 @@ BAD = {
         ),
         ValueError,
         "of one channel",
+    ),
+    "half an archive": (lambda f: write(f / "r.sigmf", b"x" * 600), ValueError, "whole SigMF"),
+    "an unknown type": (lambda f: write_sigmf(f, b"x" * 64, "cf31_le"), ValueError, "whole SigMF"),
+    "no samples": (lambda f: write_sigmf(f, b"", "cf32_le"), ValueError, "whole SigMF"),
+    "a dataset elsewhere": (
+        lambda f: write_sigmf(f, b"x" * 64, "cf32_le", **{"core:dataset": "../r.dat"}),
+        ValueError,
+        "whole SigMF",
+    ),
+    "metadata gone": (
+        lambda f: write(f / "r.sigmf-data", b"x" * 64),
+        FileNotFoundError,
+        "r.sigmf-meta",
     ),
     "wrong check sum": (
         lambda f: write_sigmf(

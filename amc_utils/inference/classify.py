@@ -35,7 +35,7 @@ _MANY = 0.05
 _RECORD_POWER = (0.5, 5.0)
 
 
-def classify_and_print(
+def classify_command(
     recording: str,
     sample_rate: float = 0.0,
     symbol_rate: float = 0.0,
@@ -47,13 +47,13 @@ def classify_and_print(
 ) -> None:
     """Name the modulation and SNR of a recording, or of a file's frames.
 
+    Files in the layout of RadioML 2018.01A are read by the network trained for them, recordings by the
+    other one.
+
         amc classify recording.sigmf-meta --symbol_rate 125e3
         amc classify samples.cf32 --sample_rate 1e6 --symbol_rate 125e3 --csv frames.csv
         amc classify GOLD_XYZ_OSC.0001_1024.hdf5
         amc classify frames.npy --model radioml_2018
-
-    Files in the layout of RadioML 2018.01A are read by the network trained for them, recordings by the
-    other one.
 
     Args:
         recording: SigMF, .npy or complex64 file, or HDF5 in RadioML's layout.

@@ -46,7 +46,7 @@ _OOD_SNRS_DB = (20, 10, 0)
 _Some = tuple[Frames, Tensor]
 
 
-def export_and_say_where(
+def export_command(
     run: str,
     recalibrate: bool = False,
     data_path: str = "",
@@ -55,11 +55,11 @@ def export_and_say_where(
 ) -> None:
     """Write a finished run's network as one small file for use.
 
-        amc export pocket-442
-        amc export pocket-442 --recalibrate
-
     Reads outputs/checkpoints/<run>/best.ckpt. Writes results/<run>/model.safetensors and, beside it,
     model.json: how well the network is calibrated and which out-of-distribution (OOD) signals it flags.
+
+        amc export pocket-442
+        amc export pocket-442 --recalibrate
 
     Args:
         run: name of a finished run whose checkpoint is still there.
@@ -79,7 +79,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
 
     Temperatures and distances come from frames that it has not seen, the numbers of model.json from its
     test frames, from others and from OOD signals, with the weights as written. For the arguments see
-    export_and_say_where.
+    export_command.
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint is gone.

@@ -37,9 +37,15 @@ _SIGNAL_EDGE = 0.11
 _AT_ONCE = 2**23
 
 
-def evenly_spaced(length: int, at_most: int) -> np.ndarray:
-    """Indices spread over 0 to length - 1, int64, all of them if they are no more than `at_most`."""
-    return np.linspace(0, length - 1, min(length, at_most)).round().astype(np.int64)
+def evenly_spaced(length: int, num_frames: int) -> np.ndarray:
+    """Indices of at most so many frames, spread over 0 to length - 1, int64.
+
+    Raises:
+        ValueError: none are wanted.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    return np.linspace(0, length - 1, min(length, num_frames)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,6 @@ class Recording:
             ValueError: rates that are missing or out of range, or a recording that is too short,
                 silent, or holds samples that are not finite.
         """
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         if offset_hz and not (self.sample_rate and abs(offset_hz) <= self.sample_rate / 2):
             rate = f"{self.sample_rate:g}" if self.sample_rate else "none"
             raise ValueError(f"offset_hz must lie within half a sample_rate, got {offset_hz} of {rate}")
@@ -219,34 +223,27 @@ def open_recording(path: str | os.PathLike[str], sample_rate: float | None = Non
 def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
     """Recording of one channel, a pair of files or an archive.
 
-    Read here, since the library of that name takes one to two seconds to import, for its validation.
+    Read here, since the library of that name takes over a second to import, most of it for its
+    validation.
     Source: SigMF Specification 1.2, sections "Global Object" and "Captures Array".
     """
     try:
         meta, raw = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
-        told, (first, *others) = meta["global"], meta["captures"] or [{}]
+        told = meta["global"]
         part, number, bits, order = _SIGMF_DATATYPE.fullmatch(told["core:datatype"]).groups()
+        if told.get("core:sha512") not in (None, hashlib.sha512(raw).hexdigest()):
+            raise ValueError("its samples are not those of core:sha512")
+        headers = [capture.get("core:header_bytes", 0) for capture in meta["captures"]]
+        samples = raw[sum(headers[:1]) : len(raw) - told.get("core:trailing_bytes", 0)]
         dtype = np.dtype(f"{'>' if order == '_be' else '<'}{number}{int(bits) // 8}")
-        ends = (
-            int(first.get("core:header_bytes", 0)),
-            len(raw) - int(told.get("core:trailing_bytes", 0)),
-        )
-        rate = sample_rate or told.get("core:sample_rate")
-        one = told.get("core:num_channels", 1) == 1
-        in_one_piece = not any(other.get("core:header_bytes") for other in others)
-        wrong = told.get("core:sha512", "") not in ("", hashlib.sha512(raw).hexdigest())
+        pairs = samples[: len(samples) // (2 * dtype.itemsize) * 2 * dtype.itemsize].view(dtype)
     except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
         raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
-    if wrong:
-        raise ValueError(
-            f"{path.name} must be a whole SigMF recording, its samples are not those of core:sha512"
-        )
-    if not (one and in_one_piece):
+    if told.get("core:num_channels", 1) != 1 or any(headers[1:]):
         raise ValueError(f"{path.name} must be a SigMF recording of one channel in one piece")
     if part == "r":
         raise ValueError(f"{path.name} must hold complex samples, its datatype is real")
-    samples = raw[slice(*ends)]
-    pairs = samples[: len(samples) // (2 * dtype.itemsize) * 2 * dtype.itemsize].view(dtype)
+    rate = sample_rate or told.get("core:sample_rate")
     middle = 2.0 ** (int(bits) - 1) if number == "u" else 0.0
     return _of_array(path.name, pairs.reshape(-1, 2), rate, middle)
 

@@ -151,7 +151,7 @@ def evaluate(config: EvaluationParameters) -> Run:
     return write_run(workspace, facts=facts, predictions=predictions)
 
 
-def evaluate_and_say_where(config: EvaluationParameters) -> None:
+def evaluate_command(config: EvaluationParameters) -> None:
     """Record the bound, the likelihood receiver, or a trained network on other frames.
 
         amc evaluate bound --run_name genie-bound --num_frames_per_cell 200
