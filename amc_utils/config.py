@@ -15,17 +15,11 @@ from pydantic import (
     model_validator,
 )
 
+from amc_utils.dsp.receiver_settings import ReceiverSettings, receiver_settings
 from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
 from amc_utils.runtime.parameters import Parameters, existing_file
 from amc_utils.runtime.plugins import load_plugin
-from amc_utils.signals import (
-    Channel,
-    ReceiverSettings,
-    channel_from,
-    expand_modulations,
-    receiver_settings,
-    snr_grid,
-)
+from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
 _RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}

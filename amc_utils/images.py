@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.dsp.carrier import power_lines, recover_carrier
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
     Synchronised,
     offset_lines,
@@ -17,14 +18,7 @@ from amc_utils.dsp.synchronisation import (
     synchronise,
     synchronise_offset,
 )
-from amc_utils.signals import (
-    DEFAULT_RECEIVER,
-    NUM_SAMPLES,
-    SAMPLES_PER_SYMBOL,
-    ReceiverSettings,
-    raised_cosine,
-    to_unit_power,
-)
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, raised_cosine, to_unit_power
 
 # Half width of the window, as in the runs under test. Frames are taken at the scale that they have.
 WINDOW = 2.5

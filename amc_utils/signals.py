@@ -37,20 +37,6 @@ FAMILY_OF_MODULATION = {
     "AM-DSB-WC": "analogue", "AM-DSB-SC": "analogue", "FM": "analogue", "GMSK": "GMSK",
 }  # fmt: skip
 
-# What the signal itself shows at high SNR, whatever the label says: a real-valued signal squares to a
-# spectral line, a transmitted carrier is one, FM and GMSK have a constant envelope.
-SIGNATURE_OF_MODULATION = dict.fromkeys(RADIOML_2018_MODULATIONS, "neither") | {
-    "OOK": "spectral line", "4ASK": "spectral line", "8ASK": "spectral line",
-    "BPSK": "spectral line", "AM-SSB-WC": "spectral line", "AM-DSB-WC": "spectral line",
-    "AM-DSB-SC": "spectral line", "FM": "constant envelope", "GMSK": "constant envelope",
-}  # fmt: skip
-
-# The list in the classes.txt shipped with RadioML 2018.01A, kept to recognise files labelled by it.
-SHIPPED_WRONG_MODULATIONS = (
-    "32PSK", "16APSK", "32QAM", "FM", "GMSK", "32APSK", "OQPSK", "8ASK", "BPSK", "8PSK",
-    "AM-SSB-SC", "4ASK", "16PSK", "64APSK", "128QAM", "128APSK", "AM-DSB-SC", "AM-SSB-WC", "64QAM",
-    "QPSK", "256QAM", "AM-DSB-WC", "OOK", "16QAM",
-)  # fmt: skip
 
 # All but the analogue classes, GMSK and OOK: the selection of the training log under test.
 DIGITAL_MODULATIONS = tuple(
@@ -200,55 +186,6 @@ def channel_from(settings: Mapping[str, Any]) -> Channel:
 
 
 @dataclass(frozen=True)
-class ReceiverSettings:
-    """What a receiver knows about the signals of a channel.
-
-    Attributes:
-        rolloffs: roll-offs that are tried; several only for the exponent 0.5, whose matched filters
-            all have the same energy.
-        mean_rolloff: the one that stands for all where none is estimated.
-        pulse_exponent: power of the raised-cosine spectrum, see Channel.
-        guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
-        max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
-            standard deviations of the channel's.
-        level_range_db: lowest and highest level that the picture of levels shows.
-    """
-
-    rolloffs: tuple[float, ...] = (0.415,)
-    mean_rolloff: float = 0.415
-    pulse_exponent: float = 1.5
-    guard_symbols: int = 4
-    max_cfo: float = 1.25e-4
-    level_range_db: tuple[float, float] = (-72.0, 18.0)
-
-    def __post_init__(self) -> None:
-        if len(self.rolloffs) > 1 and self.pulse_exponent != 0.5:
-            raise ValueError(
-                f"rolloffs must be a single one unless pulse_exponent is 0.5, got {self.rolloffs}"
-            )
-
-
-# One for each preset of CHANNEL_PRESETS.
-RECEIVERS = {
-    "radioml_2018": ReceiverSettings(),
-    "table_1": ReceiverSettings(
-        rolloffs=tuple(round(0.1 + 0.025 * step, 3) for step in range(13)),
-        mean_rolloff=0.25,
-        pulse_exponent=0.5,
-        guard_symbols=2,
-        max_cfo=3.75e-4,
-        level_range_db=(-45.0, 15.0),
-    ),
-}
-DEFAULT_RECEIVER = RECEIVERS[DEFAULT_PRESET]
-
-
-def receiver_settings(channel: Mapping[str, Any]) -> ReceiverSettings:
-    """Receiver for the preset that settings of a channel name, see channel_from."""
-    return RECEIVERS[channel.get("preset", DEFAULT_PRESET)]
-
-
-@dataclass(frozen=True)
 class ChannelState:
     """What the channel did to each frame: float32 [B] each, multipath complex64 [B, num_taps].
 
@@ -394,32 +331,6 @@ def magnitude_excess_db(modulations: Sequence[str], channel: Channel) -> tuple[f
         channel, unit_mean_magnitude=False, record_scale=False, cfo_std=0.0, delay_spread=0.0
     )
     return tuple(_excess_db(name, plain) for name in modulations)
-
-
-def class_snr_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
-    """SNR per sample in dB of each class, float64 [num_modulations, num_labels]."""
-    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), dtype=torch.float64)
-    return excess_db[:, None] + channel.snr_db(torch.tensor(snr_labels, dtype=torch.float64))
-
-
-def class_es_n0_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
-    """Energy of a symbol over noise density in dB of each linear class, float64 [M, num_labels].
-
-    10 log10(SAMPLES_PER_SYMBOL) above the SNR per sample, but for a sent carrier: of a pulse that
-    is narrower than the symbol rate's band it makes more power than of symbols.
-    """
-    return class_snr_db(modulations, snr_labels, channel) + 10 * torch.log10(
-        SAMPLES_PER_SYMBOL * symbol_energy_share(modulations, channel)[:, None]
-    )
-
-
-def symbol_energy_share(modulations: Sequence[str], channel: Channel) -> Tensor:
-    """Energy of a symbol over that of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
-    maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
-    direct = torch.tensor([abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
-    middle = torch.tensor(sum(channel.rolloff_range) / 2, dtype=torch.float64)
-    energy = pulse_energy(middle, channel.pulse_exponent)
-    return energy / (direct + (1 - direct) * energy)
 
 
 @cache

@@ -13,13 +13,8 @@ import pytest
 from conftest import write_radioml
 
 from amc_utils.data import synthesise_frames
-from amc_utils.signals import (
-    CHANNEL_PRESETS,
-    DIGITAL_MODULATIONS,
-    RADIOML_2018_MODULATIONS,
-    SHIPPED_WRONG_MODULATIONS,
-    Channel,
-)
+from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS
+from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, Channel
 
 TABLE_1 = CHANNEL_PRESETS["table_1"]
 both_presets = pytest.mark.parametrize("preset", CHANNEL_PRESETS)

@@ -11,6 +11,7 @@ from scipy.signal import hilbert
 from scipy.special import erf
 from scipy.stats import binomtest, kstest
 
+from amc_utils.audit.checks import SIGNATURE_OF_MODULATION
 from amc_utils.dsp.features import envelope_std, mean_power, power_spectrum, signature, snr_ratio
 from amc_utils.modulation.analogue import (
     AM_INDEX,
@@ -28,7 +29,6 @@ from amc_utils.signals import (
     MARGIN_IN_SYMBOLS,
     RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
-    SIGNATURE_OF_MODULATION,
     ChannelState,
     generate_frames,
     modulate,

@@ -26,8 +26,9 @@ from amc_utils.audit.measures import channel_spread, fit_pulse, mean_density
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
 from amc_utils.dsp.features import snr_ratio
+from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.modulation import constellations
-from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, RECEIVERS, Channel
+from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, Channel
 
 NOTHING = set()
 # Channel; what fails; the beginning of what is said about labels; the preset that is named.

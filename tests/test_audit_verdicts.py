@@ -6,9 +6,9 @@ import copy
 
 import pytest
 
-from amc_utils.audit.checks import judge
+from amc_utils.audit.checks import SIGNATURE_OF_MODULATION, judge
 from amc_utils.audit.measures import FRAME_FAULTS
-from amc_utils.signals import RADIOML_2018_MODULATIONS, SIGNATURE_OF_MODULATION
+from amc_utils.signals import RADIOML_2018_MODULATIONS
 
 LEVELS = range(-20, 31, 2)
 

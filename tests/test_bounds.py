@@ -11,12 +11,13 @@ import torch
 from amc_utils.baselines import bounds
 from amc_utils.baselines.bounds import (
     MatchedFilterOutput,
+    class_snr_db,
     genie_frames,
     log_likelihoods,
     matched_filter,
 )
 from amc_utils.modulation.constellations import symbol_map
-from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, SNR_LABELS, class_snr_db
+from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, SNR_LABELS
 
 TABLE_1, RADIOML_2018 = CHANNEL_PRESETS["table_1"], CHANNEL_PRESETS["radioml_2018"]
 

@@ -11,15 +11,12 @@ import pytest
 import torch
 from conftest import write_radioml
 
+from amc_utils.audit.checks import SIGNATURE_OF_MODULATION
 from amc_utils.data import read_radioml
 from amc_utils.dsp.features import signature, snr_ratio
 from amc_utils.radioml import reader
-from amc_utils.signals import (
-    DIGITAL_MODULATIONS,
-    RADIOML_2018_MODULATIONS,
-    SHIPPED_WRONG_MODULATIONS,
-    SIGNATURE_OF_MODULATION,
-)
+from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS
+from amc_utils.signals import DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
 
 
 def read(path, modulations=("BPSK", "QPSK", "OQPSK"), grid=(0, 20), per_cell=100, seed=0, **options):

@@ -15,11 +15,11 @@ from amc_utils.data import (
     synthesise_frames,
 )
 from amc_utils.dsp.features import duplicate_pairs, snr_ratio
+from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     RADIOML_2018_MODULATIONS,
-    SHIPPED_WRONG_MODULATIONS,
     Channel,
     expand_modulations,
     snr_grid,

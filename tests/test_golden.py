@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from amc_utils.dsp.receiver_settings import receiver_settings
 from amc_utils.images import IMAGE_CHANNELS, network_input
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
-from amc_utils.signals import (
-    CHANNEL_PRESETS,
-    RADIOML_2018_MODULATIONS,
-    generate_frames,
-    receiver_settings,
-)
+from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, generate_frames
 
 FILE = Path(__file__).with_name("data") / "golden.npz"
 

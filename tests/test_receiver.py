@@ -16,9 +16,10 @@ from amc_utils.baselines.receiver import (
     receiver_log_likelihoods,
 )
 from amc_utils.data import synthesise_frames
+from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.dsp.synchronisation import NUM_CFOS, cfo_grid
 from amc_utils.modulation.constellations import symbol_map
-from amc_utils.signals import CHANNEL_PRESETS, RECEIVERS
+from amc_utils.signals import CHANNEL_PRESETS
 
 TABLE_1 = {"channel": CHANNEL_PRESETS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, norm
 
+from amc_utils.baselines.bounds import class_snr_db
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import (
     CHANNEL_PRESETS,
@@ -19,7 +20,6 @@ from amc_utils.signals import (
     Channel,
     ChannelState,
     channel_from,
-    class_snr_db,
     generate_frames,
     magnitude_excess_db,
     modulate,

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amc_utils.baselines.bounds import class_es_n0_db
 from amc_utils.data import read_radioml
 from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
+from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
     _at_symbols,
     _equalised_spectrum,
@@ -34,10 +36,7 @@ from amc_utils.signals import (
     CHANNEL_PRESETS,
     DIGITAL_MODULATIONS,
     MARGIN_IN_SYMBOLS,
-    RECEIVERS,
     SAMPLES_PER_SYMBOL,
-    ReceiverSettings,
-    class_es_n0_db,
     generate_frames,
     raised_cosine,
 )

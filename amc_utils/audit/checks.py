@@ -18,13 +18,21 @@ from amc_utils.audit.snr import SNR_CONVENTIONS, WIDE_SPREAD_DB
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     FAMILY_OF_MODULATION,
+    RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
-    SIGNATURE_OF_MODULATION,
 )
 
 Report = dict[str, Any]
 # Result ("ok", "remark", "failed" or "cannot tell"), and what was found.
 Finding = tuple[str, str]
+
+# What the signal itself shows at high SNR, whatever the label says: a real-valued signal squares to a
+# spectral line, a transmitted carrier is one, FM and GMSK have a constant envelope.
+SIGNATURE_OF_MODULATION = dict.fromkeys(RADIOML_2018_MODULATIONS, "neither") | {
+    "OOK": "spectral line", "4ASK": "spectral line", "8ASK": "spectral line",
+    "BPSK": "spectral line", "AM-SSB-WC": "spectral line", "AM-DSB-WC": "spectral line",
+    "AM-DSB-SC": "spectral line", "FM": "constant envelope", "GMSK": "constant envelope",
+}  # fmt: skip
 
 # An order of labels is believed from this probability on.
 _SURE = 0.99

@@ -33,6 +33,7 @@ from amc_utils.dsp.features import (
     signature,
     squared_line,
 )
+from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.radioml.reader import LABEL_ORDERS, evenly_spaced
 from amc_utils.runtime.progress import progress
@@ -40,10 +41,8 @@ from amc_utils.signals import (
     CHANNEL_PRESETS,
     DEFAULT_PRESET,
     RADIOML_2018_MODULATIONS,
-    RECEIVERS,
     SAMPLES_PER_SYMBOL,
     Channel,
-    ReceiverSettings,
     magnitude_excess_db,
 )
 

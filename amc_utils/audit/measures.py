@@ -22,6 +22,7 @@ from amc_utils.dsp.features import (
     power_spectrum,
     snr_ratio,
 )
+from amc_utils.dsp.receiver_settings import ReceiverSettings
 from amc_utils.dsp.synchronisation import synchronise
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,
@@ -29,7 +30,6 @@ from amc_utils.signals import (
     NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
-    ReceiverSettings,
     raised_cosine,
 )
 

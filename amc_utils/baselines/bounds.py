@@ -37,11 +37,10 @@ from amc_utils.signals import (
     SAMPLES_PER_SYMBOL,
     Channel,
     ChannelState,
-    class_es_n0_db,
-    class_snr_db,
+    magnitude_excess_db,
     modulate,
+    pulse_energy,
     raised_cosine,
-    symbol_energy_share,
     symbol_table,
 )
 
@@ -302,3 +301,29 @@ class _Terms:
         curvature = 4 * num + 2 * gain * mean.sum((2, 3)) - 4 * gain.square() * variance
         # Far from the truth the likelihood need not be concave at the last step; it is tiny there.
         return self.at(scale, exponent) - 0.5 * curvature.clamp_min(num).log()
+
+
+def class_snr_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
+    """SNR per sample in dB of each class, float64 [num_modulations, num_labels]."""
+    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), dtype=torch.float64)
+    return excess_db[:, None] + channel.snr_db(torch.tensor(snr_labels, dtype=torch.float64))
+
+
+def class_es_n0_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
+    """Energy of a symbol over noise density in dB of each linear class, float64 [M, num_labels].
+
+    10 log10(SAMPLES_PER_SYMBOL) above the SNR per sample, but for a sent carrier: of a pulse that
+    is narrower than the symbol rate's band it makes more power than of symbols.
+    """
+    return class_snr_db(modulations, snr_labels, channel) + 10 * torch.log10(
+        SAMPLES_PER_SYMBOL * symbol_energy_share(modulations, channel)[:, None]
+    )
+
+
+def symbol_energy_share(modulations: Sequence[str], channel: Channel) -> Tensor:
+    """Energy of a symbol over that of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
+    maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
+    direct = torch.tensor([abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
+    middle = torch.tensor(sum(channel.rolloff_range) / 2, dtype=torch.float64)
+    energy = pulse_energy(middle, channel.pulse_exponent)
+    return energy / (direct + (1 - direct) * energy)

@@ -23,17 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.baselines.bounds import energy_fit
+from amc_utils.baselines.bounds import class_es_n0_db, energy_fit
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import cfo_grid, equalised_powers, synchronise, synchronise_offset
 from amc_utils.modulation.constellations import symbol_map
-from amc_utils.signals import (
-    DEFAULT_RECEIVER,
-    SAMPLES_PER_SYMBOL,
-    Channel,
-    ReceiverSettings,
-    class_es_n0_db,
-    unit_phasor,
-)
+from amc_utils.signals import SAMPLES_PER_SYMBOL, Channel, unit_phasor
 
 # Above this Es/N0 frames are judged as if they had no more: finer structure than the grids of phase and
 # offset resolve would count against the truth.

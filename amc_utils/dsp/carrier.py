@@ -12,8 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.receiver_settings import ReceiverSettings
 from amc_utils.dsp.synchronisation import NUM_CFOS, Synchronised, cfo_grid
-from amc_utils.signals import SAMPLES_PER_SYMBOL, ReceiverSettings, unit_phasor
+from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
 # Magnitude rings of the carrier search, in units of the root mean square, and bins of a quarter turn.
 _RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 0.2, 11, 64, 16

@@ -16,14 +16,8 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from amc_utils.signals import (
-    DEFAULT_RECEIVER,
-    SAMPLES_PER_SYMBOL,
-    ReceiverSettings,
-    pulse_energy,
-    raised_cosine,
-    unit_phasor,
-)
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
+from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
 
 # Carrier offsets that are tried; on a grid of 3.75e-4 to each side, neighbours turn the ends of a frame
 # by less than three degrees.

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from amc_utils.radioml.checks import check_kind, checked_datasets, explaining
 from amc_utils.runtime.storage import free_host_bytes
-from amc_utils.signals import (
-    NUM_SAMPLES,
-    RADIOML_2018_MODULATIONS,
-    SHIPPED_WRONG_MODULATIONS,
-    SNR_LABELS,
-)
+from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS, SNR_LABELS
 
+# The list in the classes.txt shipped with RadioML 2018.01A, kept to recognise files labelled by it.
+SHIPPED_WRONG_MODULATIONS = (
+    "32PSK", "16APSK", "32QAM", "FM", "GMSK", "32APSK", "OQPSK", "8ASK", "BPSK", "8PSK",
+    "AM-SSB-SC", "4ASK", "16PSK", "64APSK", "128QAM", "128APSK", "AM-DSB-SC", "AM-SSB-WC", "64QAM",
+    "QPSK", "256QAM", "AM-DSB-WC", "OOK", "16QAM",
+)  # fmt: skip
 LABEL_ORDERS = {"corrected": RADIOML_2018_MODULATIONS, "shipped": SHIPPED_WRONG_MODULATIONS}
 # Rows read at once: 16 MB, still in a large cache when they are looked at.
 _CHUNK = 2048

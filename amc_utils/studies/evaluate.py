@@ -16,6 +16,7 @@ from torch import Tensor
 from amc_utils.baselines.bounds import genie_frames, log_likelihoods
 from amc_utils.baselines.receiver import receiver_log_likelihoods
 from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
+from amc_utils.dsp.receiver_settings import receiver_settings
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.results import Run, claim_run_name, write_run
@@ -25,7 +26,7 @@ from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import Channel, channel_from, expand_modulations, receiver_settings, snr_grid
+from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 from amc_utils.training import Evaluator, prediction_table, trained_network
 
 _FRAMES_AT_ONCE = 1024

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from amc_utils import plots
 from amc_utils.dsp.features import eye_traces, power_spectrum
+from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.images import constellation_images
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     DEFAULT_PRESET,
     RADIOML_2018_MODULATIONS,
-    RECEIVERS,
     generate_frames,
     unit_phasor,
 )
