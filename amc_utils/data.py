@@ -68,7 +68,7 @@ class Frames:
         return self.modulation.device
 
     @property
-    def cell(self) -> Tensor:
+    def joint_class(self) -> Tensor:
         """Joint class of each frame, int64 [N]: modulation * number of SNR levels + snr_index."""
         return self.modulation * len(self.snr_labels) + self.snr_index
 
@@ -87,7 +87,7 @@ class Frames:
         )
 
     @property
-    def whereabouts(self) -> str:
+    def memory_summary(self) -> str:
         """How much memory the samples take, and where, for the log."""
         kind = str(self.iq_pairs.dtype).removeprefix("torch.")
         share = "" if self.held is None else f", a share of {len(self.held):,} of {len(self):,} frames,"
@@ -108,11 +108,11 @@ class Frames:
         whole = self.held is None or len(self.iq_pairs) == len(self)
         return index if whole else torch.searchsorted(self.held, index)
 
-    def ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    def prefetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Samples of each batch in turn; another thread fetches them where they lie off the device."""
         return map(self.iq, batches) if self.place == "device" else fetch_ahead(self.iq, batches)
 
-    def here(self, index: Tensor) -> Tensor:
+    def local(self, index: Tensor) -> Tensor:
         """Those of some frames whose samples are held."""
         if self.held is None:
             return index
@@ -137,9 +137,11 @@ class Frames:
         }
         return replace(self, **moved)
 
-    def with_room(self, dtype: torch.dtype, samples_in: str, hold: Hold | None) -> Frames:
-        """The same labels with room for samples, of the frames that `hold` chooses or of all."""
-        held = hold(self) if hold else None
+    def allocate_samples(
+        self, dtype: torch.dtype, samples_in: str, shard: ShardSelector | None
+    ) -> Frames:
+        """The same labels with room for samples, of the frames that `shard` chooses or of all."""
+        held = shard(self) if shard else None
         held = None if held is None else held.sort().values
         shape = (len(self) if held is None else len(held), NUM_SAMPLES, 2)
         place = choose_place(int(np.prod(shape)) * dtype.itemsize, self.device, samples_in)
@@ -149,7 +151,7 @@ class Frames:
 
 
 # Of labelled frames those whose samples are wanted here, int64; None for all.
-Hold = Callable[[Frames], Tensor | None]
+ShardSelector = Callable[[Frames], Tensor | None]
 
 
 def labels_only(
@@ -171,17 +173,17 @@ def synthesise_frames(
     dtype: torch.dtype = torch.float32,
     channel: Channel | None = None,
     samples_in: str = "auto",
-    hold: Hold | None = None,
+    shard: ShardSelector | None = None,
 ) -> Frames:
     """Frames from the generator, ordered by modulation, then SNR label, the same number in each cell.
 
-    For samples_in and hold see Frames.with_room.
+    For samples_in and shard see Frames.allocate_samples.
     """
     channel = channel or Channel()
     index = torch.arange(len(modulations) * len(snr_labels) * num_frames_per_cell, device=device)
     source = synthetic_source(channel, seed)
     frames = labels_only(index // num_frames_per_cell, modulations, snr_labels, source)
-    frames = frames.with_room(dtype, samples_in, hold)
+    frames = frames.allocate_samples(dtype, samples_in, shard)
     redraw_frames(frames, index, 0)
     return frames
 
@@ -203,7 +205,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
         generation: number of the drawing; 0 gives the frames that the set began with.
     """
     snr_labels = torch.tensor(frames.snr_labels, device=frames.device)
-    for part in frames.here(index).split(_CHUNK[frames.device.type]):
+    for part in frames.local(index).split(_CHUNK[frames.device.type]):
         made = generate_frames(
             part + generation * len(frames),
             frames.modulation[part],
@@ -234,7 +236,7 @@ def split_fingerprint(frames: Frames, split: Split) -> str:
     """SHA-256 that two runs share if and only if they are tested on the same frames and classes."""
     origin = [frames.modulations, frames.snr_labels, frames.source, len(frames)]
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
-    for numbers in (split.test, frames.cell[split.test]):
+    for numbers in (split.test, frames.joint_class[split.test]):
         digest.update(numbers.cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -254,7 +256,7 @@ def stratified_split(frames: Frames, *, seed: int) -> Split:
             f"a split needs at least 10 frames, got {len(frames)}; raise num_frames_per_cell"
         )
     rng = np.random.default_rng([seed, 0x5B11])
-    cell = frames.cell.cpu().numpy()
+    cell = frames.joint_class.cpu().numpy()
     place_of_cell = rng.permutation(frames.num_classes)
     line = np.lexsort((rng.random(len(cell)), place_of_cell[cell]))
     tenth = np.arange(len(line)) % 10
@@ -280,13 +282,13 @@ def load_frames(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     samples_in: str = "auto",
-    hold: Hold | None = None,
+    shard: ShardSelector | None = None,
 ) -> Frames:
     """Frames that the parameters ask for, from the file if one is named, else from the generator.
 
-    For samples_in and hold see Frames.with_room.
+    For samples_in and shard see Frames.allocate_samples.
     """
-    options = {"device": device, "dtype": dtype, "samples_in": samples_in, "hold": hold}
+    options = {"device": device, "dtype": dtype, "samples_in": samples_in, "shard": shard}
     if config.data_path:
         return read_radioml(**file_selection(config), **options)
     return synthesise_frames(
@@ -319,7 +321,7 @@ def read_radioml(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     samples_in: str = "auto",
-    hold: Hold | None = None,
+    shard: ShardSelector | None = None,
     **choice: Any,
 ) -> Frames:
     """Frames of a file in the layout of RadioML 2018.01A, selected by label, in file order.
@@ -330,8 +332,8 @@ def read_radioml(
         snr_labels: SNR labels.
         device: where labels lie and computations run.
         dtype: of the samples kept.
-        samples_in: see Frames.with_room.
-        hold: see Frames.with_room; only the rows of held frames are read.
+        samples_in: see Frames.allocate_samples.
+        shard: see Frames.allocate_samples; only the rows of held frames are read.
         choice: num_frames_per_cell, seed and label_order, see select.
 
     Raises:
@@ -342,7 +344,7 @@ def read_radioml(
         chosen = select(file, modulations=modulations, snr_labels=snr_labels, **choice)
         labels = torch.from_numpy(chosen.cell).to(device)
         frames = labels_only(labels, modulations, snr_labels, chosen.source)
-        frames = frames.with_room(dtype, samples_in, hold)
+        frames = frames.allocate_samples(dtype, samples_in, shard)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
             for place, samples in file.blocks(rows):
@@ -356,7 +358,7 @@ def cached_radioml(
     path: Path,
     device: torch.device | str = "cpu",
     samples_in: str = "auto",
-    hold: Hold | None = None,
+    shard: ShardSelector | None = None,
     trust_file: bool = False,
     **choice: Any,
 ) -> Frames:
@@ -365,8 +367,8 @@ def cached_radioml(
     Args:
         path: the file.
         device: where labels lie and computations run.
-        samples_in: see Frames.with_room; "disk" is the file that is kept.
-        hold: see Frames.with_room.
+        samples_in: see Frames.allocate_samples; "disk" is the file that is kept.
+        shard: see Frames.allocate_samples.
         trust_file: take frames that are in the file twice.
         choice: modulations, snr_labels, num_frames_per_cell, seed and label_order, see select.
 
@@ -380,12 +382,12 @@ def cached_radioml(
         labels = torch.from_numpy(chosen.cell).to(device)
         frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
         # Before samples are read: what holds them may refuse the labels.
-        held = hold(frames) if hold else None
+        held = shard(frames) if shard else None
         kept = kept_samples(file, chosen.rows, trust_file=trust_file)
     if choose_place(kept.nbytes, frames.device, samples_in) == "disk":
         # All samples are there, those of other processes too; `held` says whose frames are worked on.
         return replace(frames, iq_pairs=torch.from_numpy(kept), held=held, place="disk")
-    frames = frames.with_room(torch.float16, samples_in, lambda _: held)
+    frames = frames.allocate_samples(torch.float16, samples_in, lambda _: held)
     rows = np.arange(len(frames)) if frames.held is None else frames.held.cpu().numpy()
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         half = kept[rows[start : start + _ROWS_AT_ONCE]]

@@ -28,7 +28,7 @@ _SYMBOL_SCALE = 1.25
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
 
 
-class Views:
+class SynchronizedBatch:
     """A batch of frames and what is made of it, each made once however many channels need it.
 
     Attributes:
@@ -50,22 +50,22 @@ class Views:
         return recover_carrier(self.timed)
 
 
-def samples(frames: Views, scale: float = 1.0) -> Tensor:
+def samples(frames: SynchronizedBatch, scale: float = 1.0) -> Tensor:
     """The samples as they come: in-phase and quadrature, in units of the root mean square / scale."""
     return frames.iq if scale == 1 else frames.iq * scale
 
 
-def symbols(frames: Views) -> Tensor:
+def symbols(frames: SynchronizedBatch) -> Tensor:
     """Symbols after timing and carrier recovery; the window ends at twice their root mean square."""
     return frames.recovered * _SYMBOL_SCALE
 
 
-def offset_symbols(frames: Views) -> Tensor:
+def offset_symbols(frames: SynchronizedBatch) -> Tensor:
     """Symbols synchronised as OQPSK, at unit mean power; the window ends at twice that."""
     return synchronise_offset(frames.iq, frames.receiver).symbols * _SYMBOL_SCALE
 
 
-def differential_symbols(frames: Views) -> Tensor:
+def differential_symbols(frames: SynchronizedBatch) -> Tensor:
     """Each symbol times the conjugate of the one before, over the square root of the magnitude.
 
     A carrier offset turns all of them alike, by less than a degree; the phase is gone. The window
@@ -76,7 +76,7 @@ def differential_symbols(frames: Views) -> Tensor:
     return product * (_SYMBOL_SCALE / product.abs().sqrt().clamp_min(1e-12))
 
 
-def polar_symbols(frames: Views) -> Tensor:
+def polar_symbols(frames: SynchronizedBatch) -> Tensor:
     """Symbols after carrier recovery as angle modulo a quarter turn (across) and magnitude (up).
 
     The window spans a quarter turn, and magnitudes from zero to twice the root mean square.
@@ -87,7 +87,7 @@ def polar_symbols(frames: Views) -> Tensor:
     return torch.complex(quarter * 2 - 1, symbols.abs() - 1) * WINDOW
 
 
-def line_strengths(frames: Views) -> Tensor:
+def power_line_map(frames: SynchronizedBatch) -> Tensor:
     """Lines of powers of the symbols, -30 to 0 dB (across), one for each carrier offset (up).
 
     From the bottom the powers 2, 4, 8, 12 to 32 of all symbols; at 0 dB they all agree, and angles that
@@ -102,7 +102,7 @@ def line_strengths(frames: Views) -> Tensor:
     return torch.complex(level / 15 + 1, up.expand_as(level)) * WINDOW
 
 
-def levels(frames: Views) -> Tensor:
+def band_levels(frames: SynchronizedBatch) -> Tensor:
     """Level through the matched filter (across) and outside the signal's band (up), sample by sample.
 
     The window spans the receiver's level_range_db. Noise reaches both, the signal the first only, so
@@ -148,8 +148,8 @@ def _to_log_of_maximum(counts: Tensor) -> Tensor:
     return counts.log1p().mul_(1 / np.log1p(counts.shape[1]).item())
 
 
-# Points of a batch, complex64 [B, P] from Views, and grey levels in [0, 1] of the counts at the points.
-IMAGE_CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Tensor]]] = {
+# Points of a batch, complex64 [B, P], and grey levels in [0, 1] of the counts at the points.
+IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[[Tensor], Tensor]]] = {
     "counts_8_bit": (samples, _to_8_bit_of_maximum),
     "counts": (samples, _to_counts),
     "raw": (samples, _to_log_of_maximum),
@@ -159,21 +159,21 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Tensor], Te
     "offset": (offset_symbols, _to_log_of_maximum),
     "differential": (differential_symbols, _to_log_of_maximum),
     "polar": (polar_symbols, _to_log_of_maximum),
-    "lines": (line_strengths, _to_log_of_maximum),
-    "noise": (levels, _to_log_of_maximum),
+    "lines": (power_line_map, _to_log_of_maximum),
+    "noise": (band_levels, _to_log_of_maximum),
 }
 
 
 def register_image(
     name: str, grey: Callable[[Tensor], Tensor] = _to_log_of_maximum
-) -> Callable[[Callable[[Views], Tensor]], Callable[[Views], Tensor]]:
+) -> Callable[[Callable[[SynchronizedBatch], Tensor]], Callable[[SynchronizedBatch], Tensor]]:
     """Decorator that makes a function an image channel of that name.
 
-    The function gives the points of a batch, complex64 [B, P], from Views; `grey` gives grey levels in
+    The function gives the points of a SynchronizedBatch, complex64 [B, P]; `grey` gives grey levels in
     [0, 1] from the counts at the points, float [B, P].
     """
 
-    def keep(points: Callable[[Views], Tensor]) -> Callable[[Views], Tensor]:
+    def keep(points: Callable[[SynchronizedBatch], Tensor]) -> Callable[[SynchronizedBatch], Tensor]:
         IMAGE_CHANNELS[name] = (points, grey)
         return points
 
@@ -279,7 +279,7 @@ def constellation_images(
         raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
-    parts = [Views(part, receiver) for part in iq.split(seen)]
+    parts = [SynchronizedBatch(part, receiver) for part in iq.split(seen)]
     for number, name in enumerate(channels):
         points_of, grey = IMAGE_CHANNELS[name]
         points = torch.cat([points_of(part) for part in parts])

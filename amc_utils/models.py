@@ -106,7 +106,7 @@ class Logits(NamedTuple):
 
 
 class TwoHeadNetwork(nn.Module):
-    """Shared trunk, dropout, one head a task.
+    """Shared backbone, dropout, one head a task.
 
     Attributes:
         input_shape: channels, height and width of a picture, or 2 and the number of raw samples.
@@ -114,7 +114,7 @@ class TwoHeadNetwork(nn.Module):
 
     def __init__(
         self,
-        trunk: nn.Module,
+        backbone: nn.Module,
         *,
         input_shape: tuple[int, ...],
         width: int,
@@ -124,8 +124,9 @@ class TwoHeadNetwork(nn.Module):
         snr_head: str = "linear",
     ) -> None:
         super().__init__()
+        self.register_load_state_dict_pre_hook(_take_former_names)
         self.input_shape = input_shape
-        self.trunk = trunk
+        self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.modulation_head = nn.Linear(width, num_modulations)
         if snr_head == "linear":
@@ -137,11 +138,17 @@ class TwoHeadNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Logits:
         """Logits of pictures, float [B, C, H, W], or raw samples, float [B, 2, num_samples]."""
-        return self.heads(self.dropout(self.trunk(inputs)))
+        return self.heads(self.dropout(self.backbone(inputs)))
 
     def heads(self, features: Tensor) -> Logits:
-        """Logits of the trunk's features, float [B, width]."""
+        """Logits of the backbone's features, float [B, width]."""
         return Logits(self.modulation_head(features), self.snr_head(features))
+
+
+def _take_former_names(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Let stored weights from when the backbone was called trunk be loaded."""
+    for name in [name for name in state if name.startswith(f"{prefix}trunk.")]:
+        state[f"{prefix}backbone.{name.removeprefix(f'{prefix}trunk.')}"] = state.pop(name)
 
 
 def build_model(
@@ -179,15 +186,15 @@ def build_model(
             f"{name!r} and an input of shape {input_shape}"
         )
     if name in IQ_MODELS:
-        trunk = _own_trunk(IQ_MODELS[name], name, input_shape[1], timm_options)
+        backbone = _own_backbone(IQ_MODELS[name], name, input_shape[1], timm_options)
     elif name in IMAGE_MODELS:
-        trunk = _own_trunk(IMAGE_MODELS[name], name, input_shape[0], timm_options)
+        backbone = _own_backbone(IMAGE_MODELS[name], name, input_shape[0], timm_options)
     else:
-        trunk = _picture_trunk(name, input_shape, pretrained, timm_options)
+        backbone = _timm_backbone(name, input_shape, pretrained, timm_options)
     return TwoHeadNetwork(
-        trunk,
+        backbone,
         input_shape=input_shape,
-        width=_feature_width(name, trunk, input_shape),
+        width=_feature_width(name, backbone, input_shape),
         num_modulations=num_modulations,
         num_snrs=num_snrs,
         dropout=dropout,
@@ -236,14 +243,14 @@ def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:
     return sum(kept.values())
 
 
-def _own_trunk(make: Callable[..., nn.Module], name: str, size: int, options: dict) -> nn.Module:
+def _own_backbone(make: Callable[..., nn.Module], name: str, size: int, options: dict) -> nn.Module:
     try:
         return make(size, **options)
     except TypeError as error:
         raise ValueError(f"network_options must suit {name}, got {options}: {error}") from None
 
 
-def _picture_trunk(
+def _timm_backbone(
     name: str, input_shape: tuple[int, ...], pretrained: bool, options: dict
 ) -> nn.Module:
     timm_name = ALIASES.get(name, name)
@@ -254,12 +261,12 @@ def _picture_trunk(
     described = timm.models.get_pretrained_cfg(timm_name)
     if described and described.fixed_input_size:
         options = options | {"img_size": input_shape[1]}
-    trunk = _create_trunk(timm_name, input_shape[0], pretrained, options)
-    _check_image_size(name, trunk, input_shape[1])
-    return trunk
+    backbone = _create_backbone(timm_name, input_shape[0], pretrained, options)
+    _check_image_size(name, backbone, input_shape[1])
+    return backbone
 
 
-def _create_trunk(timm_name: str, num_channels: int, pretrained: bool, options: dict) -> nn.Module:
+def _create_backbone(timm_name: str, num_channels: int, pretrained: bool, options: dict) -> nn.Module:
     try:
         return timm.create_model(
             timm_name, in_chans=num_channels, num_classes=0, pretrained=pretrained, **options
@@ -277,13 +284,13 @@ def _create_trunk(timm_name: str, num_channels: int, pretrained: bool, options: 
         ) from error
 
 
-def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
+def _check_image_size(name: str, backbone: nn.Module, image_size: int) -> None:
     """Transformers cut the picture into patches and Swin halves the map thrice; nothing may be lost."""
-    patch_size = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    patch_size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
     if patch_size is None:
         return
     patch_size = patch_size if isinstance(patch_size, Sequence) else (patch_size,)
-    reductions = [info["reduction"] for info in getattr(trunk, "feature_info", [])]
+    reductions = [info["reduction"] for info in getattr(backbone, "feature_info", [])]
     step = max([patch_size[0], *reductions])
     if image_size % step:
         raise ValueError(
@@ -292,15 +299,15 @@ def _check_image_size(name: str, trunk: nn.Module, image_size: int) -> None:
 
 
 @torch.no_grad()
-def _feature_width(name: str, trunk: nn.Module, input_shape: tuple[int, ...]) -> int:
+def _feature_width(name: str, backbone: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Pooled features of one input; measured, since networks disagree on where they state it."""
-    trunk.eval()
+    backbone.eval()
     try:
-        width = trunk(torch.zeros(1, *input_shape)).shape[1]
+        width = backbone(torch.zeros(1, *input_shape)).shape[1]
     except (RuntimeError, AssertionError) as error:
         why = str(error) or type(error).__name__
         raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {why}") from None
-    trunk.train()
+    backbone.train()
     return width
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amc_utils.images import WINDOW, constellation_images
-from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.signals import FAMILY_OF_MODULATION, SAMPLES_PER_SYMBOL, Channel
 
 WIDTH_INCHES = {"column": 3.5, "page": 7.16}
@@ -68,7 +68,7 @@ def save(fig: Figure, name: str, folder: Path, note: str, sources: Sequence[Path
     # Without a date or version of its maker in it, the same figure is the same file.
     pdf = {"CreationDate": None, "Producer": None, "Subject": places}
     for suffix, told in {".pdf": pdf, ".png": {"Software": None, "Source": places}}.items():
-        with replacing(folder / f"fig_{name}{suffix}") as temporary:
+        with atomic_write(folder / f"fig_{name}{suffix}") as temporary:
             fig.savefig(temporary, metadata=told)
     return fig
 

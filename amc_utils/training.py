@@ -140,8 +140,8 @@ class Evaluator:
         """Losses and accuracies over frames in evaluation mode, keys beginning with `prefix`."""
         self.network.eval()
         sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
-        batches = _batches(self.frames.here(index))
-        for batch, iq in zip(batches, self.frames.ahead(batches), strict=True):
+        batches = _batches(self.frames.local(index))
+        for batch, iq in zip(batches, self.frames.prefetch(batches), strict=True):
             sums += batch_sums(*self.loss_and_correct(self.network(self.pictures(iq)), batch))
         return to_metrics(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
 
@@ -149,11 +149,11 @@ class Evaluator:
     def predict(self, index: Tensor) -> pd.DataFrame:
         """Predictions for some frames, in the columns that amc_utils.metrics describes."""
         self.network.eval()
-        mine = torch.isin(index, self.frames.here(index)).nonzero()[:, 0]
+        mine = torch.isin(index, self.frames.local(index)).nonzero()[:, 0]
         # Each frame is decided by one process and zero in the others: their sum is the table.
         decided = torch.zeros(4, len(index), dtype=torch.float64, device=self.frames.device)
         places = _batches(mine)
-        for place, iq in zip(places, self.frames.ahead(index[p] for p in places), strict=True):
+        for place, iq in zip(places, self.frames.prefetch(index[p] for p in places), strict=True):
             logits = self.network(self.pictures(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
             level = predict_snr_index(logits.snr, self.config.snr_loss)
@@ -462,7 +462,7 @@ class Trainer:
         batches = self.plan.batches(epoch)[self._step :, self._places]
         self.network.train()
         bar = progress(
-            zip(batches, self.frames.ahead(batches), strict=True),
+            zip(batches, self.frames.prefetch(batches), strict=True),
             desc=f"epoch {epoch + 1}/{self.config.num_epochs}",
             total=self.plan.steps,
             initial=self._step,
@@ -647,7 +647,7 @@ class Experiment:
         """Frames that the parameters ask for; of several processes, those that this one works on."""
         config, engine = self.config, self.config.engine
 
-        def hold(labelled: Frames) -> torch.Tensor | None:
+        def shard(labelled: Frames) -> torch.Tensor | None:
             # Labels that cannot be split are refused before any samples are read.
             split = stratified_split(labelled, seed=config.seed)
             if fabric.world_size == 1:
@@ -656,7 +656,7 @@ class Experiment:
 
         if config.data_path and not config.trust_file:
             require_passed_audit(config.data_path, config.label_order)
-        options = {"device": fabric.device, "samples_in": engine.samples_in, "hold": hold}
+        options = {"device": fabric.device, "samples_in": engine.samples_in, "shard": shard}
         if config.data_path and engine.cache:
             frames = cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
         else:
@@ -763,7 +763,7 @@ def train(
     if fabric.is_global_zero:
         processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "1 process"
         print(f"run {experiment.name} on {fabric.device}, {processes}; {frames.description}")
-        print(frames.whereabouts, flush=True)
+        print(frames.memory_summary, flush=True)
     trainer = experiment.trainer(experiment.network(), frames, split, fabric)
     for _ in trainer.fit():
         if fabric.is_global_zero:

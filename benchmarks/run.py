@@ -19,7 +19,7 @@ import torch
 from timing import summarise
 
 from amc_utils.runtime.environment import environment
-from amc_utils.runtime.paths import replacing
+from amc_utils.runtime.paths import atomic_write
 
 NAMES = ("pictures", "generation", "training", "reading", "growth")
 ON_REQUEST = ("planned",)
@@ -55,7 +55,7 @@ def keep(table: pd.DataFrame, path: Path) -> None:
     if path.exists():
         before = pd.read_csv(path)
         table = pd.concat([before[~before["benchmark"].isin(table["benchmark"])], table])
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 

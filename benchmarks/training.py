@@ -81,7 +81,9 @@ def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeat
 
     def full() -> None:
         evaluator.pictures = draw
-        for number, (batch, iq) in enumerate(zip(batches, trainer.frames.ahead(batches), strict=True)):
+        for number, (batch, iq) in enumerate(
+            zip(batches, trainer.frames.prefetch(batches), strict=True)
+        ):
             learner.step(batch.to(trainer.fabric.device), iq, number)
 
     def network_alone() -> None:

@@ -49,9 +49,9 @@ def test_second_start_reads_no_samples_and_gives_the_same(folder, written, monke
         for frames in (first, again):
             assert frames.iq_pairs.dtype == torch.float16
             assert torch.equal(frames.iq_pairs, direct.iq_pairs)
-            assert torch.equal(frames.cell, direct.cell)
+            assert torch.equal(frames.joint_class, direct.joint_class)
             assert frames.source == direct.source
-    share = cached_radioml(**choice(written), hold=lambda frames: torch.tensor([7, 3]))
+    share = cached_radioml(**choice(written), shard=lambda frames: torch.tensor([7, 3]))
     assert torch.equal(share.iq_pairs, direct.iq_pairs[[3, 7]])
     assert capsys.readouterr().out.count("taking 90 frames of frames.h5 from") == 4
 
@@ -61,8 +61,8 @@ def test_share_on_the_disk_knows_which_frames_are_its_own(folder, written):
     whole = cached_radioml(**choice(written))
     share = torch.tensor([7, 3, 40])
     for samples_in in ("disk", "device"):
-        part = cached_radioml(**choice(written), samples_in=samples_in, hold=lambda frames: share)
-        assert sorted(part.here(torch.arange(90)).tolist()) == [3, 7, 40]
+        part = cached_radioml(**choice(written), samples_in=samples_in, shard=lambda frames: share)
+        assert sorted(part.local(torch.arange(90)).tolist()) == [3, 7, 40]
         assert torch.equal(part.iq(share), whole.iq(share))
 
 

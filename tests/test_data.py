@@ -68,7 +68,7 @@ def test_written_file_has_the_published_layout(written, small_frames):
 def test_reading_gives_back_what_was_written(written, small_frames):
     again = read(written)
     torch.testing.assert_close(again.iq_pairs, small_frames.iq_pairs, rtol=0, atol=0)
-    assert torch.equal(again.cell, small_frames.cell)
+    assert torch.equal(again.joint_class, small_frames.joint_class)
     assert again.source["file_bytes"] == written.stat().st_size
     half = read(written, dtype=torch.float16)
     torch.testing.assert_close(
@@ -93,7 +93,7 @@ def test_selection_is_by_label_whatever_the_order_of_rows(written, tmp_path):
 
 def test_draw_per_cell_is_balanced_and_depends_on_the_seed(written):
     first, again, other = (read(written, per_cell=7, seed=seed) for seed in (1, 1, 2))
-    assert torch.bincount(first.cell).tolist() == [7] * 6
+    assert torch.bincount(first.joint_class).tolist() == [7] * 6
     assert torch.equal(first.iq_pairs, again.iq_pairs)
     assert not torch.equal(first.iq_pairs, other.iq_pairs)
 
@@ -153,7 +153,7 @@ def test_variants_of_the_layout_are_read(written, tmp_path, variant, storage):
         for name, value in parts.items():
             file.create_dataset(name, data=value, **storage)
     plain, other = read(written, per_cell=15), read(tmp_path / "variant.h5", per_cell=15)
-    assert torch.equal(plain.cell, other.cell)
+    assert torch.equal(plain.joint_class, other.joint_class)
     coarse = {"int8": 0.03, "int16": 3e-4, "float16": 2e-3}.get(variant, 0)
     # Integers come back at unit mean power, whatever their scale was.
     found = other.iq_pairs
@@ -171,7 +171,7 @@ def test_labels_by_the_wrong_list_are_read_by_it(written, tmp_path):
     wrong = np.array([SHIPPED_WRONG_MODULATIONS.index(name) for name in names])
     path = copy_with(written, tmp_path / "shipped.h5", Y=np.eye(24, dtype=np.int64)[wrong])
     right = read(path, label_order="shipped")
-    assert torch.equal(right.cell, read(written).cell)
+    assert torch.equal(right.joint_class, read(written).joint_class)
     with pytest.raises(ValueError, match="has no frame of"):
         read(path)
 

@@ -23,7 +23,7 @@ def test_split_is_stratified_disjoint_and_complete(small_frames):
     everything = torch.cat([split.train, split.validation, split.test])
     assert torch.equal(everything.sort().values, torch.arange(120))
     for part, share in ((split.train, 16), (split.validation, 2), (split.test, 2)):
-        assert torch.bincount(small_frames.cell[part]).tolist() == [share] * 6
+        assert torch.bincount(small_frames.joint_class[part]).tolist() == [share] * 6
 
 
 def test_split_depends_on_labels_and_seed_alone(small_frames):
@@ -65,7 +65,7 @@ def test_split_of_small_cells_keeps_its_proportions():
     )
     split = stratified_split(frames, seed=1)
     assert split.counts == {"train": 436, "validation": 54, "test": 54}
-    assert torch.bincount(frames.cell[split.test]).max() == 1
+    assert torch.bincount(frames.joint_class[split.test]).max() == 1
 
 
 def test_split_that_leaves_a_class_out_is_refused():

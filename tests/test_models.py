@@ -17,7 +17,7 @@ from amc_utils.models import (
     count_parameters,
 )
 
-# Millions of parameters of the trunks: those of the papers less the 1000-class head.
+# Millions of parameters of the backbones: those of the papers less the 1000-class head.
 NETWORKS = {
     "resnet18": 11.2,
     "resnet34": 21.3,
@@ -95,7 +95,7 @@ def test_network_trains_a_step(name):
     logits = network(torch.rand(2, 2, 64, 64))
     assert (logits.modulation.shape, logits.snr.shape) == ((2, 17), (2, 26))
     (logits.modulation.square().mean() + logits.snr.square().mean()).backward()
-    assert next(network.trunk.parameters()).grad.abs().max() > 0
+    assert next(network.backbone.parameters()).grad.abs().max() > 0
     optimizer.step()
     assert not torch.equal(before, network.snr_head.weight)
 

@@ -156,13 +156,13 @@ def test_a_share_holds_the_samples_of_the_whole(make_config, small_frames, tmp_p
         config = make_config(data_path=data_path, num_frames_per_cell=13)
         whole = load_frames(config)
         half = torch.arange(1, len(whole), 2)
-        part = load_frames(config, hold=lambda frames, half=half: half.flip(0))
+        part = load_frames(config, shard=lambda frames, half=half: half.flip(0))
         assert part.iq_pairs.shape[0] == len(half)
         assert len(part) == len(whole)
         assert torch.equal(part.iq(half[:3]), whole.iq(half[:3]))
-        assert torch.equal(part.here(torch.arange(len(whole))), half)
+        assert torch.equal(part.local(torch.arange(len(whole))), half)
         assert stratified_split(part, seed=1).counts == stratified_split(whole, seed=1).counts
-    assert f"{len(half)} of {len(whole)} frames" in part.whereabouts
+    assert f"{len(half)} of {len(whole)} frames" in part.memory_summary
 
 
 def test_process_without_frames_to_judge_adds_nothing(make_config, tmp_path):

@@ -116,7 +116,7 @@ def test_receiver_names_clear_frames_and_guesses_in_noise(preset):
         channel=channel,
         receiver=receiver,
     )
-    right = found.flatten(1).argmax(1) == frames.cell
+    right = found.flatten(1).argmax(1) == frames.joint_class
     assert right[frames.snr_index == 1].float().mean() > 0.97
     assert right[frames.snr_index == 0].float().mean() < 0.5
 
@@ -128,7 +128,7 @@ def test_receiver_of_radioml_2018_knows_unipolar_levels_and_all_labels_up_to_30(
     channel = CHANNEL_PRESETS["radioml_2018"]
     iq = frames.iq(torch.arange(len(frames)))
     found = receiver_log_likelihoods(iq, **options, channel=channel).flatten(1).argmax(1)
-    assert (found == frames.cell).float().mean() > 0.95
+    assert (found == frames.joint_class).float().mean() > 0.95
     # The scale of a frame says nothing.
     scaled = receiver_log_likelihoods(iq * 3, **options, channel=channel).flatten(1).argmax(1)
     assert (scaled == found).float().mean() > 0.99

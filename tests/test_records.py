@@ -7,7 +7,7 @@ import pytest
 
 from amc_utils import results
 from amc_utils.data import load_frames, stratified_split
-from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
+from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
 from amc_utils.studies import runlog
 from amc_utils.studies.records import keep_run
 from amc_utils.training import Experiment
@@ -71,7 +71,7 @@ def test_failed_replacement_keeps_the_old_file(tmp_path):
     path.write_text("old")
 
     def write():
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half of the n")
             raise OSError("disk full")
 

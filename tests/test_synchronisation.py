@@ -24,12 +24,12 @@ from amc_utils.dsp.synchronisation import (
 )
 from amc_utils.images import (
     WINDOW,
-    Views,
+    SynchronizedBatch,
     constellation_images,
     differential_symbols,
     levels,
-    line_strengths,
     polar_symbols,
+    power_line_map,
 )
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
@@ -246,7 +246,7 @@ def test_lines_of_noise_have_unit_power():
 def test_picture_of_lines_tells_oqpsk_from_qpsk():
     """The topmost tenth of the points is OQPSK's; small roll-offs, which weaken its lines, overlap."""
     level = {
-        name: line_strengths(Views(make(name, 4, 200).iq, TABLE_1))
+        name: power_line_map(SynchronizedBatch(make(name, 4, 200).iq, TABLE_1))
         .real.unflatten(1, (10, -1))[:, -1]
         .mean(1)
         for name in ("OQPSK", "QPSK")
@@ -259,7 +259,7 @@ def test_picture_of_lines_tells_oqpsk_from_qpsk():
 @pytest.mark.parametrize(("name", "power"), [("BPSK", 2), ("QPSK", 4), ("8PSK", 8)])
 def test_differential_points_of_phase_keying_lie_on_turns_of_its_order(name, power):
     """At half the window's radius, unit magnitude, and at every turn, not at one."""
-    points = differential_symbols(Views(make(name, NOISELESS).iq, TABLE_1)) / (WINDOW / 2)
+    points = differential_symbols(SynchronizedBatch(make(name, NOISELESS).iq, TABLE_1)) / (WINDOW / 2)
     assert (points.abs() - 1).abs().mean() < 0.1
     turned = points / points.abs()
     assert (turned**power).real.mean(1).min() > 0.9
@@ -269,7 +269,7 @@ def test_differential_points_of_phase_keying_lie_on_turns_of_its_order(name, pow
 @pytest.mark.parametrize(("name", "radii"), [("QPSK", [1.0]), ("16QAM", [0.447, 1.0, 1.342])])
 def test_polar_points_lie_at_the_radii_of_the_map(name, radii):
     """Across the angle inside a quarter turn, up the magnitude, 0 to 2 over the window."""
-    points = polar_symbols(Views(make(name, NOISELESS).iq, TABLE_1)) / WINDOW
+    points = polar_symbols(SynchronizedBatch(make(name, NOISELESS).iq, TABLE_1)) / WINDOW
     magnitude, angle = points.imag + 1, (points.real + 1) * 45
     assert angle.min() >= 0
     assert angle.max() <= 90
@@ -302,7 +302,7 @@ def test_noise_picture_moves_linearly_in_db():
     grid = torch.arange(-10, 31, 5)
     height, expected = [], []
     for snr_db in grid.tolist():
-        points = levels(Views(make("16QAM", snr_db).iq, TABLE_1))
+        points = levels(SynchronizedBatch(make("16QAM", snr_db).iq, TABLE_1))
         height.append(float(points.imag.mean()) * 12.0)
         expected.append(-10 * math.log10(1 + 10 ** (snr_db / 10)))
     shift = [h - e for h, e in zip(height, expected, strict=True)]

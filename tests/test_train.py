@@ -96,10 +96,10 @@ def test_processes_of_a_host_and_limits_of_its_groups_share_the_memory(monkeypat
 def test_fetching_ahead_keeps_the_order_and_passes_errors_on(make_config, monkeypatch):
     frames = load_frames(make_config(), samples_in="host")
     batches = torch.randperm(len(frames)).split(7)
-    for batch, iq in zip(batches, frames.ahead(batches), strict=True):
+    for batch, iq in zip(batches, frames.prefetch(batches), strict=True):
         assert torch.equal(iq, frames.iq(batch))
     with pytest.raises(IndexError):
-        list(frames.ahead([torch.tensor([len(frames)])]))
+        list(frames.prefetch([torch.tensor([len(frames)])]))
 
 
 def test_sixteen_bits_round_below_the_noise(make_config):

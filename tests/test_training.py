@@ -268,7 +268,7 @@ def test_dropout_acts_in_training_and_seed_draws_the_weights(make_config):
     pictures = torch.rand(4, 1, 32, 32)
     network.eval()
     assert torch.equal(network(pictures).snr, network(pictures).snr)
-    network.trunk.eval()
+    network.backbone.eval()
     network.dropout.train()
     assert not torch.equal(network(pictures).snr, network(pictures).snr)
     same, other = (Experiment.start(make_config(seed=seed), "test").network() for seed in (5, 6))

@@ -17,7 +17,7 @@ from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import cache_folder, replacing
+from amc_utils.runtime.paths import atomic_write, cache_folder
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
 
@@ -109,7 +109,7 @@ def _kept_report(path: Path, label_order: str) -> dict[str, Any]:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
 

@@ -18,7 +18,7 @@ from amc_utils.images import network_input
 from amc_utils.inference.ood import MahalanobisDetector
 from amc_utils.losses import predict_snr_index
 from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
-from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.runtime.paths import REPOSITORY, atomic_write
 
 # The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
 SHIPPED, SHIPPED_FOR_RADIOML = (
@@ -83,7 +83,7 @@ class Classifier:
         seen = []
         for part in iq.split(_FRAMES_AT_ONCE):
             inputs = network_input(part, **self.config.picture_options)
-            features = self.network.trunk(inputs)
+            features = self.network.backbone(inputs)
             seen.append((features, *self.network.heads(features)))
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return features, Logits(modulation, snr)
@@ -102,7 +102,7 @@ class Classifier:
         return Prediction(modulation, snr, predict_snr_index(logits.snr, self.config.snr_loss), p_value)
 
     def joint_class(self, logits: Logits) -> Tensor:
-        """Predicted joint class, int64 [B], as in Frames.cell."""
+        """Predicted joint class, int64 [B], as in Frames.joint_class."""
         level = predict_snr_index(logits.snr, self.config.snr_loss)
         return logits.modulation.argmax(1) * logits.snr.shape[1] + level
 
@@ -141,7 +141,7 @@ class Classifier:
             | {"data_path": "", "output_root": ""},
             "temperatures": self.temperatures,
         }
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(
                 {n: x.contiguous() for n, x in tensors.items()},
                 temporary,

@@ -14,7 +14,7 @@ from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classif
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
 from amc_utils.inference.recordings import FrameCut, evenly_spaced, open_recording
 from amc_utils.radioml.reader import open_radioml
-from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.signals import (
     NUM_SAMPLES,
@@ -83,7 +83,7 @@ def classify_command(
     print(f"{name}: {count} frames of 1,024 samples{silent}, read by {classifier.run}")
     print(summary(table))
     if csv:
-        with replacing(Path(csv)) as temporary:
+        with atomic_write(Path(csv)) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
 
 

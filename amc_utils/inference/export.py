@@ -32,7 +32,7 @@ from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
 from amc_utils.results import named_run
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.environment import environment
-from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
 
@@ -98,7 +98,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
     train = split.train[evenly_spaced(len(split.train), 3 * len(split.test))]
     calibrated = _calibrated(raw, (frames, train), calibrating)
     path = workspace.model(run)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         calibrated.save(temporary)
         written = load_classifier(temporary)
         facts = {
@@ -113,7 +113,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
             "recordings": _recordings(written, *trying),
             "environment": environment(),
         }
-        with replacing(path.with_name("model.json")) as described:
+        with atomic_write(path.with_name("model.json")) as described:
             described.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return path
 
@@ -159,7 +159,7 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
     truths = others.modulation[new], others.snr_index[new]
     detector = MahalanobisDetector.fit(
         raw.look(frames.iq(index))[0],
-        frames.cell[index],
+        frames.joint_class[index],
         held_out=features,
         predicted=raw.joint_class(logits),
         num_classes=frames.num_classes,
@@ -245,7 +245,7 @@ def _row(
 
 def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:
     """How many recordings, all frames of a class in each, are called OOD though they are not."""
-    cell, classes = frames.cell[index], frames.num_classes
+    cell, classes = frames.joint_class[index], frames.num_classes
     p_value = torch.cat([written(frames.iq(part)).p_value for part in index.split(2048)])
     flagged = torch.bincount(cell[p_value < SIGNIFICANCE], minlength=classes)
     counts = torch.bincount(cell, minlength=classes)

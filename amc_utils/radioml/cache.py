@@ -16,7 +16,7 @@ import torch
 from amc_utils.dsp.features import duplicate_pairs
 from amc_utils.radioml.reader import RadioMLFile
 from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import cache_folder, replacing
+from amc_utils.runtime.paths import atomic_write, cache_folder
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
 from amc_utils.signals import NUM_SAMPLES
@@ -72,7 +72,7 @@ def _keep(file: RadioMLFile, rows: np.ndarray, kept: Path, trust_file: bool) -> 
     for leftover in kept.parent.glob(f".{kept.name}.*"):
         leftover.unlink()
     heads = np.empty((len(rows), _HEAD, 2), np.float16)
-    with replacing(kept) as temporary:
+    with atomic_write(kept) as temporary:
         with (
             temporary.open("wb") as out,
             progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from amc_utils.dsp.features import circular_mean, noise_density, one_sided, power_spectrum
 from amc_utils.runtime.pages import markdown_table, with_table
-from amc_utils.runtime.paths import REPOSITORY, replacing
+from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     SAMPLES_PER_SYMBOL,
@@ -96,12 +96,12 @@ def write_facts(excerpts: str, num_frames: int = 16384, keep_simulated: bool = F
     if not keep_simulated:
         tables["simulated"] = simulated_facts(num_frames)
     for name, table in tables.items():
-        with replacing(FOLDER / f"{name}.csv") as temporary:
+        with atomic_write(FOLDER / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
     page = PAGE.read_text(encoding="utf8")
     table = facts_table(comparison(read_facts("measured"), read_facts("simulated")))
     page = with_table(page, "facts", table)
-    with replacing(PAGE) as temporary:
+    with atomic_write(PAGE) as temporary:
         temporary.write_text(page, encoding="utf8")
 
 

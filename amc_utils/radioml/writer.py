@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.runtime.interruption import Stopped
-from amc_utils.runtime.paths import replacing
+from amc_utils.runtime.paths import atomic_write
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
 from amc_utils.signals import (
@@ -49,7 +49,7 @@ def write_rows(
         attributes: of the file.
     """
     place = {}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         with h5py.File(temporary, "w") as file:
             file.attrs.update(attributes)
             for name, row in _ROW.items():

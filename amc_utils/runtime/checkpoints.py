@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric import Fabric
 
-from amc_utils.runtime.paths import remove_leftovers, replacing
+from amc_utils.runtime.paths import atomic_write, remove_leftovers
 
 # Locks last as long as the process: a notebook may build its trainer again, another process may not.
 _LOCKS: dict[Path, FileLock] = {}
@@ -80,7 +80,7 @@ class Checkpoints:
             OSError: the file cannot be written; what was there before is still there.
         """
         try:
-            with replacing(path) if fabric.is_global_zero else nullcontext(path) as temporary:
+            with atomic_write(path) if fabric.is_global_zero else nullcontext(path) as temporary:
                 fabric.save(temporary, dict(content))
                 if fabric.is_global_zero and path == self.last and path.exists():
                     path.replace(self.previous)

@@ -78,7 +78,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Temporary path that becomes `path` when the block succeeds and vanishes when it fails.
 
     A reader therefore never sees a half-written file, whatever interrupts the writer.

@@ -11,7 +11,7 @@ from scipy.stats import chi2, norm
 from scipy.stats import t as student_t
 
 from amc_utils.results import Run, named_run
-from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
+from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
 from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.pages import write_pages
@@ -171,7 +171,7 @@ def _tflop(runs: Sequence[Run]) -> float | None:
 def update(workspace: Workspace) -> pd.DataFrame:
     """Write results/claims.csv and the generated parts of README.md and docs/; returns the rows."""
     rows = evaluate(read_claims(), workspace)
-    with replacing(workspace.results / "claims.csv") as temporary:
+    with atomic_write(workspace.results / "claims.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     write_pages(workspace, rows)
     return rows

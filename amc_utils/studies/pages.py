@@ -15,7 +15,7 @@ import pandas as pd
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_table
-from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.claim_rules import read_claims
 from amc_utils.studies.claim_table import full_table, short_table, verdicts
 from amc_utils.studies.record import named_study
@@ -62,7 +62,7 @@ def write_pages(workspace: Workspace, claims: pd.DataFrame) -> list[Path]:
         if text != path.read_text(encoding="utf8")
     }
     for path, text in changed.items():
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf8")
     return list(changed)
 

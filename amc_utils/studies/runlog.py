@@ -10,7 +10,7 @@ import pandas as pd
 
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, kept_runs
-from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.record import StudyRecord, list_studies
 
 _PREAMBLE = """\
@@ -66,7 +66,7 @@ def update_runlog(workspace: Workspace) -> Path:
     """Bring the workspace's RUNLOG.md up to date with its results; readings stay."""
     path = workspace.runlog
     kept = readings(path.read_text(encoding="utf8")) if path.exists() else {}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(render(workspace, kept), encoding="utf8")
     return path
 

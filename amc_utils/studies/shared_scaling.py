@@ -11,7 +11,7 @@ from torch import Tensor
 from amc_utils.data import synthesise_frames
 from amc_utils.images import pixel_index
 from amc_utils.inference.classifier import Classifier
-from amc_utils.runtime.paths import Workspace, replacing
+from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, generate_frames
 from amc_utils.training import trained_network
@@ -108,7 +108,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     for knows, score in (("picture", picture), ("grey", grey), ("both", picture + grey)):
         joint = score.flatten(1).argmax(1)
         right = {
-            "joint": joint == frames.cell,
+            "joint": joint == frames.joint_class,
             "modulation": score.logsumexp(2).argmax(1) == frames.modulation,
             "snr": score.logsumexp(1).argmax(1) == frames.snr_index,
         }
@@ -142,6 +142,6 @@ def shared_scaling(runs: list[str], output_root: str = "") -> None:
         table.insert(0, "run", run)
         tables.append(table)
     path = workspace.results / "radioml_2018_facts" / "shared_scaling.csv"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pd.concat(tables).to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")
     print(path)

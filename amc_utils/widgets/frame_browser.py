@@ -50,7 +50,7 @@ class FrameBrowser:
         if len(classifier.network.input_shape) != 3:
             raise ValueError("the browser shows images, and this network reads samples")
         self._frames = load_frames(
-            config, hold=lambda labelled: stratified_split(labelled, seed=config.seed).test
+            config, shard=lambda labelled: stratified_split(labelled, seed=config.seed).test
         )
         option = {"layout": {"width": "300px"}, "style": {"description_width": "90px"}}
         names, grid = config.modulation_names, config.snr_labels
@@ -134,7 +134,7 @@ class FrameBrowser:
 
     def _cell(self, modulation: str, snr_label: int) -> tuple[Tensor, Prediction]:
         """Test frames of a class and level, int64 [B], and the prediction on them."""
-        index = self._frames.here(self._frames.select(modulation, snr_label))
+        index = self._frames.local(self._frames.select(modulation, snr_label))
         return index, self._classifier(self._frames.iq(index))
 
     def _explained(
