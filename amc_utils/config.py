@@ -133,11 +133,11 @@ class DataParameters(Parameters):
 
     @property
     def receiver(self) -> ReceiverSettings:
-        """What pictures of symbols know about the channel: that of the preset, whatever else is set."""
+        """What images of symbols know about the channel: that of the preset, whatever else is set."""
         return receiver_settings(self.channel)
 
     @property
-    def picture_options(self) -> dict[str, Any]:
+    def image_options(self) -> dict[str, Any]:
         """What a network is given, as images.network_input takes it."""
         return {
             "channels": self.channels,

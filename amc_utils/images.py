@@ -124,7 +124,7 @@ def band_levels(frames: SynchronizedBatch) -> Tensor:
     return torch.complex(*parts)
 
 
-# On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while pictures
+# On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while images
 # are drawn so many bytes of them: 4 a pixel, and 64 a point on its way to its pixel.
 _FRAMES_IN_CACHE = 32
 _BYTES_IN_CACHE = 2**23
@@ -134,7 +134,7 @@ _HAIR = 1e-12
 
 
 def _to_8_bit_of_maximum(counts: Tensor) -> Tensor:
-    """Counts over the frame's largest count, rounded to 8 bits: the picture of the runs under test."""
+    """Counts over the frame's largest count, rounded to 8 bits: the image of the runs under test."""
     return (counts * (255 / counts.amax(1, keepdim=True).clamp_min(1))).round_().div_(255)
 
 
@@ -180,7 +180,7 @@ def register_image(
     return keep
 
 
-# Not a picture but the samples themselves, for the network that reads them.
+# Not an image but the samples themselves, for the network that reads them.
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
     "stack": ("polar", "lines", "noise"),
@@ -224,13 +224,13 @@ def network_input(
     receiver: ReceiverSettings = DEFAULT_RECEIVER,
     unit_power: bool = False,
 ) -> Tensor:
-    """Pictures of a batch, float32 [B, C, H, W], or for the channel "iq" alone [B, 2, num_samples].
+    """Images of a batch, float32 [B, C, H, W], or for the channel "iq" alone [B, 2, num_samples].
 
     Args:
         iq: complex64 [B, num_samples].
         channels: names from IMAGE_CHANNELS or CHANNEL_GROUPS, or "iq" alone.
-        image_size: bins per axis of the pictures.
-        receiver: what the pictures of symbols know about the channel.
+        image_size: bins per axis of the images.
+        receiver: what the images of symbols know about the channel.
         unit_power: whether every frame is scaled to unit mean power first; else it keeps its scale.
 
     Raises:
@@ -252,9 +252,9 @@ def constellation_images(
     receiver: ReceiverSettings = DEFAULT_RECEIVER,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Pictures of a batch, float32 [B, C, image_size, image_size] in [0, 1].
+    """Images of a batch, float32 [B, C, image_size, image_size] in [0, 1].
 
-    Row r of a picture is the bin of the imaginary part (quadrature), column c that of the real part
+    Row r of an image is the bin of the imaginary part (quadrature), column c that of the real part
     (in-phase), both ascending, so show it with origin="lower". The bins are those of
     numpy.histogram2d over [-2.5, 2.5]^2: half open but for the last, which holds its right edge.
     Points outside the window are not counted, nor are NaNs.
@@ -263,7 +263,7 @@ def constellation_images(
         iq: complex64 [B, num_samples], of about unit mean power.
         channels: names from IMAGE_CHANNELS or CHANNEL_GROUPS.
         image_size: bins per axis.
-        receiver: what the pictures of symbols know about the channel.
+        receiver: what the images of symbols know about the channel.
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.
 
     Raises:
@@ -271,12 +271,12 @@ def constellation_images(
     """
     channels = expand_channels(channels)
     if RAW_SAMPLES in channels:
-        raise ValueError(f"channels must be pictures, got {RAW_SAMPLES!r}, which network_input gives")
+        raise ValueError(f"channels must be images, got {RAW_SAMPLES!r}, which network_input gives")
     shape = (len(iq), len(channels), image_size, image_size)
     if out is None:
         out = torch.empty(shape, device=iq.device)
     elif out.shape != shape:
-        raise ValueError(f"out must have the shape of the pictures {shape}, got {tuple(out.shape)}")
+        raise ValueError(f"out must have the shape of the images {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
     parts = [SynchronizedBatch(part, receiver) for part in iq.split(seen)]
@@ -295,7 +295,7 @@ def _draw(points: Tensor, grey: Callable[[Tensor], Tensor], out: Tensor) -> None
     pixel = pixel_index(points, size)
     image = torch.zeros(len(points), (size + 2) ** 2, device=points.device)
     image.scatter_add_(1, pixel, torch.ones(pixel.shape, device=points.device))
-    # Points of the border are no part of the picture, nor of its largest count.
+    # Points of the border are no part of the image, nor of its largest count.
     image = image.view(-1, size + 2, size + 2)
     for border in (image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]):
         border.zero_()
@@ -305,7 +305,7 @@ def _draw(points: Tensor, grey: Callable[[Tensor], Tensor], out: Tensor) -> None
 
 
 def pixel_index(points: Tensor, image_size: int) -> Tensor:
-    """Flat pixel of each point in a picture with a border of one pixel, int64 [B, P].
+    """Flat pixel of each point in an image with a border of one pixel, int64 [B, P].
 
     Points outside the window, and NaNs, lie in the border: rows and columns 0 and image_size + 1.
     """

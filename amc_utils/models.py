@@ -109,7 +109,7 @@ class TwoHeadNetwork(nn.Module):
     """Shared backbone, dropout, one head a task.
 
     Attributes:
-        input_shape: channels, height and width of a picture, or 2 and the number of raw samples.
+        input_shape: channels, height and width of an image, or 2 and the number of raw samples.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class TwoHeadNetwork(nn.Module):
             )
 
     def forward(self, inputs: Tensor) -> Logits:
-        """Logits of pictures, float [B, C, H, W], or raw samples, float [B, 2, num_samples]."""
+        """Logits of images, float [B, C, H, W], or raw samples, float [B, 2, num_samples]."""
         return self.heads(self.dropout(self.backbone(inputs)))
 
     def heads(self, features: Tensor) -> Logits:
@@ -162,11 +162,11 @@ def build_model(
     snr_head: str = "linear",
     **timm_options: int | float | str | bool,
 ) -> TwoHeadNetwork:
-    """Network of any timm architecture, or a registered one, for pictures; or one for samples.
+    """Network of any timm architecture, or a registered one, for images; or one for samples.
 
     Args:
         name: a timm model name, one of ALIASES, or a name of IQ_MODELS or IMAGE_MODELS.
-        input_shape: channels, height and width of the pictures, or 2 and the number of samples.
+        input_shape: channels, height and width of the images, or 2 and the number of samples.
         num_modulations: outputs of the modulation head.
         num_snrs: outputs of the SNR head.
         dropout: probability before the heads, in training only.
@@ -175,7 +175,7 @@ def build_model(
         timm_options: handed to timm, for instance patch_size and window_size.
 
     Raises:
-        ValueError: unknown network, a picture size it cannot take, or an option it does not know.
+        ValueError: unknown network, an image size it cannot take, or an option it does not know.
         FileNotFoundError: pretrained weights that cannot be had.
     """
     if snr_head not in ("linear", "bottleneck"):
@@ -208,7 +208,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_flops(network: TwoHeadNetwork) -> int:
-    """Floating-point operations of one forward pass of one picture; a multiply-add counts as two."""
+    """Floating-point operations of one forward pass of one image; a multiply-add counts as two."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -219,7 +219,7 @@ def count_flops(network: TwoHeadNetwork) -> int:
 
 
 def count_activation_bytes(network: TwoHeadNetwork) -> int:
-    """Bytes that the forward pass keeps for the backward pass, for each picture of a batch.
+    """Bytes that the forward pass keeps for the backward pass, for each image of a batch.
 
     Parameters, and copies of them in another precision, are the same for any batch and do not count.
     Two batches pass through the network, which should be a fresh one: normalisation takes note of them.
@@ -235,9 +235,9 @@ def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    pictures = torch.zeros(batch_size, *network.input_shape, device=next(network.parameters()).device)
+    images = torch.zeros(batch_size, *network.input_shape, device=next(network.parameters()).device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network(pictures)
+        logits = network(images)
     # Until here all that is kept is alive, so that no address is that of two.
     del logits
     return sum(kept.values())
@@ -285,7 +285,7 @@ def _create_backbone(timm_name: str, num_channels: int, pretrained: bool, option
 
 
 def _check_image_size(name: str, backbone: nn.Module, image_size: int) -> None:
-    """Transformers cut the picture into patches and Swin halves the map thrice; nothing may be lost."""
+    """Transformers cut the image into patches and Swin halves the map thrice; nothing may be lost."""
     patch_size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
     if patch_size is None:
         return
@@ -306,7 +306,7 @@ def _feature_width(name: str, backbone: nn.Module, input_shape: tuple[int, ...])
         width = backbone(torch.zeros(1, *input_shape)).shape[1]
     except (RuntimeError, AssertionError) as error:
         why = str(error) or type(error).__name__
-        raise ValueError(f"{name} cannot take pictures of {input_shape[1]} px: {why}") from None
+        raise ValueError(f"{name} cannot take images of {input_shape[1]} px: {why}") from None
     backbone.train()
     return width
 

@@ -296,9 +296,9 @@ def eye_diagram(ax: Axes, traces: np.ndarray) -> Axes:
     return ax
 
 
-def image(ax: Axes, picture: np.ndarray, *, ticks: bool = True) -> Axes:
+def image(ax: Axes, image: np.ndarray, *, ticks: bool = True) -> Axes:
     """One channel of a constellation image, float [H, W], quadrature upwards."""
-    ax.imshow(picture, origin="lower", extent=(-WINDOW, WINDOW) * 2, cmap="cividis", vmin=0)
+    ax.imshow(image, origin="lower", extent=(-WINDOW, WINDOW) * 2, cmap="cividis", vmin=0)
     if ticks:
         ax.set(xlabel="in-phase", ylabel="quadrature")
     else:
@@ -315,26 +315,26 @@ def by_level(ax: Axes, table: pd.DataFrame, name: str, ylabel: str) -> Axes:
     return ax
 
 
-def gallery(pictures: np.ndarray, names: Sequence[str], channels: Sequence[str] = ("",)) -> Figure:
-    """Page-wide figure of pictures, float [N, C, H, W], under their names.
+def gallery(images: np.ndarray, names: Sequence[str], channels: Sequence[str] = ("",)) -> Figure:
+    """Page-wide figure of images, float [N, C, H, W], under their names.
 
-    Of one channel all pictures are shown, nine a row; of several the first nine, a row a channel. Raw
-    samples, float [N, 2, num_samples], are shown as their plain picture would be.
+    Of one channel all images are shown, nine a row; of several the first nine, a row a channel. Raw
+    samples, float [N, 2, num_samples], are shown as their plain image would be.
     """
-    if pictures.ndim == 3:
-        iq = torch.complex(*torch.from_numpy(pictures).unbind(1))
-        pictures, channels = constellation_images(iq, ["raw"], 64).numpy(), ("",)
+    if images.ndim == 3:
+        iq = torch.complex(*torch.from_numpy(images).unbind(1))
+        images, channels = constellation_images(iq, ["raw"], 64).numpy(), ("",)
     if len(channels) > 1:
-        shown = pictures[:9].swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
+        shown = images[:9].swapaxes(0, 1).reshape(-1, *images.shape[2:])
     else:
-        shown = pictures[:, 0]
-    columns = min(len(pictures), 9)
+        shown = images[:, 0]
+    columns = min(len(images), 9)
     num_rows = -(-len(shown) // columns)
     fig, axes = figure("page", 0.85 * num_rows + 0.35, num_rows, columns, squeeze=False)
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
-    for number, (ax, picture) in enumerate(zip(axes.flat, shown, strict=False)):
-        image(ax, picture, ticks=False)
+    for number, (ax, tile) in enumerate(zip(axes.flat, shown, strict=False)):
+        image(ax, tile, ticks=False)
         if number < len(names) and (len(channels) == 1 or number < columns):
             ax.set_title(names[number])
     for ax, name in zip(axes[:, 0], channels, strict=False):
@@ -343,14 +343,14 @@ def gallery(pictures: np.ndarray, names: Sequence[str], channels: Sequence[str] 
 
 
 def glance(
-    pictures: np.ndarray, names: Sequence[str], levels: Sequence[int], channels: Sequence[str]
+    images: np.ndarray, names: Sequence[str], levels: Sequence[int], channels: Sequence[str]
 ) -> Figure:
-    """Page-wide figure of pictures, float [N, L, C, H, W]: N classes down, L levels across a channel.
+    """Page-wide figure of images, float [N, L, C, H, W]: N classes down, L levels across a channel.
 
     Every tile is as bright as its brightest pixel allows, since channels differ in scale.
     """
-    peak = pictures.max(axis=(3, 4), keepdims=True)
-    tiles = pictures / np.where(peak > 0, peak, 1)
+    peak = images.max(axis=(3, 4), keepdims=True)
+    tiles = images / np.where(peak > 0, peak, 1)
     # A blank pixel between tiles; quadrature upwards in each.
     tiles = np.pad(tiles[..., ::-1, :], [(0, 0)] * 3 + [(1, 1)] * 2, constant_values=np.nan)
     side = tiles.shape[-1]

@@ -115,7 +115,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Who decided, in a few words: network and pictures, or the name of the receiver."""
+        """Who decided, in a few words: network and images, or the name of the receiver."""
         if self.kind in ("bound", "receiver"):
             return self.facts["network"]["name"]
         return f"{self.facts['network']['name']}, {'+'.join(self.facts['config']['channels'])}"
@@ -242,7 +242,7 @@ def load_run(name: str, output_root: str = "", study: str = "") -> Run:
 
 
 def select_runs(workspace: Workspace, names: Sequence[str]) -> list[Run]:
-    """The named runs, or the newest of each network and pictures tested like the newest trained run.
+    """The named runs, or the newest of each network and images tested like the newest trained run.
 
     Raises:
         FileNotFoundError: a name without a run, or no run at all.

@@ -98,7 +98,7 @@ class Evaluator:
         network: the network, on the frames' device.
         weighting: the weights of the two tasks.
         frames: the frames.
-        config: parameters of pictures and losses.
+        config: parameters of images and losses.
         fabric: the devices.
     """
 
@@ -115,11 +115,11 @@ class Evaluator:
 
     def draw(self, batch: Tensor) -> Tensor:
         """What the network is given for some frames, drawn on the device; see network_input."""
-        return self.pictures(self.frames.iq(batch))
+        return self.images(self.frames.iq(batch))
 
-    def pictures(self, iq: Tensor) -> Tensor:
+    def images(self, iq: Tensor) -> Tensor:
         """What the network is given for samples, complex64 [B, num_samples]; see network_input."""
-        return network_input(iq, **self.config.picture_options)
+        return network_input(iq, **self.config.image_options)
 
     def loss_and_correct(self, logits: Logits, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the two tasks, float32 [2], and hits, bool [3, B]: joint, modulation, SNR."""
@@ -142,7 +142,7 @@ class Evaluator:
         sums = torch.zeros(6, dtype=torch.float64, device=self.frames.device)
         batches = _batches(self.frames.local(index))
         for batch, iq in zip(batches, self.frames.prefetch(batches), strict=True):
-            sums += batch_sums(*self.loss_and_correct(self.network(self.pictures(iq)), batch))
+            sums += batch_sums(*self.loss_and_correct(self.network(self.images(iq)), batch))
         return to_metrics(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class Evaluator:
         decided = torch.zeros(4, len(index), dtype=torch.float64, device=self.frames.device)
         places = _batches(mine)
         for place, iq in zip(places, self.frames.prefetch(index[p] for p in places), strict=True):
-            logits = self.network(self.pictures(iq))
+            logits = self.network(self.images(iq))
             modulation = logits.modulation.float().softmax(1).max(1)
             level = predict_snr_index(logits.snr, self.config.snr_loss)
             sure = logits.snr.float().softmax(1).gather(1, level[:, None])[:, 0]
@@ -321,7 +321,7 @@ class Learner:
         )
 
     def _backward(self, batch: Tensor, iq: Tensor, parts: int) -> Tensor:
-        logits = self.network(self.evaluator.pictures(iq))
+        logits = self.network(self.evaluator.images(iq))
         losses, hits = self.evaluator.loss_and_correct(logits, batch)
         self.fabric.backward(self.weighting(losses) / parts)
         return batch_sums(losses.detach(), hits)
@@ -535,9 +535,9 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         frames = split_fingerprint(self.frames, self.split)
-        pictures = "+".join(expand_channels(self.config.channels))
+        images = "+".join(expand_channels(self.config.channels))
         config = self.config.model_dump(exclude={"plugins"})
-        return {"history": self.history, "config": config, "frames": f"{frames} {pictures}"}
+        return {"history": self.history, "config": config, "frames": f"{frames} {images}"}
 
     def resume(self, path: Path | str) -> None:
         """Continue from a checkpoint as if the run had never stopped.
@@ -632,7 +632,7 @@ class Experiment:
 
     @property
     def tag(self) -> str:
-        """Network and pictures in a form that file names can hold."""
+        """Network and images in a form that file names can hold."""
         return "_".join([self.config.network, *self.config.channels])
 
     def network(self) -> TwoHeadNetwork:
@@ -798,7 +798,7 @@ def check_same_run(
         path: the checkpoint.
         content: what it holds.
         config: parameters of the run that shall continue.
-        fingerprint: of its frames and pictures.
+        fingerprint: of its frames and images.
         own: the checkpoint is the run's own, which may have no epoch left to train.
 
     Raises:
@@ -830,7 +830,7 @@ def check_same_run(
         )
     if content["frames"] != fingerprint:
         raise ValueError(
-            f"{path} was trained on other frames or pictures; a run goes on with the same data and seed"
+            f"{path} was trained on other frames or images; a run goes on with the same data and seed"
         )
 
 

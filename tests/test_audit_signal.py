@@ -181,7 +181,7 @@ def test_symbol_rate_is_measured_whatever_it_is():
     [("radioml_2018", "class", "Y", 5), ("radioml_2018", "class", "Y", 2),
      ("radioml_2018", "level", "Z", 8), ("table_1", "class", "Y", 5)],
 )  # fmt: skip
-def test_power_that_no_picture_is_made_for_fails(preset, tmp_path, factor, result, of, column, number):
+def test_power_that_no_image_is_made_for_fails(preset, tmp_path, factor, result, of, column, number):
     def change(parts):
         values = parts[column].argmax(1) if column == "Y" else parts[column][:, 0]
         parts["X"][values == number] *= np.float32(factor)

@@ -147,7 +147,7 @@ BAD_PROFILES = {
     "no modulation": ("modulations: []", "modulations must name .* an empty list"),
     "SNRs off the grid": ("snr_range_db: [0, 7, 1]", "snr_range_db must be"),
     "an endless range": ("snr_range_db: [0, 20, 0]", "snr_range_db must be"),
-    "an unknown picture": ("channels: [rwa]", "channels must be some of"),
+    "an unknown image": ("channels: [rwa]", "channels must be some of"),
     "an unknown channel setting": ("channel: {cfo: 1.0}", "channel must set some of .* 'cfo'"),
     "a roll-off beyond one": ("channel: {rolloff_range: [0.1, 2.0]}", "rolloff_range must lie"),
     "an unknown list of labels": ("label_order: wrong", "label_order must be 'corrected' or 'shipped'"),
@@ -211,7 +211,7 @@ OTHER_RUNS = {
     "another network": ({"network": "resnet18", "network_options": {}}, "network.* must stay"),
     "another list of classes": ({"modulations": ["BPSK", "QPSK", "8PSK"]}, "modulations must stay"),
     "other levels": ({"snr_range_db": [0, 10, 10]}, "snr_range_db must stay"),
-    "other pictures": ({"channels": ["raw"]}, "channels must stay"),
+    "other images": ({"channels": ["raw"]}, "channels must stay"),
     "another seed": ({"seed": 3}, "seed must stay"),
     "no epoch left": ({"num_epochs": 1}, "num_epochs must exceed"),
 }

@@ -43,7 +43,7 @@ def test_every_task_has_its_turn(load, monkeypatch, name):
 
 
 def test_planned_runs_are_measured_as_they_will_be_run(monkeypatch):
-    """Pictures of the plan, in as many turns, and a name by which `make paper` finds it."""
+    """Images of the plan, in as many turns, and a name by which `make paper` finds it."""
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     monkeypatch.chdir(REPOSITORY)
     module = importlib.import_module("planned")

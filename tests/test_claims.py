@@ -292,9 +292,9 @@ def test_networks_are_compared_at_their_best_rates():
     """
     tried: dict[str, dict[float, float]] = {}
     for run in named_study(HERE, "network_rates").runs:
-        picture_and_network = run.name.rsplit("-", 3)[0]
+        image_and_network = run.name.rsplit("-", 3)[0]
         joint = run.facts["kept"]["validation_joint_accuracy"]
-        tried.setdefault(picture_and_network, {})[run.facts["config"]["learning_rate"]] = joint
+        tried.setdefault(image_and_network, {})[run.facts["config"]["learning_rate"]] = joint
     networks = read_study(REPOSITORY / "profiles/studies/networks.yaml").variants
     for name, own in networks.items():
         if name.endswith("equal-frames"):

@@ -1,4 +1,4 @@
-"""Pictures against numpy.histogram2d, edges included."""
+"""Images against numpy.histogram2d, edges included."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_eight_bit_channel_is_count_over_maximum(rng):
     iq = torch.randn(5, 1024, dtype=torch.complex64, generator=rng)
     expected = reference_counts(iq, 48)
     expected = np.rint(255 * expected / expected.max((1, 2), keepdims=True)) / 255
-    picture = constellation_images(iq, ["counts_8_bit"], 48)[:, 0].numpy()
+    image = constellation_images(iq, ["counts_8_bit"], 48)[:, 0].numpy()
     # Float32 may tip a value that lies half way between two grey levels.
-    np.testing.assert_allclose(picture, expected, atol=1.01 / 255)
-    assert np.mean(np.abs(picture - expected) > 1e-6) < 1e-3
+    np.testing.assert_allclose(image, expected, atol=1.01 / 255)
+    assert np.mean(np.abs(image - expected) > 1e-6) < 1e-3
 
 
 def test_log_channel_is_log_count(rng):
@@ -94,8 +94,8 @@ def test_stack_holds_each_channel_and_buffer_is_wiped(rng):
 
 
 def test_row_is_quadrature_and_column_is_in_phase():
-    picture = constellation_images(torch.full((1, 1024), 1.0 - 2.0j), ["raw"], 5)[0, 0]
-    assert picture.nonzero().tolist() == [[0, 3]]
+    image = constellation_images(torch.full((1, 1024), 1.0 - 2.0j), ["raw"], 5)[0, 0]
+    assert image.nonzero().tolist() == [[0, 3]]
 
 
 @pytest.mark.parametrize("channels", [[], ["raw_pixels"]])
@@ -111,7 +111,7 @@ def test_buffer_of_wrong_shape_is_refused():
         )
 
 
-def test_windows_and_plain_counts_of_the_raw_picture(rng):
+def test_windows_and_plain_counts_of_the_raw_image(rng):
     iq = torch.randn(4, 1024, dtype=torch.complex64, generator=rng)
     plain = constellation_images(iq, ["counts"], 32)[:, 0].numpy()
     np.testing.assert_allclose(plain, np.minimum(reference_counts(iq, 32) / 16, 1))

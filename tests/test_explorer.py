@@ -21,7 +21,7 @@ def knobs():
     plt.close("all")
 
 
-def picture(knobs):
+def image(knobs):
     return np.asarray(Image.open(BytesIO(knobs.widget.children[-1].value)))
 
 
@@ -37,14 +37,14 @@ def picture(knobs):
         ("frame", 3),
     ],
 )
-def test_every_control_changes_the_picture_and_back_again(knobs, monkeypatch, control, value):
+def test_every_control_changes_the_image_and_back_again(knobs, monkeypatch, control, value):
     monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
     knobs.show()
-    first, before = picture(knobs), knobs.controls[control].value
+    first, before = image(knobs), knobs.controls[control].value
     knobs.controls[control].value = value
-    assert (picture(knobs) != first).any()
+    assert (image(knobs) != first).any()
     knobs.controls[control].value = before
-    np.testing.assert_array_equal(picture(knobs), first)
+    np.testing.assert_array_equal(image(knobs), first)
 
 
 def measured_db(iq):
@@ -63,13 +63,13 @@ def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
         assert measured_db(knobs.frame()) == pytest.approx(snr_db, abs=1)
 
 
-def test_without_a_jupyter_server_a_picture_stands_in_its_place(knobs, monkeypatch):
+def test_without_a_jupyter_server_a_image_stands_in_its_place(knobs, monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert knobs.show() is None
     assert plt.fignum_exists(knobs.figure.number)
 
 
-def test_in_jupyterlab_there_is_the_widget_and_no_second_picture(knobs, monkeypatch):
+def test_in_jupyterlab_there_is_the_widget_and_no_second_image(knobs, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
     assert knobs.show() is knobs.widget
     assert not plt.fignum_exists(knobs.figure.number)

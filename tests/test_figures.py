@@ -58,5 +58,5 @@ def test_figures_redrawn_from_the_results_are_the_committed_ones(root, name):
 
 def share_that_differs(one, other):
     """Share of pixels; not bytes, since another processor may round a last digit otherwise."""
-    pictures = [plt.imread(path) for path in (one, other)]
-    return np.mean(pictures[0] != pictures[1]) if len({p.shape for p in pictures}) == 1 else 1.0
+    images = [plt.imread(path) for path in (one, other)]
+    return np.mean(images[0] != images[1]) if len({p.shape for p in images}) == 1 else 1.0

@@ -22,33 +22,33 @@ def classifier():
 
 
 @pytest.fixture(scope="module")
-def pictures(classifier, request):
+def images(classifier, request):
     browser = FrameBrowser(classifier, "16QAM", 20)
     iq = browser._frames.iq(browser._index[:1])
     return network_input(iq, classifier.config.channels, classifier.config.image_size)[0]
 
 
-def test_integrated_gradients_add_up_to_what_the_picture_changes(classifier, pictures):
-    """Completeness: the sum is the logit less that of the empty picture."""
+def test_integrated_gradients_add_up_to_what_the_image_changes(classifier, images):
+    """Completeness: the sum is the logit less that of the empty image."""
     with torch.no_grad():
-        logits = classifier.network(torch.stack([pictures, torch.zeros_like(pictures)])).modulation
+        logits = classifier.network(torch.stack([images, torch.zeros_like(images)])).modulation
     target = int(logits[0].argmax())
     found = attribution(
-        classifier.network, pictures, head="modulation", target=target, method="integrated gradients"
+        classifier.network, images, head="modulation", target=target, method="integrated gradients"
     )
     difference = float(logits[0, target] - logits[1, target])
     assert float(found.sum()) == pytest.approx(difference, rel=0.1)
 
 
-def test_blanking_what_speaks_for_a_class_takes_its_logit(classifier, pictures):
+def test_blanking_what_speaks_for_a_class_takes_its_logit(classifier, images):
     with torch.no_grad():
-        logits = classifier.network(pictures[None]).modulation[0]
+        logits = classifier.network(images[None]).modulation[0]
     target = int(logits.argmax())
     found = attribution(
-        classifier.network, pictures, head="modulation", target=target, method="occlusion"
+        classifier.network, images, head="modulation", target=target, method="occlusion"
     )
     channel, row, column = np.unravel_index(int(found.argmax()), found.shape)
-    blanked = pictures.clone()
+    blanked = images.clone()
     blanked[channel, max(row - 4, 0) : row + 5, max(column - 4, 0) : column + 5] = 0
     with torch.no_grad():
         less = classifier.network(blanked[None]).modulation[0, target]
@@ -60,8 +60,8 @@ def test_controls_choose_frames_and_redraw(classifier, monkeypatch):
     browser = FrameBrowser(classifier, "64QAM", 10)
 
     def drawn():
-        words, picture = browser.widget.children[1:]
-        return words.value, np.asarray(Image.open(BytesIO(picture.value))).tobytes()
+        words, image = browser.widget.children[1:]
+        return words.value, np.asarray(Image.open(BytesIO(image.value))).tobytes()
 
     seen = {drawn()}
     for control, value in [
@@ -104,8 +104,8 @@ def test_headless_the_board_stands_and_no_widget(classifier, monkeypatch):
     plt.close(fig)
 
 
-def test_only_pictures_can_be_explained(classifier):
-    with pytest.raises(ValueError, match="attribution needs pictures"):
+def test_only_images_can_be_explained(classifier):
+    with pytest.raises(ValueError, match="attribution needs images"):
         attribution(classifier.network, torch.zeros(2, 1024), head="snr", target=0, method=METHODS[0])
     with pytest.raises(ValueError, match="method must be one of"):
         attribution(classifier.network, torch.zeros(3, 64, 64), head="snr", target=0, method="guess")

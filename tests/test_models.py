@@ -39,8 +39,8 @@ SHAPE = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
         ("xcit_nano_12_p8_224", ""),  # its patch size is one number
         ("efficientvit_m0", ""),
         ("efficientvit_b0", ""),
-        ("halonet26t", "halonet26t cannot take pictures of 64 px: AssertionError"),
-        ("inception_v4", "inception_v4 cannot take pictures of 64 px: Calculated padded input size"),
+        ("halonet26t", "halonet26t cannot take images of 64 px: AssertionError"),
+        ("inception_v4", "inception_v4 cannot take images of 64 px: Calculated padded input size"),
         ("eva02_tiny_patch14_224", "image_size must be a multiple of 14"),
     ],
 )
@@ -82,7 +82,7 @@ def test_every_kind_of_timm_network_learns_or_says_why_not():
             continue
         logits = network(torch.rand(2, 2, 64, 64))
         (logits.modulation.square().mean() + logits.snr.square().mean()).backward()
-    assert all(re.search("cannot take pictures of 64 px|image_size must", text) for text in refused)
+    assert all(re.search("cannot take images of 64 px|image_size must", text) for text in refused)
     assert len(refused) < len(OF_EACH_MODULE) / 10, refused
 
 
@@ -134,7 +134,7 @@ def test_what_a_network_cannot_take_is_refused(options, message):
         build_model(**options, **SHAPE)
 
 
-def test_swin_with_small_patches_takes_small_pictures():
+def test_swin_with_small_patches_takes_small_images():
     network = build_model("swin_tiny", input_shape=(2, 16, 16), patch_size=2, window_size=2, **SHAPE)
     assert network(torch.rand(1, 2, 16, 16)).modulation.shape == (1, 17)
 
@@ -163,11 +163,11 @@ def test_activation_bytes_of_a_network_that_can_be_counted_by_hand():
             super().__init__()
             self.convolution = torch.nn.Conv2d(1, 4, 3, padding=1)
 
-        def forward(self, pictures):
-            return self.convolution(pictures).relu().mean((2, 3))
+        def forward(self, images):
+            return self.convolution(images).relu().mean((2, 3))
 
     network = TwoHeadNetwork(
         Trunk(), input_shape=(1, 8, 8), width=4, num_modulations=3, num_snrs=2, dropout=0.0
     )
-    # Picture 64, ReLU 4 * 64, features 4, in floats of four bytes.
+    # Image 64, ReLU 4 * 64, features 4, in floats of four bytes.
     assert count_activation_bytes(network) == 4 * (64 + 4 * 64 + 4)

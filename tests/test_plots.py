@@ -43,9 +43,9 @@ def test_saved_figure_has_the_printed_width_and_a_note(width, table, tmp_path):
     fig, ax = plots.figure(width, 2.0)
     plots.accuracy_against_snr(ax, table, label="x")
     plots.save(fig, "test", tmp_path, "synthetic " * 30)
-    with Image.open(tmp_path / "fig_test.png") as picture:
-        assert picture.size == (round(plots.WIDTH_INCHES[width] * 300), 600)
-        pixels = np.asarray(picture.convert("L"))
+    with Image.open(tmp_path / "fig_test.png") as image:
+        assert image.size == (round(plots.WIDTH_INCHES[width] * 300), 600)
+        pixels = np.asarray(image.convert("L"))
     # The note ends inside the figure: its margins stay white.
     assert (pixels[:, :3] == 255).all()
     assert (pixels[-2:] == 255).all()
@@ -67,8 +67,8 @@ def test_figure_names_the_results_that_it_shows(table, tmp_path):
     plots.accuracy_against_snr(ax, table, label="x")
     sources = [tmp_path / "results" / "mine", REPOSITORY / "results" / "studies" / "record"]
     plots.save(fig, "test", tmp_path / "figures", "note", sources)
-    with Image.open(tmp_path / "figures" / "fig_test.png") as picture:
-        assert picture.info["Source"] == "results/mine, results/studies/record"
+    with Image.open(tmp_path / "figures" / "fig_test.png") as image:
+        assert image.info["Source"] == "results/mine, results/studies/record"
     assert (
         b"(results/mine, results/studies/record)"
         in (tmp_path / "figures" / "fig_test.pdf").read_bytes()
@@ -84,8 +84,8 @@ def is_there(place):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "figures").glob("*.png")), ids=lambda p: p.stem)
 def test_committed_figure_names_results_that_are_there(path):
     """All but those of notebook 01, which show frames."""
-    with Image.open(path) as picture:
-        places = picture.info.get("Source", "").split(", ")
+    with Image.open(path) as image:
+        places = image.info.get("Source", "").split(", ")
     listed = (REPOSITORY / "figures" / "README.md").read_text(encoding="utf8")
     rows = re.findall(r"^\| `(fig_[\w*]+)` \| .* \| `(\d\d)_", listed, re.M)
     (notebook,) = {number for pattern, number in rows if fnmatch(path.stem, pattern)}
@@ -111,17 +111,17 @@ def test_every_family_has_a_colour_of_its_own():
     assert len(set(plots.COLOUR_OF_FAMILY.values())) == 7
 
 
-def test_picture_is_drawn_with_quadrature_upwards():
-    picture = np.zeros((4, 4))
-    picture[3, 0] = 1
-    ax = plots.image(plots.figure()[1], picture)
+def test_image_is_drawn_with_quadrature_upwards():
+    image = np.zeros((4, 4))
+    image[3, 0] = 1
+    ax = plots.image(plots.figure()[1], image)
     assert ax.images[0].origin == "lower"
     assert ax.images[0].get_extent() == [-2.5, 2.5, -2.5, 2.5]
 
 
 def test_waterfall_falls_from_one_to_what_is_left():
     _, ax = plots.figure("column", 2.0)
-    steps = pd.Series({"physics": 0.3, "picture": 0.5, "left": 0.2})
+    steps = pd.Series({"physics": 0.3, "image": 0.5, "left": 0.2})
     plots.waterfall(ax, steps)
     spans = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches]
     np.testing.assert_allclose(spans, [(0.7, 1.0), (0.2, 0.7), (0.0, 0.2)], atol=1e-12)
@@ -138,17 +138,17 @@ def test_stacked_shares_fill_the_axes_in_the_order_of_the_columns():
 
 
 def test_gallery_of_a_stack_has_a_row_a_channel(rng):
-    pictures = np.random.default_rng(0).random((11, 3, 8, 8))
+    images = np.random.default_rng(0).random((11, 3, 8, 8))
     names = [f"name {k}" for k in range(11)]
-    fig = plots.gallery(pictures, names, ("one", "two", "three"))
+    fig = plots.gallery(images, names, ("one", "two", "three"))
     assert len(fig.axes) == 27
     shown = np.array([ax.images[0].get_array() for ax in fig.axes]).reshape(3, 9, 8, 8)
-    np.testing.assert_array_equal(shown, pictures[:9].swapaxes(0, 1))
+    np.testing.assert_array_equal(shown, images[:9].swapaxes(0, 1))
     assert [ax.get_title() for ax in fig.axes[:9]] == names[:9]
     assert [fig.axes[9 * row].get_ylabel() for row in range(3)] == ["one", "two", "three"]
 
 
-def test_gallery_of_raw_samples_shows_their_plain_pictures():
+def test_gallery_of_raw_samples_shows_their_plain_images():
     fig = plots.gallery(np.ones((2, 2, 1024), np.float32), ["a", "b"])
     (row,), (column,) = (set(axis) for axis in np.nonzero(fig.axes[0].images[0].get_array()))
     assert row == column == 44  # (1 + 2.5) / 5 of 64 pixels

@@ -182,8 +182,8 @@ def test_process_without_frames_to_judge_adds_nothing(make_config, tmp_path):
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet10t"])
 def test_normalising_whole_batches_keeps_the_network(make_config, name):
     network = Experiment.start(make_config(network=name), "test").network().eval()
-    pictures = torch.rand(2, 1, 32, 32)
-    before = network(pictures).snr
+    images = torch.rand(2, 1, 32, 32)
+    before = network(images).snr
     converted = convert_sync_batchnorm(network).eval()
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
-    torch.testing.assert_close(converted(pictures).snr, before)
+    torch.testing.assert_close(converted(images).snr, before)

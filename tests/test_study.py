@@ -148,7 +148,7 @@ def test_changed_study_does_not_mix_with_its_old_runs(finished, tmp_path, change
     assert kept.read_bytes() == before
 
 
-def test_pictures_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
+def test_images_of_another_meaning_do_not_mix_with_old_runs(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "expand_channels", lambda channels: ("polar",))
     with pytest.raises(ValueError, match="must have been run with pictures="):
         run_study(finished[0], str(tmp_path))

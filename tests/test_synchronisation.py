@@ -176,7 +176,7 @@ def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
     spectrum = _equalised_spectrum(made.iq, rolloff, ratio, receiver)[0]
     late = SAMPLES_PER_SYMBOL / 2 * (modulation == "OQPSK")
     parts = [_at_symbols(spectrum, timing + shift, 1024, receiver) for shift in (0.0, late)]
-    # The filter's transient at the ends of a frame is longer than what the pictures leave out.
+    # The filter's transient at the ends of a frame is longer than what the images leave out.
     symbols = torch.complex(parts[0].real, parts[1].imag)[:, 8:-8]
     first = MARGIN_IN_SYMBOLS + receiver.guard_symbols + 8
     first = first + ((made.state.timing_offset + timing) / SAMPLES_PER_SYMBOL).round().long()
@@ -243,7 +243,7 @@ def test_lines_of_noise_have_unit_power():
     assert power_lines(synchronise(noise, TABLE_1)).abs().square().mean() == pytest.approx(1, rel=0.05)
 
 
-def test_picture_of_lines_tells_oqpsk_from_qpsk():
+def test_image_of_lines_tells_oqpsk_from_qpsk():
     """The topmost tenth of the points is OQPSK's; small roll-offs, which weaken its lines, overlap."""
     level = {
         name: power_line_map(SynchronizedBatch(make(name, 4, 200).iq, TABLE_1))
@@ -297,7 +297,7 @@ def test_gnu_radio_s_frames_synchronise_as_well(gnuradio_slice):
         assert distance_to_map(symbols, name).max() < 0.12
 
 
-def test_noise_picture_moves_linearly_in_db():
+def test_noise_image_moves_linearly_in_db():
     """The height of the cloud is the noise level: minus the SNR while the signal dominates."""
     grid = torch.arange(-10, 31, 5)
     height, expected = [], []
@@ -311,7 +311,7 @@ def test_noise_picture_moves_linearly_in_db():
 
 
 @pytest.mark.parametrize("channel", ["differential", "lines", "noise"])
-def test_pictures_without_phase_ignore_a_rotation(channel):
+def test_images_without_phase_ignore_a_rotation(channel):
     iq = make("16APSK", 15).iq
     turned = iq * torch.polar(torch.ones(()), torch.tensor(0.7))
     straight, rotated = (constellation_images(x, [channel], 64, receiver=TABLE_1) for x in (iq, turned))
@@ -319,14 +319,14 @@ def test_pictures_without_phase_ignore_a_rotation(channel):
     assert (straight != rotated).float().mean() < 0.002
 
 
-def test_raw_picture_turns_with_the_input():
+def test_raw_image_turns_with_the_input():
     iq = make("16APSK", 15).iq
     straight, turned = (constellation_images(x, ["raw"], 64) for x in (iq, iq * 1j))
     assert torch.equal(torch.rot90(straight, -1, (2, 3)), turned)
 
 
 @pytest.mark.parametrize("channel", ["synchronised", "polar"])
-def test_synchronised_pictures_ignore_a_quarter_turn(channel):
+def test_synchronised_images_ignore_a_quarter_turn(channel):
     iq = make("64QAM", 20).iq
     straight, turned = (constellation_images(x, [channel], 64, receiver=TABLE_1) for x in (iq, iq * 1j))
     same = [
@@ -337,7 +337,7 @@ def test_synchronised_pictures_ignore_a_quarter_turn(channel):
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_frames_without_a_signal_give_a_picture_all_the_same(value):
+def test_frames_without_a_signal_give_a_image_all_the_same(value):
     iq = torch.full((2, 1024), value, dtype=torch.complex64)
-    pictures = constellation_images(iq, ["stack"], 32)
-    assert torch.isfinite(pictures).all()
+    images = constellation_images(iq, ["stack"], 32)
+    assert torch.isfinite(images).all()

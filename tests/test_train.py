@@ -113,15 +113,15 @@ def test_sixteen_bits_round_below_the_noise(make_config):
 
 
 def test_half_precision_stays_inside_the_network(make_config, tmp_path):
-    """Pictures and losses are those of full precision; the network's own numbers are not."""
+    """Images and losses are those of full precision; the network's own numbers are not."""
     seen = {}
     for kind in ("32-true", "bf16-mixed"):
         trainer = make_trainer(make_config(**TINY_AND_STILL, precision=kind), tmp_path / kind)
         batch = trainer.split.train[:16]
-        pictures = trainer.evaluator.draw(batch)
-        logits = trainer.network(pictures)
+        images = trainer.evaluator.draw(batch)
+        logits = trainer.network(images)
         losses, _ = trainer.evaluator.loss_and_correct(logits, batch)
-        seen[kind] = pictures, logits.snr.detach(), losses.detach()
+        seen[kind] = images, logits.snr.detach(), losses.detach()
     for position in (0, 2):
         assert {values[position].dtype for values in seen.values()} == {torch.float32}
     assert torch.equal(seen["32-true"][0], seen["bf16-mixed"][0])

@@ -21,7 +21,7 @@ class ReceiverSettings:
         guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
         max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
             standard deviations of the channel's.
-        level_range_db: lowest and highest level that the picture of levels shows.
+        level_range_db: lowest and highest level that the image of levels shows.
     """
 
     rolloffs: tuple[float, ...] = (0.415,)

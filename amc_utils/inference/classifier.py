@@ -82,7 +82,7 @@ class Classifier:
         """Last features, float32 [B, W], and logits before calibration, of frames [B, num_samples]."""
         seen = []
         for part in iq.split(_FRAMES_AT_ONCE):
-            inputs = network_input(part, **self.config.picture_options)
+            inputs = network_input(part, **self.config.image_options)
             features = self.network.backbone(inputs)
             seen.append((features, *self.network.heads(features)))
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 
 
 def best_accelerator() -> str:
-    """Name of the fastest device that has the complex numbers of the pictures: "cuda", or "cpu"."""
+    """Name of the fastest device that has the complex numbers of the images: "cuda", or "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

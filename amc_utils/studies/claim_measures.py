@@ -144,9 +144,9 @@ def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
 
 
 def activation_megabytes_at_224(run: Run) -> float:
-    """Memory that one of the log's pictures needs in training beside the parameters, float32.
+    """Memory that one of the log's images needs in training beside the parameters, float32.
 
-    Pictures have one channel of 224 pixels, and the network its usual patches.
+    Images have one channel of 224 pixels, and the network its usual patches.
     """
     return _megabytes_at_224(run.facts["network"]["name"])
 
@@ -202,6 +202,6 @@ LABELS = {
     "bound_cells_at_equal_snr": "rank correlation with the bound",
     "bound_confusions": "rank correlation with the bound",
     "bound_confusions_beyond_noise": "rank correlation with the bound",
-    "activation_megabytes_at_224": "MB a picture",
+    "activation_megabytes_at_224": "MB an image",
     "changed_predictions": "share of test frames",
 }

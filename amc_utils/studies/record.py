@@ -149,7 +149,7 @@ def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tup
     }
     # What a group of channels holds may have changed though its name has not.
     stored = result_affecting(TrainingParameters.with_defaults(run.facts["config"]))
-    # Runs from before pictures were recorded say nothing of them.
+    # Runs from before images were recorded say nothing of them.
     done = stored | {"pictures": run.facts.get("pictures", wanted["pictures"])}
     return {
         name: (wanted[name], done.get(name))

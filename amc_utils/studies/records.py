@@ -87,7 +87,7 @@ class Step(BaseModel):
 
     @property
     def images(self) -> int:
-        """Pictures, or sets of them, that a single training run learns from."""
+        """Images, or sets of them, that a single training run learns from."""
         if self.config is None:
             return 0
         cells = len(self.config.modulation_names) * len(self.config.snr_labels)

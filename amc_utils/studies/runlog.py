@@ -92,7 +92,7 @@ def _interval(metric: dict) -> str:
 
 def _summary(runs: list[Run]) -> str:
     lines = [
-        "| run | profile | network and pictures | classes and data | epochs | joint (test) | seed |",
+        "| run | profile | network and images | classes and data | epochs | joint (test) | seed |",
         "|---|---|---|---|---|---|---|",
     ]
     for run in runs:
@@ -180,14 +180,14 @@ def _trained(run: Run) -> str:
         "Notebook": f"{facts['notebook']}, profile {config['profile']}",
         "Network": f"{' '.join([network['name'], str(network['options'] or '')]).strip()}, "
         f"{network['parameters']:,} "
-        f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per picture",
+        f"parameters, {network['flops_per_frame'] / 1e9:.3f} GFLOP forward per image",
         "Resumed from": config["resume_from"] or "nothing",
         "Configuration": f"batch {config['batch_size']}, AdamW, learning rate "
         f"{config['learning_rate']:g} ({config['schedule']}), weight decay "
         f"{config['weight_decay']:g}, dropout {config['dropout']:g}, gradient clip "
         f"{config['gradient_clip'] or 'none'}, {'shuffled' if config['shuffle'] else 'fixed order'}, "
         f"{config['precision']}, task weighting {config['task_weighting']}, SNR loss "
-        f"{alpha:g} {snr_loss} + {beta:g} distance, pictures "
+        f"{alpha:g} {snr_loss} + {beta:g} distance, images "
         f"{'+'.join(facts.get('pictures', config['channels']))} at {config['image_size']} px",
         "Data": f"{data['description']}; {counts}",
         "Task weights": weights if learned else f"fixed ({config['task_weighting']})",

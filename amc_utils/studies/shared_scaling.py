@@ -1,4 +1,4 @@
-"""What a picture tells when its grey levels are shared by frames of one class and label."""
+"""What an image tells when its grey levels are shared by frames of one class and label."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def largest_counts(
     num_batches: int,
     seed: int,
 ) -> Tensor:
-    """Largest count of any pixel in each batch of pictures, float32 [M, num_labels, num_batches].
+    """Largest count of any pixel in each batch of images, float32 [M, num_labels, num_batches].
 
     Args:
         modulations: names.
         snr_labels: labels; with the names they make the cells, a batch holds frames of one.
         channel: makes the frames.
-        image_size: bins per axis of the pictures of samples.
+        image_size: bins per axis of the images of samples.
         num_batches: batches of BATCH_SIZE frames of each cell.
         seed: of the frames.
     """
@@ -94,7 +94,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     )
     _, logits = classifier.look(frames.iq(torch.arange(len(frames))))
     modulation, snr = logits.modulation.log_softmax(1), logits.snr[:, -len(labels) :].log_softmax(1)
-    picture = modulation[:, :, None] + snr[:, None]
+    image = modulation[:, :, None] + snr[:, None]
     options = {
         "channel": channel,
         "image_size": config.image_size,
@@ -105,7 +105,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     observed = counts[frames.modulation, frames.snr_index, tried]
     grey = grey_log_likelihoods(observed, counts[..., :_NUM_FITTED])
     rows = []
-    for knows, score in (("picture", picture), ("grey", grey), ("both", picture + grey)):
+    for knows, score in (("picture", image), ("grey", grey), ("both", image + grey)):
         joint = score.flatten(1).argmax(1)
         right = {
             "joint": joint == frames.joint_class,
@@ -120,11 +120,11 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
 
 
 def shared_scaling(runs: list[str], output_root: str = "") -> None:
-    """Measure what grey levels tell that pictures of one class and label share.
+    """Measure what grey levels tell that images of one class and label share.
 
         amc grey "[log-picture-64, log-picture-128-quarter]"
 
-    Later runs of the log's authors divide the counts of each picture by the largest count in a batch of
+    Later runs of the log's authors divide the counts of each image by the largest count in a batch of
     512 frames of one class and label, before frames are mixed. The grey of a single count then tells
     class and label a little, which no receiver of single frames knows. This command adds that knowledge
     to what a network says: its posterior, among the classes with labels from 0 on, times the likelihood
@@ -132,7 +132,7 @@ def shared_scaling(runs: list[str], output_root: str = "") -> None:
     results/radioml_2018_facts/shared_scaling.csv.
 
     Args:
-        runs: on the log's picture, whose checkpoints are there.
+        runs: on the log's image, whose checkpoints are there.
         output_root: where they were written; empty is the repository.
     """
     workspace, tables = Workspace.at(output_root), []

@@ -65,13 +65,13 @@ class SignalExplorer:
             "frame": slider("frame", 0, 0, 255, 1),
         }
         self.figure = self._draw()
-        self._picture = ipywidgets.Image(format="png")
+        self._image = ipywidgets.Image(format="png")
         for control in self.controls.values():
             control.observe(self._redraw, "value")
         box = ipywidgets.GridBox(
             list(self.controls.values()), layout={"grid_template_columns": "repeat(2, 390px)"}
         )
-        self.widget = ipywidgets.VBox([box, self._picture])
+        self.widget = ipywidgets.VBox([box, self._image])
 
     def frame(self) -> torch.Tensor:
         """The frame that the controls ask for, complex64 [1024]."""
@@ -132,4 +132,4 @@ class SignalExplorer:
         drawn = [image for ax in axes for image in ax.images]
         for image, values in zip(drawn, self._images(iq), strict=True):
             image.set(data=values, clim=(0, values.max()))
-        self._picture.value = as_png(self.figure)
+        self._image.value = as_png(self.figure)

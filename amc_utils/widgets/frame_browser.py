@@ -68,7 +68,7 @@ class FrameBrowser:
             "head": choice("looks for", Logits._fields, "modulation"),
             "method": choice("map by", METHODS, METHODS[0]),
         }
-        self._picture, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self._image, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
         self._still = False
         self._select()
         for name, control in self.controls.items():
@@ -77,7 +77,7 @@ class FrameBrowser:
         box = ipywidgets.GridBox(
             list(self.controls.values()), layout={"grid_template_columns": "repeat(3, 310px)"}
         )
-        self.widget = ipywidgets.VBox([box, self._words, self._picture])
+        self.widget = ipywidgets.VBox([box, self._words, self._image])
 
     @property
     def description(self) -> str:
@@ -143,7 +143,7 @@ class FrameBrowser:
         """Images of a frame, float [C, H, W], and attributions to the predicted class."""
         config = self._classifier.config
         iq = self._frames.iq(index[row : row + 1])
-        images = network_input(iq, **config.picture_options)[0]
+        images = network_input(iq, **config.image_options)[0]
         target = int(prediction.level[row] if head == "snr" else prediction.modulation[row].argmax())
         network = self._classifier.network
         return images, attribution(network, images, head=head, target=target, method=method)
@@ -177,41 +177,41 @@ class FrameBrowser:
 
     def _redraw(self, _: object = None) -> None:
         if is_live() and not self._still:
-            self._words.value, self._picture.value = self.words(), as_png(self.figure())
+            self._words.value, self._image.value = self.words(), as_png(self.figure())
             plt.close(self._board)
 
 
 def attribution(
-    network: TwoHeadNetwork, pictures: Tensor, *, head: str, target: int, method: str
+    network: TwoHeadNetwork, images: Tensor, *, head: str, target: int, method: str
 ) -> Tensor:
     """Share of each pixel in the logit of a class, float32 [C, H, W]; positive speaks for the class.
 
     Args:
         network: in evaluation mode.
-        pictures: float [C, H, W], of one frame.
+        images: float [C, H, W], of one frame.
         head: "modulation" or "snr".
         target: index of the class.
         method: one of METHODS: what is lost when a patch of one channel is emptied (Zeiler, Fergus,
             "Visualizing and Understanding Convolutional Networks", 2014), or gradients along the way
-            from a picture without points (Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep
+            from an image without points (Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep
             Networks", 2017).
 
     Raises:
-        ValueError: another method, or inputs that are no pictures.
+        ValueError: another method, or inputs that are no images.
     """
-    if pictures.ndim != 3:
-        raise ValueError(f"attribution needs pictures [C, H, W], got shape {tuple(pictures.shape)}")
+    if images.ndim != 3:
+        raise ValueError(f"attribution needs images [C, H, W], got shape {tuple(images.shape)}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if head not in Logits._fields:
         raise ValueError(f"head must be one of {', '.join(Logits._fields)}, got {head!r}")
-    batch = pictures[None]
+    batch = images[None]
 
     def forward(inputs: Tensor) -> Tensor:
         return getattr(network(inputs), head)
 
     if method == "occlusion":
-        patch, stride = (max(size * pictures.shape[-1] // 64, 1) for size in (_PATCH, _STRIDE))
+        patch, stride = (max(size * images.shape[-1] // 64, 1) for size in (_PATCH, _STRIDE))
         shape = {"sliding_window_shapes": (1, patch, patch), "strides": (1, stride, stride)}
         with torch.no_grad():
             found = Occlusion(forward).attribute(

@@ -28,11 +28,11 @@ _SHOW_ALL = """() => {
     const bottom = cell => cell.node.offsetTop + cell.node.offsetHeight;
     return Math.max(...notebook.widgets.map(bottom));
 }"""
-# Time from the key to the new picture on the page, in milliseconds.
+# Time from the key to the new image on the page, in milliseconds.
 _PRESS = """([handle, key]) => new Promise(resolve => {
-    const picture = document.querySelector('.jp-OutputArea-output img.widget-image');
+    const image = document.querySelector('.jp-OutputArea-output img.widget-image');
     const before = performance.now();
-    picture.addEventListener('load', () => resolve(performance.now() - before), {once: true});
+    image.addEventListener('load', () => resolve(performance.now() - before), {once: true});
     document.querySelectorAll('.noUi-handle')[handle].dispatchEvent(
         new KeyboardEvent('keydown', {key: key, bubbles: true}));
 })"""
@@ -87,29 +87,29 @@ def test_run_all_leaves_no_error(page, lab, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def test_slider_moves_the_picture(page, lab):
+def test_slider_moves_the_image(page, lab):
     open_notebook(page, lab, "01_data_exploration")
     page.evaluate(_RUN_ALL)
-    picture = page.locator(".jp-OutputArea-output img.widget-image")
-    picture.scroll_into_view_if_needed()
-    first = picture.get_attribute("src")
+    image = page.locator(".jp-OutputArea-output img.widget-image")
+    image.scroll_into_view_if_needed()
+    first = image.get_attribute("src")
     milliseconds = [page.evaluate(_PRESS, [0, key]) for key in ["ArrowLeft"] * 12]
-    assert picture.get_attribute("src") != first
-    picture.screenshot(path=SCREENSHOTS / "explorer.png")
-    print(f"key to picture: {[round(value) for value in milliseconds]} ms")
+    assert image.get_attribute("src") != first
+    image.screenshot(path=SCREENSHOTS / "explorer.png")
+    print(f"key to image: {[round(value) for value in milliseconds]} ms")
 
 
 def test_frame_browser_follows_its_controls(page, lab):
     open_notebook(page, lab, "04_per_class_analysis")
     page.evaluate(_RUN_ALL)
-    picture = page.locator(".jp-OutputArea-output img.widget-image")
-    picture.scroll_into_view_if_needed()
+    image = page.locator(".jp-OutputArea-output img.widget-image")
+    image.scroll_into_view_if_needed()
     for control, wanted in (
         ("modulation", "QPSK"),
         ("looks for", "snr"),
         ("map by", "integrated gradients"),
     ):
-        before = picture.get_attribute("src")
+        before = image.get_attribute("src")
         label = page.locator(".widget-label", has_text=control)
         page.locator(".widget-dropdown", has=label).locator("select").select_option(wanted)
         page.wait_for_function(
