@@ -10,6 +10,7 @@ import pandas as pd
 
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, kept_runs
+from amc_utils.runtime.pages import markdown_table
 from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.record import StudyRecord, list_studies
 
@@ -22,6 +23,7 @@ fractions of test frames, those of runs with 95 % Wilson intervals, every run a 
 studies are means over seeds with the 95 % intervals of Student's t.
 """
 _TASKS = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
+_COLUMNS = ("joint", "modulation", "SNR")
 _UNREAD = "_Not written yet: what was expected, what came, what it changes._"
 _READING = re.compile(r"^\*\*Reading[.:]?\*\*[.:]?\s*", re.M)
 
@@ -91,18 +93,16 @@ def _interval(metric: dict) -> str:
 
 
 def _summary(runs: list[Run]) -> str:
-    lines = [
-        "| run | profile | network and images | classes and data | epochs | joint (test) | seed |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for run in runs:
-        facts = run.facts
-        lines.append(
-            f"| {run.name} | {facts['config']['profile']} | {run.label} "
-            f"| {run.scope} | {facts.get('epochs', 0)} | {_interval(facts['test']['joint_accuracy'])} "
-            f"| {facts['config']['seed']} |"
+    columns = ["run", "profile", "network and images", "classes and data", "epochs", "joint (test)"]
+    rows = [
+        (
+            *(run.name, run.facts["config"]["profile"], run.label, run.scope),
+            *(run.facts.get("epochs", 0), _interval(run.facts["test"]["joint_accuracy"])),
+            run.facts["config"]["seed"],
         )
-    return "\n".join(lines) + "\n"
+        for run in runs
+    ]
+    return markdown_table([*columns, "seed"], rows) + "\n"
 
 
 def _entry(run: Run) -> str:
@@ -123,17 +123,18 @@ def _study(study: StudyRecord) -> str:
         f"- **Data**: {trained[0].scope}; training frames {', '.join(map('{:,}'.format, counts))}",
         f"- **Device**: {', '.join(devices)}",
         f"- **Commit**: {', '.join(commits)}",
-        "",
-        "| variant | tested on | joint | modulation | SNR | seeds |",
-        "|---|---|---|---|---|---|",
     ]
     means = {task: study.means(task) for task in TASKS}
-    for place, row in means["joint"].iterrows():
-        cells = " | ".join(_mean(means[task].loc[place]) for task in TASKS)
-        lines.append(
-            f"| {row['variant']} | {row['tested_on'] or 'its own'} | {cells} | {row['num_seeds']} |"
+    rows = [
+        (
+            *(row["variant"], row["tested_on"] or "its own"),
+            *(_mean(means[task].loc[place]) for task in TASKS),
+            row["num_seeds"],
         )
-    return "\n".join([*lines, ""])
+        for place, row in means["joint"].iterrows()
+    ]
+    columns = ["variant", "tested on", *_COLUMNS, "seeds"]
+    return "\n".join([*lines, "", markdown_table(columns, rows), ""])
 
 
 def _mean(row: pd.Series) -> str:
@@ -151,15 +152,9 @@ def _assessed(run: Run) -> str:
         "Device": _device(facts),
         "Commit": _commit(run),
     }
-    scores = " | ".join(_interval(facts["test"][task]) for task in _TASKS)
-    return "\n".join([
-        *(f"- **{name}**: {text}" for name, text in lines.items()),
-        "",
-        "| | joint | modulation | SNR |",
-        "|---|---|---|---|",
-        f"| test | {scores} |",
-        "",
-    ])  # fmt: skip
+    scores = [_interval(facts["test"][task]) for task in _TASKS]
+    listed = [f"- **{name}**: {text}" for name, text in lines.items()]
+    return "\n".join([*listed, "", markdown_table(["", *_COLUMNS], [("test", *scores)]), ""])
 
 
 def _trained(run: Run) -> str:
@@ -201,29 +196,25 @@ def _trained(run: Run) -> str:
 
 
 def _trajectory(run: Run) -> str:
-    columns = ("loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
-    lines = [
-        "| epoch | train, same mode: loss / joint / modulation / SNR "
-        "| validation: loss / joint / modulation / SNR |",
-        "|---|---|---|",
+    what = "loss / joint / modulation / SNR"
+    rows = [
+        (
+            int(row["epoch"]),
+            *(
+                " / ".join(f"{row[f'{part}_{column}']:.3f}" for column in ("loss", *_TASKS))
+                for part in ("train_eval", "validation")
+            ),
+        )
+        for _, row in run.history.iterrows()
     ]
-    for _, row in run.history.iterrows():
-        cells = [
-            " / ".join(f"{row[f'{part}_{column}']:.3f}" for column in columns)
-            for part in ("train_eval", "validation")
-        ]
-        lines.append(f"| {int(row['epoch'])} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines) + "\n"
+    return markdown_table(["epoch", f"train, same mode: {what}", f"validation: {what}"], rows) + "\n"
 
 
 def _final(facts: dict) -> str:
-    lines = ["| kept epoch | loss | joint | modulation | SNR |", "|---|---|---|---|---|"]
-    for part in ("train_eval", "validation"):
-        row = facts["kept"]
-        scores = " | ".join(f"{row[f'{part}_{task}']:.3f}" for task in _TASKS)
-        label = {"train_eval": "train, same mode", "validation": "validation"}[part]
-        lines.append(f"| {label} | {row[f'{part}_loss']:.3f} | {scores} |")
+    rows = [
+        (label, *(f"{facts['kept'][f'{part}_{column}']:.3f}" for column in ("loss", *_TASKS)))
+        for part, label in {"train_eval": "train, same mode", "validation": "validation"}.items()
+    ]
     test = facts["test"]
-    scores = " | ".join(_interval(test[task]) for task in _TASKS)
-    lines.append(f"| test | {test['loss']:.3f} | {scores} |")
-    return "\n".join(lines) + "\n"
+    rows.append(("test", f"{test['loss']:.3f}", *(_interval(test[task]) for task in _TASKS)))
+    return markdown_table(["kept epoch", "loss", *_COLUMNS], rows) + "\n"
