@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
-from scipy.optimize import curve_fit, minimize_scalar
+from scipy.optimize import curve_fit
 from scipy.special import expit
 from scipy.stats import binomtest, norm
+from scipy.stats import t as student_t
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 TASKS = ("joint", "modulation", "snr")
@@ -45,6 +46,21 @@ def wilson_interval(
     low, high = ((centre + side * half) / (1 + z**2 / count) for side in (-1, 1))
     # Rounding must not move the ends of 0 and 1.
     return np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)
+
+
+def half_interval(
+    error: npt.ArrayLike, num_values: npt.ArrayLike | None = None
+) -> npt.NDArray[np.float64] | np.float64:
+    """Half the width of a 95 % interval, from the standard error of what it is about.
+
+    Args:
+        error: standard error, a number or an array.
+        num_values: of a mean whose error was estimated from so many values, for Student's t (NaN for a
+            single one); None for an error of many, by the normal distribution.
+    """
+    if num_values is None:
+        return np.asarray(error, float) * norm.ppf(0.975)
+    return np.asarray(error, float) * student_t.ppf(0.975, np.asarray(num_values) - 1)
 
 
 _COLUMNS = ["level", "metric", "value", "low", "high", "num_frames"]
@@ -215,41 +231,6 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     """
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float(np.average(gap, weights=table["num_frames"]))
-
-
-def forecast_accuracy(
-    curve: pd.DataFrame, limit: float | None, frames_seen: npt.ArrayLike
-) -> tuple[np.ndarray, float]:
-    """Accuracy at other budgets, its distance to a limit taken for a power of the frames seen.
-
-    Args:
-        curve: columns frames_seen and mean (accuracy), two budgets at least.
-        limit: accuracy that is reached with endless frames; None for the one that fits best.
-        frames_seen: budgets to forecast.
-
-    Returns:
-        The accuracies, NaN where the curve has passed the limit already, and the limit.
-
-    Raises:
-        ValueError: fewer than two budgets, through which no curve is defined.
-    """
-    if len(curve) < 2:
-        raise ValueError(f"a forecast needs at least 2 budgets, got {len(curve)}")
-    seen, reached = (curve[name].to_numpy(float) for name in ("frames_seen", "mean"))
-
-    def carried_on(limit: float, budget: np.ndarray) -> np.ndarray:
-        if limit <= reached.max():
-            return np.full_like(budget, np.nan)
-        slope, offset = np.polyfit(np.log(seen), np.log(limit - reached), 1)
-        return limit - np.exp(offset + slope * np.log(budget))
-
-    if limit is None:
-        limit = minimize_scalar(
-            lambda guess: np.square(carried_on(guess, seen) - reached).sum(),
-            bounds=(reached.max() + 1e-6, 1),
-            method="bounded",
-        ).x
-    return carried_on(limit, np.asarray(frames_seen, float)), limit
 
 
 def falling_label(

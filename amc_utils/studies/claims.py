@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, norm
-from scipy.stats import t as student_t
+from scipy.stats import chi2
 
+from amc_utils.metrics import half_interval
 from amc_utils.results import Run, named_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace, replacing
 from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
@@ -125,8 +125,8 @@ def interval(
     if statistic == "spread":
         low, high = deviation * np.sqrt(free / chi2.ppf([0.975, 0.025], free))
         return deviation, float(low), float(high)
-    seed_half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
-    half = float(np.hypot(seed_half, frame_error * norm.ppf(0.975)))
+    seed_half = half_interval(deviation / np.sqrt(len(values)), len(values))
+    half = float(np.hypot(seed_half, half_interval(frame_error)))
     return mean, mean - half, mean + half
 
 
