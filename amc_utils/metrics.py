@@ -181,7 +181,8 @@ def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def confusion(true: pd.Series, predicted: pd.Series, labels: list) -> pd.DataFrame:
     """Confusion rates, rows true and summing to 1, columns predicted; rows without frames are NaN."""
-    counts = confusion_matrix(true.astype(str), predicted.astype(str), labels=[str(x) for x in labels])
+    codes = (pd.Categorical(some, labels).codes for some in (true, predicted))
+    counts = confusion_matrix(*codes, labels=range(len(labels)))
     totals = counts.sum(1, keepdims=True)
     rates = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     return pd.DataFrame(rates, index=labels, columns=labels)

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Run:
             ValueError: the file is missing or damaged; so for predictions.
         """
         with _explaining(self.folder, "history.csv"):
-            table = pd.read_csv(self._content("history.csv"))
-            mine = table[table.pop("run") == self.name].dropna(axis=1, how="all")
+            table = self._table("history.csv")
+            mine = table[table["run"] == self.name].drop(columns="run").dropna(axis=1, how="all")
             return mine.reset_index(drop=True).astype({"epoch": int} if len(mine) else {})
 
     @cached_property
@@ -83,10 +83,8 @@ class Run:
         the run's own list of names. Confidences have half precision, low and high bytes apart,
         which packs better.
         """
-        with (
-            _explaining(self.folder, "predictions.npz"),
-            np.load(self._content("predictions.npz"), allow_pickle=False) as stored,
-        ):
+        with _explaining(self.folder, "predictions.npz"):
+            stored = self._table("predictions.npz")
             number = list(stored["run"]).index(self.name)
             rows = slice(*stored["start"][number : number + 2])
             chosen = stored["test_set"][number]
@@ -102,11 +100,9 @@ class Run:
             kinds |= dict.fromkeys(_COLUMNS[2:], np.float32)
             return pd.DataFrame(columns).astype(kinds)
 
-    def _content(self, name: str) -> io.BytesIO:
-        content = (self.folder / name).read_bytes()
-        if self.facts["files"][name] != hashlib.sha256(content).hexdigest():
-            raise ValueError("it was changed after the run")
-        return io.BytesIO(content)
+    def _table(self, name: str) -> Any:
+        path = self.folder / name
+        return _read_table(path, self.facts["files"][name], path.stat().st_mtime_ns)
 
     @property
     def kind(self) -> str:
@@ -126,7 +122,7 @@ class Run:
         rows = rows.assign(level=rows["level"].astype(int))
         return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
-    @property
+    @cached_property
     def trained(self) -> Run:
         """The run that trained the network: itself, or that whose weights were tested elsewhere."""
         return named_run(self.workspace, self.facts["parent"]) if self.kind == "transfer" else self
@@ -146,6 +142,18 @@ class Run:
     def scope(self) -> str:
         """Classes, SNR labels and source, to stand beside every number of the run."""
         return self.facts["data"]["description"]
+
+
+# Many runs share a file; each would unpack all of it. A file that changes is read anew.
+@lru_cache(maxsize=8)
+def _read_table(path: Path, digest: str, _written: int) -> pd.DataFrame | dict[str, np.ndarray]:
+    content = path.read_bytes()
+    if digest != hashlib.sha256(content).hexdigest():
+        raise ValueError("it was changed after the run")
+    if path.suffix == ".csv":
+        return pd.read_csv(io.BytesIO(content))
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return dict(stored)
 
 
 @contextmanager
