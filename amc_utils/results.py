@@ -25,7 +25,7 @@ import coolname
 import numpy as np
 import pandas as pd
 
-from amc_utils.metrics import metrics_table
+from amc_utils.metrics import accuracy_table, metrics_table
 from amc_utils.runtime.paths import Workspace
 from amc_utils.signals import Channel, channel_from
 
@@ -118,8 +118,7 @@ class Run:
 
     def by_label(self, task: str) -> pd.DataFrame:
         """Accuracy of a task ("joint", "modulation", "snr") with its interval, a row an SNR label."""
-        rows = self.metrics.query(f"group == 'snr_label' and metric == '{task}_accuracy'")
-        rows = rows.assign(level=rows["level"].astype(int))
+        rows = accuracy_table(self.predictions, "snr_label").query(f"metric == '{task}_accuracy'")
         return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
     @cached_property
@@ -267,6 +266,45 @@ def select_runs(workspace: Workspace, names: Sequence[str]) -> list[Run]:
     alike = [run for run in trained if _test_frames(run) == _test_frames(trained[-1])]
     newest = {run.label: run for run in alike}
     return sorted(newest.values(), key=lambda run: run.facts["network"]["flops_per_frame"])
+
+
+def other_network(
+    workspace: Workspace, config: Mapping[str, Any], test_frames: str, name: str = ""
+) -> Run | None:
+    """The run beside which one of these parameters is put: another network, the same test frames.
+
+    Args:
+        workspace: of single runs.
+        config: parameters network, channels and image_size of the run itself.
+        test_frames: its test frames, by amc_utils.data.split_fingerprint.
+        name: run to take, whatever it was given; empty for the newest of another network that was given
+            the same images.
+
+    Returns:
+        The run, or None if none is named and there is none.
+
+    Raises:
+        FileNotFoundError: there is no run of that name.
+        ValueError: the named run was tested on other frames, so cannot be compared.
+    """
+    if name:
+        run = named_run(workspace, name)
+        if _test_frames(run) != test_frames:
+            raise ValueError(
+                f"compare_with must name a run tested on the same frames, got {name!r}, tested "
+                f"on others ({run.scope}); the same data parameters and seed give the same frames"
+            )
+        return run
+    images = {name: config[name] for name in ("channels", "image_size")}
+    found = [
+        run
+        for run in list_runs(workspace)
+        if run.kind == "network"
+        and _test_frames(run) == test_frames
+        and run.facts["network"]["name"] != config["network"]
+        and images.items() <= run.facts["config"].items()
+    ]
+    return found[-1] if found else None
 
 
 def _test_frames(run: Run) -> str:

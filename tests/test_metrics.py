@@ -111,6 +111,28 @@ def test_paired_comparison_is_the_exact_sign_test(table):
         metrics.paired_comparison({"a": table, "b": other})
 
 
+def test_interval_of_a_paired_difference_holds_the_true_one_nineteen_times_in_twenty():
+    """Two runs that are right together in half of the frames, and apart in a third."""
+    rng = np.random.default_rng(3)
+    rows = [("BPSK", 0, guess, 0, 1.0) for guess in ("BPSK", "QPSK")]
+    right, wrong = (predictions([row]) for row in rows)
+    both = [pd.concat([right, wrong]).assign(frame=[0, 1])] * 2
+    assert metrics.paired_comparison({"a": both[0], "b": both[1]}).loc[0, ["low", "high"]].sum() == 0
+
+    def drawn(choice, of_frames):
+        names = np.where(np.isin(choice, of_frames), "BPSK", "QPSK")
+        table = pd.concat([right] * len(choice)).assign(frame=range(len(choice)))
+        return table.assign(predicted_modulation=pd.Categorical(names, NAMES, ordered=True))
+
+    held = []
+    for _ in range(200):
+        choice = rng.choice(4, size=100, p=[1 / 2, 1 / 4, 1 / 12, 1 / 6])
+        pair = {"a": drawn(choice, [0, 1]), "b": drawn(choice, [0, 2])}
+        row = metrics.paired_comparison(pair).iloc[0]
+        held.append(row["low"] <= 1 / 4 - 1 / 12 <= row["high"])
+    assert 0.91 <= np.mean(held) <= 0.99
+
+
 def test_confused_pairs_counts_both_ways():
     rows = [("BPSK", "BPSK")] * 4 + [("QPSK", "QPSK"), ("QPSK", "BPSK")] + [("QPSK", "8PSK")] * 2
     rows += [("8PSK", "8PSK")] * 3 + [("8PSK", "QPSK")]
