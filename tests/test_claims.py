@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.studies import claim_measures, claim_table, claims
+from amc_utils.studies import claim_figures, claim_measures, claim_table, claims
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.study import read_study
@@ -270,6 +270,27 @@ def test_runs_of_other_seeds_are_not_paired(monkeypatch):
     monkeypatch.setattr(claims, "_runs", lambda test, variant, *_: by_variant[variant])
     with pytest.raises(ValueError, match="compares runs by seed, and got"):
         claims._measured(test, workspace, STUDIES)
+
+
+def test_claim_is_shown_with_its_rule_its_rows_and_a_figure(tmp_path, capsys):
+    row = {"what": "a less b", "number": 0.0112345, "low": -0.01, "high": 0.03, "num_runs": 3}
+    row |= {"unit": "joint accuracy", "tflop": 1.0, "tflop_minus": 1.0, "verdict": "open at this scale"}
+    row |= {"support_low": 0.02, "support_high": np.inf, "refute_low": -np.inf, "refute_high": 0.0}
+    missing = dict.fromkeys(row) | {"what": "c", "unit": "dB", "verdict": "not run yet", "num_runs": 0}
+    rows = pd.DataFrame(
+        [row | {"claim": "above-25"}, missing | {"claim": "above-25"}, row | {"claim": "swin"}]
+    )
+    fig = claim_figures.claim_figure(rows[rows["claim"] == "above-25"].astype({"number": float}))
+    assert [ax.get_xlabel() for ax in fig.axes] == ["joint accuracy", "dB"]
+    shown = claim_figures.show("above-25", CLAIMS, rows, Workspace(tmp_path))
+    assert shown["what"].tolist() == ["a less b", "c"]
+    assert shown["number"].iloc[0] == 0.0112
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "fig_claims_above_25.pdf", "fig_claims_above_25.png"
+    }  # fmt: skip
+    printed = " ".join(capsys.readouterr().out.split())
+    assert " ".join(CLAIMS["above-25"].statement.split()) in printed
+    assert "Rule: " in printed
 
 
 def test_readme_without_marks_is_left_alone():

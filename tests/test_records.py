@@ -100,6 +100,22 @@ def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished,
         results.select_runs(folder, ["nobody"])
 
 
+def test_table_that_changes_is_read_anew(finished):
+    """Runs of a folder share what was read of it, as long as it stays as it is."""
+    run, _ = finished
+    assert len(run.predictions)
+    path = run.folder / "predictions.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(
+        ValueError, match=r"predictions.npz is damaged \(it was changed after the run\)"
+    ):
+        results.load_run(run.name, str(run.workspace.root)).predictions  # noqa: B018
+    path.write_bytes(content)
+    again = results.load_run(run.name, str(run.workspace.root))
+    pd.testing.assert_frame_equal(again.predictions, run.predictions)
+
+
 def test_network_is_compared_with_the_newest_other_one_on_the_same_frames_and_images(
     finished, make_config
 ):
