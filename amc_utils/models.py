@@ -224,8 +224,8 @@ def count_activation_bytes(network: TwoHeadNetwork) -> int:
     Parameters, and copies of them in another precision, are the same for any batch and do not count.
     Two batches pass through the network, which should be a fresh one: normalisation takes note of them.
     """
-    few, more = (_kept_bytes(network, size) for size in (2, 4))
-    return (more - few) // 2
+    few, more = (_kept_bytes(network, size) for size in (2, 3))
+    return more - few
 
 
 def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:

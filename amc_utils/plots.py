@@ -180,33 +180,6 @@ def interval_dots(ax: Axes, means: pd.DataFrame) -> Axes:
     return ax
 
 
-def claim_figure(rows: pd.DataFrame) -> Figure:
-    """Figure of the numbers that a claim is judged by, a panel a unit; blue supports, orange refutes.
-
-    Args:
-        rows: of amc_utils.studies.claims.evaluate; those without numbers stay empty.
-    """
-    groups = [group for _, group in rows.groupby("unit", sort=False)]
-    sizes = [len(group) for group in groups]
-    options = {"squeeze": False, "height_ratios": sizes}
-    fig, axes = figure("page", 0.55 * len(sizes) + 0.2 * sum(sizes), len(sizes), 1, **options)
-    for ax, some in zip(axes[:, 0], groups, strict=True):
-        dots = some.set_index("what").rename(columns={"number": "mean"})
-        interval_dots(ax, dots).set(xlabel=some["unit"].iloc[0])
-        left, right = ax.get_xlim()
-        if left < 0 < right:
-            ax.axvline(0, color="0.5", lw=0.6)
-        for place, row in enumerate(some.itertuples()):
-            for low, high, colour in (
-                (row.support_low, row.support_high, "#56B4E9"),
-                (row.refute_low, row.refute_high, "#E69F00"),
-            ):
-                ends = np.clip([low, high], left, right)
-                ax.fill_betweenx([place - 0.4, place + 0.4], *ends, color=colour, alpha=0.25, lw=0)
-        ax.set_xlim(left, right)
-    return fig
-
-
 def claimed_band(ax: Axes, band: tuple[float, float], label: str) -> Axes:
     """Shade a range of accuracies that somebody reports."""
     ax.axhspan(*band, color="0.85", lw=0, label=label, zorder=0)

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import coolname
 import numpy as np
 import pandas as pd
 
-from amc_utils.metrics import metrics_table
+from amc_utils.metrics import accuracy_table, metrics_table
 from amc_utils.runtime.paths import Workspace
 from amc_utils.signals import Channel, channel_from
 
@@ -65,8 +65,8 @@ class Run:
             ValueError: the file is missing or damaged; so for predictions.
         """
         with _explaining(self.folder, "history.csv"):
-            table = pd.read_csv(self._content("history.csv"))
-            mine = table[table.pop("run") == self.name].dropna(axis=1, how="all")
+            table = self._table("history.csv")
+            mine = table[table["run"] == self.name].drop(columns="run").dropna(axis=1, how="all")
             return mine.reset_index(drop=True).astype({"epoch": int} if len(mine) else {})
 
     @cached_property
@@ -83,10 +83,8 @@ class Run:
         the run's own list of names. Confidences have half precision, low and high bytes apart,
         which packs better.
         """
-        with (
-            _explaining(self.folder, "predictions.npz"),
-            np.load(self._content("predictions.npz"), allow_pickle=False) as stored,
-        ):
+        with _explaining(self.folder, "predictions.npz"):
+            stored = self._table("predictions.npz")
             number = list(stored["run"]).index(self.name)
             rows = slice(*stored["start"][number : number + 2])
             chosen = stored["test_set"][number]
@@ -102,11 +100,9 @@ class Run:
             kinds |= dict.fromkeys(_COLUMNS[2:], np.float32)
             return pd.DataFrame(columns).astype(kinds)
 
-    def _content(self, name: str) -> io.BytesIO:
-        content = (self.folder / name).read_bytes()
-        if self.facts["files"][name] != hashlib.sha256(content).hexdigest():
-            raise ValueError("it was changed after the run")
-        return io.BytesIO(content)
+    def _table(self, name: str) -> Any:
+        path = self.folder / name
+        return _read_table(path, self.facts["files"][name], path.stat().st_mtime_ns)
 
     @property
     def kind(self) -> str:
@@ -122,11 +118,10 @@ class Run:
 
     def by_label(self, task: str) -> pd.DataFrame:
         """Accuracy of a task ("joint", "modulation", "snr") with its interval, a row an SNR label."""
-        rows = self.metrics.query(f"group == 'snr_label' and metric == '{task}_accuracy'")
-        rows = rows.assign(level=rows["level"].astype(int))
+        rows = accuracy_table(self.predictions, "snr_label").query(f"metric == '{task}_accuracy'")
         return rows.set_index(rows["level"].rename("snr_label")).sort_index()
 
-    @property
+    @cached_property
     def trained(self) -> Run:
         """The run that trained the network: itself, or that whose weights were tested elsewhere."""
         return named_run(self.workspace, self.facts["parent"]) if self.kind == "transfer" else self
@@ -146,6 +141,18 @@ class Run:
     def scope(self) -> str:
         """Classes, SNR labels and source, to stand beside every number of the run."""
         return self.facts["data"]["description"]
+
+
+# Many runs share a file; each would unpack all of it. A file that changes is read anew.
+@lru_cache(maxsize=8)
+def _read_table(path: Path, digest: str, _written: int) -> pd.DataFrame | dict[str, np.ndarray]:
+    content = path.read_bytes()
+    if digest != hashlib.sha256(content).hexdigest():
+        raise ValueError("it was changed after the run")
+    if path.suffix == ".csv":
+        return pd.read_csv(io.BytesIO(content))
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return dict(stored)
 
 
 @contextmanager
@@ -259,6 +266,45 @@ def select_runs(workspace: Workspace, names: Sequence[str]) -> list[Run]:
     alike = [run for run in trained if _test_frames(run) == _test_frames(trained[-1])]
     newest = {run.label: run for run in alike}
     return sorted(newest.values(), key=lambda run: run.facts["network"]["flops_per_frame"])
+
+
+def other_network(
+    workspace: Workspace, config: Mapping[str, Any], test_frames: str, name: str = ""
+) -> Run | None:
+    """The run beside which one of these parameters is put: another network, the same test frames.
+
+    Args:
+        workspace: of single runs.
+        config: parameters network, channels and image_size of the run itself.
+        test_frames: its test frames, by amc_utils.data.split_fingerprint.
+        name: run to take, whatever it was given; empty for the newest of another network that was given
+            the same images.
+
+    Returns:
+        The run, or None if none is named and there is none.
+
+    Raises:
+        FileNotFoundError: there is no run of that name.
+        ValueError: the named run was tested on other frames, so cannot be compared.
+    """
+    if name:
+        run = named_run(workspace, name)
+        if _test_frames(run) != test_frames:
+            raise ValueError(
+                f"compare_with must name a run tested on the same frames, got {name!r}, tested "
+                f"on others ({run.scope}); the same data parameters and seed give the same frames"
+            )
+        return run
+    images = {name: config[name] for name in ("channels", "image_size")}
+    found = [
+        run
+        for run in list_runs(workspace)
+        if run.kind == "network"
+        and _test_frames(run) == test_frames
+        and run.facts["network"]["name"] != config["network"]
+        and images.items() <= run.facts["config"].items()
+    ]
+    return found[-1] if found else None
 
 
 def _test_frames(run: Run) -> str:

@@ -15,13 +15,14 @@ from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.studies import claim_measures, claim_table, claims
+from amc_utils.studies import claim_figures, claim_measures, claim_table, claims
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
-from amc_utils.studies.record import named_study
+from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.study import read_study
 
 HERE = Workspace(REPOSITORY)
 CLAIMS = read_claims()
+STUDIES = {study.name: study for study in list_studies(HERE)}
 RULE = {"what": "number", "measure": "joint", "study": "s", "variant": "a", "supported": [0.1, 0.2]}
 
 
@@ -192,21 +193,20 @@ def test_interval_holds_the_error_of_frames_that_all_runs_share():
     found = claims.interval([0.3, 0.3, 0.3], frame_error=0.01)
     assert found == pytest.approx((0.3, 0.3 - 0.0196, 0.3 + 0.0196), abs=1e-5)
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    runs = claims._runs(test, test.variant, HERE)
+    runs = claims._runs(test, test.variant, HERE, STUDIES)
     values, error = claims._values(test, runs, [])
     assert values == pytest.approx([run.facts["test"]["joint_accuracy"]["value"] for run in runs])
     assert 0.5 < error / math.sqrt(np.mean(values) / len(runs[0].predictions)) < 1
-    own = claims._runs(test.model_copy(update={"tested_on": ""}), test.variant, HERE)
+    own = claims._runs(test.model_copy(update={"tested_on": ""}), test.variant, HERE, STUDIES)
     assert claims._values(test, own, [])[1] == 0
 
 
-def test_study_with_a_seed_missing_is_not_run_yet(monkeypatch):
+def test_study_with_a_seed_missing_is_not_run_yet():
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    assert len(claims._runs(test, test.variant, HERE)) == 3
+    assert len(claims._runs(test, test.variant, HERE, STUDIES)) == 3
     study = named_study(HERE, test.study)
     study.plan["seeds"].append(4)
-    monkeypatch.setattr(claims, "named_study", lambda workspace, name: study)
-    assert claims._runs(test, test.variant, HERE) == []
+    assert claims._runs(test, test.variant, HERE, {study.name: study}) == []
 
 
 def test_claim_without_runs_is_not_run_yet(tmp_path):
@@ -261,11 +261,33 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
 
 def test_runs_of_other_seeds_are_not_paired(monkeypatch):
     (test,), workspace = CLAIMS["order"].tests, HERE
-    by_variant = {name: claims._runs(test, name, workspace) for name in (test.variant, test.minus)}
+    variants = (test.variant, test.minus)
+    by_variant = {name: claims._runs(test, name, workspace, STUDIES) for name in variants}
     by_variant[test.minus].reverse()
-    monkeypatch.setattr(claims, "_runs", lambda test, variant, workspace: by_variant[variant])
+    monkeypatch.setattr(claims, "_runs", lambda test, variant, *_: by_variant[variant])
     with pytest.raises(ValueError, match="compares runs by seed, and got"):
-        claims._measured(test, workspace)
+        claims._measured(test, workspace, STUDIES)
+
+
+def test_claim_is_shown_with_its_rule_its_rows_and_a_figure(tmp_path, capsys):
+    row = {"what": "a less b", "number": 0.0112345, "low": -0.01, "high": 0.03, "num_runs": 3}
+    row |= {"unit": "joint accuracy", "tflop": 1.0, "tflop_minus": 1.0, "verdict": "open at this scale"}
+    row |= {"support_low": 0.02, "support_high": np.inf, "refute_low": -np.inf, "refute_high": 0.0}
+    missing = dict.fromkeys(row) | {"what": "c", "unit": "dB", "verdict": "not run yet", "num_runs": 0}
+    rows = pd.DataFrame(
+        [row | {"claim": "above-25"}, missing | {"claim": "above-25"}, row | {"claim": "swin"}]
+    )
+    fig = claim_figures.claim_figure(rows[rows["claim"] == "above-25"].astype({"number": float}))
+    assert [ax.get_xlabel() for ax in fig.axes] == ["joint accuracy", "dB"]
+    shown = claim_figures.show("above-25", CLAIMS, rows, Workspace(tmp_path))
+    assert shown["what"].tolist() == ["a less b", "c"]
+    assert shown["number"].iloc[0] == 0.0112
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "fig_claims_above_25.pdf", "fig_claims_above_25.png"
+    }  # fmt: skip
+    printed = " ".join(capsys.readouterr().out.split())
+    assert " ".join(CLAIMS["above-25"].statement.split()) in printed
+    assert "Rule: " in printed
 
 
 def test_every_verdict_has_an_interval_of_three_runs_or_more():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from amc_utils import metrics
 
@@ -35,6 +36,15 @@ def test_wilson_interval_of_published_example():
     """10 of 100: 0.0552 to 0.1744, as Newcombe (1998) and every calculator give it."""
     assert metrics.wilson_interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
     assert metrics.wilson_interval(0, 20)[0] == 0
+
+
+def test_half_interval_is_the_normal_one_or_student_s():
+    assert metrics.half_interval(2.0) == pytest.approx(2 * 1.959964)
+    values = np.array([0.1, 0.4, 0.2])
+    ends = ttest_1samp(values, 0).confidence_interval()
+    half = metrics.half_interval(values.std(ddof=1) / np.sqrt(3), 3)
+    assert half == pytest.approx((ends.high - ends.low) / 2)
+    assert np.isnan(metrics.half_interval([0.1, np.nan], [1, 1])).all()
 
 
 def test_accuracies_overall_and_by_level(table):
@@ -101,6 +111,28 @@ def test_paired_comparison_is_the_exact_sign_test(table):
         metrics.paired_comparison({"a": table, "b": other})
 
 
+def test_interval_of_a_paired_difference_holds_the_true_one_nineteen_times_in_twenty():
+    """Two runs that are right together in half of the frames, and apart in a third."""
+    rng = np.random.default_rng(3)
+    rows = [("BPSK", 0, guess, 0, 1.0) for guess in ("BPSK", "QPSK")]
+    right, wrong = (predictions([row]) for row in rows)
+    both = [pd.concat([right, wrong]).assign(frame=[0, 1])] * 2
+    assert metrics.paired_comparison({"a": both[0], "b": both[1]}).loc[0, ["low", "high"]].sum() == 0
+
+    def drawn(choice, of_frames):
+        names = np.where(np.isin(choice, of_frames), "BPSK", "QPSK")
+        table = pd.concat([right] * len(choice)).assign(frame=range(len(choice)))
+        return table.assign(predicted_modulation=pd.Categorical(names, NAMES, ordered=True))
+
+    held = []
+    for _ in range(200):
+        choice = rng.choice(4, size=100, p=[1 / 2, 1 / 4, 1 / 12, 1 / 6])
+        pair = {"a": drawn(choice, [0, 1]), "b": drawn(choice, [0, 2])}
+        row = metrics.paired_comparison(pair).iloc[0]
+        held.append(row["low"] <= 1 / 4 - 1 / 12 <= row["high"])
+    assert 0.91 <= np.mean(held) <= 0.99
+
+
 def test_confused_pairs_counts_both_ways():
     rows = [("BPSK", "BPSK")] * 4 + [("QPSK", "QPSK"), ("QPSK", "BPSK")] + [("QPSK", "8PSK")] * 2
     rows += [("8PSK", "8PSK")] * 3 + [("8PSK", "QPSK")]
@@ -111,19 +143,6 @@ def test_confused_pairs_counts_both_ways():
     assert pairs.index.tolist() == [10]
     assert set(pairs.loc[10, ["a", "b"]]) == {"QPSK", "8PSK"}
     assert pairs.loc[10, "share"] == 3 / 8
-
-
-def test_forecast_continues_a_power_law_towards_the_bound():
-    frames = np.array([1e3, 4e3, 16e3])
-    curve = pd.DataFrame({"frames_seen": frames, "mean": 0.7 - 5 * frames**-0.5})
-    found, limit = metrics.forecast_accuracy(curve, 0.7, [64e3, 1e12])
-    assert limit == 0.7
-    fitted, limit = metrics.forecast_accuracy(curve, None, [64e3])
-    assert (fitted.item(), limit) == pytest.approx((found[0], 0.7), abs=1e-3)
-    assert np.isnan(metrics.forecast_accuracy(curve, 0.66, [64e3])[0]).all()
-    assert found == pytest.approx([0.7 - 5 * 64e3**-0.5, 0.7], abs=1e-4)
-    with pytest.raises(ValueError, match="at least 2 budgets, got 1"):
-        metrics.forecast_accuracy(curve.head(1), 0.7, 1e6)
 
 
 def test_falling_label_is_found_in_a_logistic_course_whatever_the_edges_are():

@@ -21,6 +21,7 @@ from amc_utils.studies.notebooks import (
     AnatomyParameters,
     ChoicesParameters,
     ClaimsParameters,
+    ComparedTrainingParameters,
     ExplorationParameters,
     RealFileParameters,
 )
@@ -30,7 +31,7 @@ FOLDER = REPOSITORY / "notebooks"
 PARAMETERS = {
     "01_data_exploration": ExplorationParameters,
     "02_resnet_ceiling": TrainingParameters,
-    "03_swin_training": TrainingParameters,
+    "03_swin_training": ComparedTrainingParameters,
     "04_per_class_analysis": AnalysisParameters,
     "05_ceiling_anatomy": AnatomyParameters,
     "06_choices_and_channels": ChoicesParameters,
@@ -89,7 +90,7 @@ def test_notebook_defines_nothing_and_does_no_magic(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_are_saved_where_they_are_drawn(name):
     for cell in code_cells(name):
-        drawn = len(re.findall(r"(plots|browser)\.(figure|gallery|glance|claim_figure)\(", cell.source))
+        drawn = len(re.findall(r"(plots|browser)\.(figure|gallery|glance)\(", cell.source))
         assert drawn == cell.source.count("plots.save(")
 
 
@@ -101,7 +102,7 @@ def test_parameters_cell_is_what_papermill_and_the_config_expect(name):
     assert all(line.count("=") == 1 for line in cells[0].source.splitlines())
     inspected = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
     assert inspected.keys() == defaults(name).keys()
-    more = {"config_file", "overrides"} if PARAMETERS[name] is TrainingParameters else set()
+    more = {"config_file", "overrides"} if issubclass(PARAMETERS[name], TrainingParameters) else set()
     assert defaults(name).keys() - more <= PARAMETERS[name].model_fields.keys()
     assert len(inspected) <= 14
     assert all(entry["help"] for entry in inspected.values()), "each parameter says what it is"
@@ -150,23 +151,33 @@ def test_paper_profile_is_the_full_problem_with_the_log_s_settings():
         assert config.image_size == 224
 
 
-def test_02_and_03_differ_in_science_only():
-    """Cell for cell the same code but for parameters, the notebook's name and the claimed band."""
-    first, second = (code_cells(name) for name in ("02_resnet_ceiling", "03_swin_training"))
-    kinds = [
-        [cell.cell_type for cell in load(n).cells] for n in ("02_resnet_ceiling", "03_swin_training")
-    ]
-    assert kinds[0] == kinds[1]
-    apart = [
-        (a, b)
-        for x, y in zip(first[1:], second[1:], strict=True)
-        for a, b in zip(x.source.splitlines(), y.source.splitlines(), strict=True)
-        if a != b
-    ]
-    assert len(apart) == 3
-    assert all(re.search("Experiment.start|claimed", line) for line, _ in apart)
+def test_02_and_03_offer_the_same_parameters_and_03_repeats_nothing_of_02():
+    """One network each; the interruption and what 02 explains stand in 02 alone."""
     ours, theirs = defaults("02_resnet_ceiling"), defaults("03_swin_training")
+    assert list(ours) == list(theirs)
     assert {k for k in ours if ours[k] != theirs[k]} == {"network", "config_file"}
+    sources = [
+        "\n".join(cell.source for cell in load(name).cells)
+        for name in ("02_resnet_ceiling", "03_swin_training")
+    ]
+    assert all("for row in trainer.fit():" in source for source in sources)
+    assert ["An interruption, on purpose" in source for source in sources] == [True, False]
+    prose = [
+        {cell.source for cell in load(name).cells if cell.cell_type == "markdown"}
+        for name in ("02_resnet_ceiling", "03_swin_training")
+    ]
+    assert not prose[0] & prose[1]
+
+
+def test_03_compares_with_a_run_that_is_there_or_says_its_name(tmp_path):
+    values = defaults("03_swin_training") | {"output_root": str(tmp_path)}
+    config = ComparedTrainingParameters.from_notebook(values)
+    assert type(config.training) is TrainingParameters
+    assert config.training.network_options == {"window_size": 4}
+    with pytest.raises(FileNotFoundError, match="no run named 'nobody' in"):
+        ComparedTrainingParameters.from_notebook(
+            values | {"overrides": {"compare_with": "nobody", "output_root": str(tmp_path)}}
+        )
 
 
 def run_papermill(notebook, *arguments, output):
@@ -262,8 +273,18 @@ def test_chain_leaves_runs_figures_and_a_diary(chain):
     figures = {path.stem for path in (chain / "figures").glob("*.pdf")}
     assert figures == {path.stem for path in (chain / "figures").glob("*.png")}
     executed = [*NAMES, "02_resnet_ceiling", "02_resnet_ceiling"]
-    drawn = sum(cell.source.count("plots.save(") for name in executed for cell in code_cells(name))
+    cells = [cell.source for name in executed for cell in code_cells(name)]
+    drawn = sum(source.count("plots.save(") + source.startswith('show("') for source in cells)
     assert len(figures) == drawn
+
+
+def test_03_puts_its_run_beside_that_of_02(chain):
+    """The newest ResNet on the same image; both stand in the paired table."""
+    cells = nbformat.read(chain / "03_swin_training.ipynb", as_version=4).cells
+    text = "".join(str(cell.get("outputs", "")) for cell in cells)
+    assert "beside run smoke-plain" in text
+    (paired,) = [str(c.outputs) for c in cells if "metrics.paired_comparison" in c.source]
+    assert all(f"{network}, counts_8_bit" in paired for network in ("swin_tiny", "resnet18"))
 
 
 @pytest.mark.parametrize("name", NAMES)

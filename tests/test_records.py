@@ -100,6 +100,48 @@ def test_selection_takes_the_newest_of_each_network_on_the_same_frames(finished,
         results.select_runs(folder, ["nobody"])
 
 
+def test_table_that_changes_is_read_anew(finished):
+    """Runs of a folder share what was read of it, as long as it stays as it is."""
+    run, _ = finished
+    assert len(run.predictions)
+    path = run.folder / "predictions.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(
+        ValueError, match=r"predictions.npz is damaged \(it was changed after the run\)"
+    ):
+        results.load_run(run.name, str(run.workspace.root)).predictions  # noqa: B018
+    path.write_bytes(content)
+    again = results.load_run(run.name, str(run.workspace.root))
+    pd.testing.assert_frame_equal(again.predictions, run.predictions)
+
+
+def test_network_is_compared_with_the_newest_other_one_on_the_same_frames_and_images(
+    finished, make_config
+):
+    run, _ = finished
+    test_frames, config = run.facts["data"]["test_sha256"], dict(run.facts["config"])
+    swin = config | {"network": "swin_tiny"}
+
+    def found(config, name=""):
+        return results.other_network(run.workspace, config, test_frames, name)
+
+    assert found(swin).name == run.name
+    newer, _ = finish_run(make_config(num_epochs=1))
+    assert found(swin).name == newer.name
+    assert found(config) is None
+    assert found(swin | {"channels": ["raw"]}) is None
+    assert found(swin | {"channels": ["raw"]}, run.name).name == run.name
+    other, _ = finish_run(make_config(num_epochs=1, seed=6))
+    assert found(swin).name == newer.name
+    with pytest.raises(
+        ValueError, match=f"compare_with must name .* got '{other.name}', tested on oth"
+    ):
+        found(swin, other.name)
+    with pytest.raises(FileNotFoundError, match="no run named 'nobody'"):
+        found(swin, "nobody")
+
+
 def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
     newer, _ = finish_run(make_config(num_epochs=1, learning_rate=0.01))
     labelled = results.by_label([finished[0], newer])

@@ -230,14 +230,14 @@ def test_two_runs_at_once_cannot_share_a_name(make_config, tmp_path):
 
 def spoil(trainer, monkeypatch, wanted):
     """Let the losses of some steps, counted from 0, be no number."""
-    judge, count = trainer.evaluator.judge, iter(range(1000))
+    real, count = trainer.evaluator.loss_and_correct, iter(range(1000))
 
     def spoilt(logits, batch):
-        losses, hits = judge(logits, batch)
+        losses, hits = real(logits, batch)
         bad = torch.is_grad_enabled() and next(count) in wanted
         return losses * (float("nan") if bad else 1.0), hits
 
-    monkeypatch.setattr(trainer.evaluator, "judge", spoilt)
+    monkeypatch.setattr(trainer.evaluator, "loss_and_correct", spoilt)
 
 
 def test_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypatch):

@@ -144,15 +144,16 @@ def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
 
 
 def activation_megabytes_at_224(run: Run) -> float:
+    """`megabytes_at_224` of the run's network."""
+    return megabytes_at_224(run.facts["network"]["name"])
+
+
+@cache
+def megabytes_at_224(network: str) -> float:
     """Memory that one of the log's images needs in training beside the parameters, float32.
 
     Images have one channel of 224 pixels, and the network its usual patches.
     """
-    return _megabytes_at_224(run.facts["network"]["name"])
-
-
-@cache
-def _megabytes_at_224(network: str) -> float:
     heads = {"num_modulations": 17, "num_snrs": 26, "dropout": 0.3}
     return count_activation_bytes(build_model(network, input_shape=(1, 224, 224), **heads)) / 1e6
 

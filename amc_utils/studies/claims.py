@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, norm
-from scipy.stats import t as student_t
+from scipy.stats import chi2
 
+from amc_utils.metrics import half_interval
 from amc_utils.results import Run, named_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
 from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.pages import write_pages
-from amc_utils.studies.record import list_studies, named_study
+from amc_utils.studies.record import StudyRecord, list_studies
 from amc_utils.studies.runlog import update_runlog
 
 _OPEN = "open at this scale"
@@ -33,10 +33,12 @@ def evaluate(claims: dict[str, Claim], workspace: Workspace) -> pd.DataFrame:
         the operations of a run of either variant, forward and backward; verdict; decides; and the
         ranges of the rule, support_low to refute_high. Numbers want three runs or more.
     """
+    # Runs of a study are read once for all claims.
+    studies = {study.name: study for study in list_studies(workspace)}
     rows = [
         {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
         | {"statistic": test.statistic, "decides": test.decides}
-        | _measured(test, workspace)
+        | _measured(test, workspace, studies)
         for name, claim in claims.items()
         for test in claim.tests
     ]
@@ -45,9 +47,11 @@ def evaluate(claims: dict[str, Claim], workspace: Workspace) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *_RANGES])
 
 
-def _measured(test: ClaimTest, workspace: Workspace) -> dict[str, Any]:
-    runs = _runs(test, test.variant, workspace)
-    others = _runs(test, test.minus, workspace) if test.minus else []
+def _measured(
+    test: ClaimTest, workspace: Workspace, studies: Mapping[str, StudyRecord]
+) -> dict[str, Any]:
+    runs = _runs(test, test.variant, workspace, studies)
+    others = _runs(test, test.minus, workspace, studies) if test.minus else []
     nothing = (None, None)
     bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
     ranges = dict(zip(_RANGES, bounds, strict=True))
@@ -93,13 +97,15 @@ def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[f
     return values, float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def _runs(test: ClaimTest, variant: str, workspace: Workspace) -> list[Run]:
+def _runs(
+    test: ClaimTest, variant: str, workspace: Workspace, studies: Mapping[str, StudyRecord]
+) -> list[Run]:
     """Runs of the test by seed; none as long as a seed of the study is missing."""
     if test.runs:
         return [named_run(workspace, name) for name in test.runs]
-    if test.study not in {study.name for study in list_studies(workspace)}:
+    if test.study not in studies:
         return []
-    study = named_study(workspace, test.study)
+    study = studies[test.study]
     table = study.table
     chosen = table[(table["variant"] == variant) & (table["tested_on"] == test.tested_on)]
     missing = set(study.plan["seeds"]) - set(chosen["seed"])
@@ -125,8 +131,8 @@ def interval(
     if statistic == "spread":
         low, high = deviation * np.sqrt(free / chi2.ppf([0.975, 0.025], free))
         return deviation, float(low), float(high)
-    seed_half = deviation / np.sqrt(len(values)) * float(student_t.ppf(0.975, free))
-    half = float(np.hypot(seed_half, frame_error * norm.ppf(0.975)))
+    seed_half = half_interval(deviation / np.sqrt(len(values)), len(values))
+    half = float(np.hypot(seed_half, half_interval(frame_error)))
     return mean, mean - half, mean + half
 
 

@@ -1,4 +1,4 @@
-"""Parameters of the notebooks that train nothing."""
+"""Parameters of the notebooks, beyond those of a training run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from amc_utils.config import Count, DataParameters, NotNegative
+from amc_utils.config import Count, DataParameters, NotNegative, TrainingParameters
+from amc_utils.results import named_run
 from amc_utils.runtime.parameters import Parameters, existing_file
+from amc_utils.runtime.paths import Workspace
 
 
 class ExplorationParameters(DataParameters):
@@ -20,6 +22,28 @@ class ExplorationParameters(DataParameters):
         if self.example not in self.modulation_names:
             raise ValueError(f"example must be one of {self.modulation_names}, got {self.example!r}")
         return self
+
+
+class ComparedTrainingParameters(TrainingParameters):
+    """What notebook 03 trains, and the run that it puts beside it.
+
+    Attributes:
+        compare_with: name of that run, see amc_utils.results.other_network; empty for the newest that
+            can be compared.
+    """
+
+    compare_with: str = ""
+
+    @model_validator(mode="after")
+    def _run_exists(self) -> Self:
+        if self.compare_with:
+            named_run(Workspace.at(self.output_root), self.compare_with)
+        return self
+
+    @property
+    def training(self) -> TrainingParameters:
+        """The parameters of the run itself, which are those of any run."""
+        return TrainingParameters.checked(self.model_dump(exclude={"compare_with"}))
 
 
 class AnalysisParameters(Parameters):

@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from scipy.stats import t as student_t
 
 from amc_utils.config import TrainingParameters, result_affecting
 from amc_utils.images import expand_channels
-from amc_utils.metrics import TASKS
+from amc_utils.metrics import TASKS, half_interval
 from amc_utils.results import Run, list_runs
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.yaml_text import read_yaml
@@ -97,7 +96,7 @@ class StudyRecord:
             table = table.reset_index().dropna(subset=task)
         groups = table.groupby(["variant", "tested_on"], sort=False)[task]
         means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
-        half = means.pop("error") * student_t.ppf(0.975, means["num_seeds"] - 1)
+        half = half_interval(means.pop("error"), means["num_seeds"])
         return means.assign(low=means["mean"] - half, high=means["mean"] + half)
 
     def by_snr(self, task: str = "joint") -> pd.DataFrame:

@@ -1,0 +1,202 @@
+"""What the ceiling of a network is made of, and what more training would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from amc_utils.metrics import half_interval, outcomes
+
+# What is lost from one rung of the ladder to the next, from certainty down, and what is left.
+CAUSES = ("physics", "no genie", "network, training", "picture, modulation", "picture, SNR")
+LEFT = "plain picture"
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Where the joint accuracy of a network on plain images goes, in fractions of the test frames.
+
+    Attributes:
+        shares: what each of CAUSES costs, in their order, and last LEFT; they sum to one.
+        half_intervals: of the causes, half the 95 % interval.
+        by_snr: a row an SNR label; columns LEFT and the causes upwards; each row sums to one.
+        gains: what the better network's decisions on SNR and modulation (columns) bring to the other
+            one, given in either order and as the mean of both orders; each row sums to the step
+            between the two.
+    """
+
+    shares: pd.Series
+    half_intervals: pd.Series
+    by_snr: pd.DataFrame
+    gains: pd.DataFrame
+
+
+def decompose(
+    *, bound: pd.DataFrame, receiver: pd.DataFrame, stack: pd.DataFrame, plain: pd.DataFrame
+) -> Decomposition:
+    """Take the way from certainty down to a network on plain images apart, cause by cause.
+
+    Each cause is the difference of two joint accuracies: the genie-aided bound, the likelihood
+    receiver, a network on ordered images, and one on plain images. The last step is split by task, see
+    `shapley_split`. Intervals take the two accuracies for independent; the last two steps share their
+    frames, and are surer than that.
+
+    Args:
+        bound: predictions, see amc_utils.metrics.
+        receiver: likewise, of frames of its own.
+        stack: likewise.
+        plain: likewise, of the same frames as `stack`.
+
+    Raises:
+        ValueError: networks that were tested on different frames.
+    """
+    given = given_decisions(plain, stack)
+    # Half way in the mean of both orders: the SNR is mended, the modulation is not.
+    mended = (
+        given["neither"] + (given["SNR"] - given["neither"] + given["both"] - given["modulation"]) / 2
+    )
+    right = [_joint_by_label(table) for table in (bound, receiver, stack)]
+    right += [mended.set_axis(given["snr_label"]), _joint_by_label(plain)]
+    ladder = np.array([rung.mean() for rung in right])
+    variance = ladder * (1 - ladder) / [len(rung) for rung in right]
+    error = np.sqrt(variance + np.append(0, variance[:-1]))
+    by_snr = pd.concat([rung.groupby(level=0).mean() for rung in right[::-1]], axis=1)
+    left = by_snr.iloc[:, 0]
+    by_snr = by_snr.assign(certainty=1.0).diff(axis=1).set_axis([LEFT, *CAUSES[::-1]], axis=1)
+    return Decomposition(
+        shares=pd.Series([*-np.diff(ladder, prepend=1), ladder[-1]], index=[*CAUSES, LEFT]),
+        half_intervals=pd.Series(half_interval(error), index=CAUSES),
+        by_snr=by_snr.assign(**{LEFT: left}),
+        gains=shapley_split(given[["neither", "SNR", "modulation", "both"]].mean()),
+    )
+
+
+def _joint_by_label(predictions: pd.DataFrame) -> pd.Series:
+    """Whether both tasks are right, as 0.0 and 1.0, indexed by the frame's SNR label."""
+    return outcomes(predictions)["joint"].astype(float).set_axis(predictions["snr_label"])
+
+
+def given_decisions(worse: pd.DataFrame, better: pd.DataFrame) -> pd.DataFrame:
+    """Whether a network is right on both tasks, frame by frame, if it is given another's decisions.
+
+    Args:
+        worse: predictions of the network that receives, see amc_utils.metrics.
+        better: predictions of the one that gives, on the same frames in any order.
+
+    Returns:
+        Index frame; snr_label; float columns neither, SNR, modulation and both say which decisions are
+        given.
+
+    Raises:
+        ValueError: networks that were tested on different frames.
+    """
+    worse, better = (table.set_index("frame").sort_index() for table in (worse, better))
+    if not worse.index.equals(better.index):
+        shared = len(worse.index.intersection(better.index))
+        raise ValueError(
+            f"both networks must be tested on the same frames, got {len(worse)} and {len(better)} "
+            f"frames of which {shared} are shared"
+        )
+    own, other = outcomes(worse), outcomes(better)
+    right = {
+        "neither": own["joint"],
+        "SNR": own["modulation"] & other["snr"],
+        "modulation": other["modulation"] & own["snr"],
+        "both": other["joint"],
+    }
+    return pd.DataFrame(right).astype(float).assign(snr_label=worse["snr_label"])
+
+
+def shapley_split(accuracy: Mapping[str, float]) -> pd.DataFrame:
+    """Split what two gifts bring together into the part of each.
+
+    Joint accuracy counts frames where both tasks are right, so that what a gift brings depends on what
+    was given before. The mean over both orders is the Shapley value.
+
+    Args:
+        accuracy: joint accuracy with neither gift, with SNR, with modulation, and with both.
+
+    Returns:
+        Columns SNR and modulation; a row an order, and their mean. Each row sums to both - neither.
+
+    Source: Shapley, "A value for n-person games", 1953.
+    """
+    neither, snr, modulation, both = (
+        accuracy[name] for name in ("neither", "SNR", "modulation", "both")
+    )
+    gains = pd.DataFrame(
+        {"SNR": [snr - neither, both - modulation], "modulation": [both - snr, modulation - neither]},
+        index=["SNR given first", "modulation given first"],
+    )
+    gains.loc["mean of both"] = gains.mean()
+    return gains
+
+
+def forecast_accuracy(
+    curve: pd.DataFrame, limit: float | None, frames_seen: npt.ArrayLike
+) -> tuple[np.ndarray, float]:
+    """Accuracy at other budgets, its distance to a limit taken for a power of the frames seen.
+
+    Args:
+        curve: columns frames_seen and mean (accuracy), two budgets at least.
+        limit: accuracy that is reached with endless frames; None for the one that fits best.
+        frames_seen: budgets to forecast.
+
+    Returns:
+        The accuracies, NaN where the curve has passed the limit already, and the limit.
+
+    Raises:
+        ValueError: fewer than two budgets, through which no curve is defined.
+    """
+    if len(curve) < 2:
+        raise ValueError(f"a forecast needs at least 2 budgets, got {len(curve)}")
+    seen, reached = (curve[name].to_numpy(float) for name in ("frames_seen", "mean"))
+
+    def carried_on(limit: float, budget: np.ndarray) -> np.ndarray:
+        if limit <= reached.max():
+            return np.full_like(budget, np.nan)
+        slope, offset = np.polyfit(np.log(seen), np.log(limit - reached), 1)
+        return limit - np.exp(offset + slope * np.log(budget))
+
+    if limit is None:
+        limit = minimize_scalar(
+            lambda guess: np.square(carried_on(guess, seen) - reached).sum(),
+            bounds=(reached.max() + 1e-6, 1),
+            method="bounded",
+        ).x
+    return carried_on(limit, np.asarray(frames_seen, float)), limit
+
+
+def forecast(
+    runs: pd.DataFrame, limits: Mapping[str, float | None], frames_seen: float
+) -> pd.DataFrame:
+    """Joint accuracy at another budget, forecast for each seed, with the interval over seeds.
+
+    Args:
+        runs: a row a run; columns seed, frames_seen and joint, as in StudyRecord.table.
+        limits: limits by name, see `forecast_accuracy`.
+        frames_seen: the budget.
+
+    Returns:
+        A row a limit; columns limit (mean over seeds), forecast, and low and high, the 95 % interval of
+        Student's t, NaN for a single seed. All but the limit are NaN where the curve of a seed has
+        passed it.
+
+    Raises:
+        ValueError: a seed with fewer than two budgets.
+    """
+    curves = [curve.rename(columns={"joint": "mean"}) for _, curve in runs.groupby("seed")]
+    rows = {}
+    for name, limit in limits.items():
+        found = [forecast_accuracy(curve, limit, frames_seen) for curve in curves]
+        values = pd.Series([value.item() for value, _ in found])
+        mean = values.mean(skipna=False)
+        half = half_interval(values.sem(skipna=False), len(values))
+        reached = np.mean([at for _, at in found])
+        rows[name] = {"limit": reached, "forecast": mean, "low": mean - half, "high": mean + half}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("limit is")
