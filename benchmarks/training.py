@@ -75,19 +75,19 @@ def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeat
     learner, evaluator = trainer.learner, trainer.evaluator
     batches = trainer.plan.batches(0)[:num_steps]
     trainer.network.train()
-    draw = evaluator.pictures
+    draw = evaluator.images
     constant = evaluator.draw(batches[0])
     one = trainer.frames.iq(batches[0])
 
     def full() -> None:
-        evaluator.pictures = draw
+        evaluator.images = draw
         for number, (batch, iq) in enumerate(
             zip(batches, trainer.frames.prefetch(batches), strict=True)
         ):
             learner.step(batch.to(trainer.fabric.device), iq, number)
 
     def network_alone() -> None:
-        evaluator.pictures = lambda iq: constant
+        evaluator.images = lambda iq: constant
         for number, batch in enumerate(batches):
             learner.step(batch.to(trainer.fabric.device), one, number)
 
