@@ -83,7 +83,7 @@ def test_split_is_additive_and_treats_both_tasks_alike():
 def test_decisions_are_given_frame_by_frame_whatever_the_order(ladder):
     given = ceiling.given_decisions(ladder["plain"], ladder["stack"])
     for name, role in (("neither", "plain"), ("both", "stack")):
-        assert given[name].mean() == metrics.outcomes(ladder[role])["joint"].mean()
+        assert given[name].mean() == metrics.correct(ladder[role])["joint"].mean()
     shuffled = ceiling.given_decisions(ladder["plain"], ladder["stack"].sample(frac=1, random_state=0))
     pd.testing.assert_frame_equal(given, shuffled)
     some = ladder["stack"].head(100)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from amc_utils.metrics import half_interval, outcomes
+from amc_utils.metrics import correct, half_interval
 
 # What is lost from one rung of the ladder to the next, from certainty down, and what is left.
 CAUSES = ("physics", "no genie", "network, training", "picture, modulation", "picture, SNR")
@@ -78,7 +78,7 @@ def decompose(
 
 def _joint_by_label(predictions: pd.DataFrame) -> pd.Series:
     """Whether both tasks are right, as 0.0 and 1.0, indexed by the frame's SNR label."""
-    return outcomes(predictions)["joint"].astype(float).set_axis(predictions["snr_label"])
+    return correct(predictions)["joint"].astype(float).set_axis(predictions["snr_label"])
 
 
 def given_decisions(worse: pd.DataFrame, better: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def given_decisions(worse: pd.DataFrame, better: pd.DataFrame) -> pd.DataFrame:
             f"both networks must be tested on the same frames, got {len(worse)} and {len(better)} "
             f"frames of which {shared} are shared"
         )
-    own, other = outcomes(worse), outcomes(better)
+    own, other = correct(worse), correct(better)
     right = {
         "neither": own["joint"],
         "SNR": own["modulation"] & other["snr"],
