@@ -54,8 +54,8 @@ class Run:
 
     @property
     def place(self) -> Path:
-        """Folder and name, to say where numbers come from."""
-        return self.folder if self.folder.name == self.name else self.folder / self.name
+        """Where figures say that numbers come from, kept or not yet: its study's folder, its name."""
+        return self.workspace.kept / self.name
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from scipy.optimize import minimize_scalar
 from amc_utils.metrics import correct, half_interval
 
 # What is lost from one rung of the ladder to the next, from certainty down, and what is left.
-CAUSES = ("physics", "no genie", "network, training", "picture, modulation", "picture, SNR")
-LEFT = "plain picture"
+CAUSES = ("physics", "no genie", "network, training", "image, modulation", "image, SNR")
+LEFT = "plain image"
 
 
 @dataclass(frozen=True)

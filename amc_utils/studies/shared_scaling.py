@@ -82,7 +82,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     """Accuracies of a network alone, of the shared grey alone, and of both, by label.
 
     Returns:
-        Columns knows ("picture", "grey", "both"), task ("joint", "modulation", "snr"), snr_label, value
+        Columns knows ("image", "grey", "both"), task ("joint", "modulation", "snr"), snr_label, value
         and num_frames.
     """
     config = classifier.config
@@ -105,7 +105,7 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     observed = counts[frames.modulation, frames.snr_index, tried]
     grey = grey_log_likelihoods(observed, counts[..., :_NUM_FITTED])
     rows = []
-    for knows, score in (("picture", image), ("grey", grey), ("both", image + grey)):
+    for knows, score in (("image", image), ("grey", grey), ("both", image + grey)):
         joint = score.flatten(1).argmax(1)
         right = {
             "joint": joint == frames.joint_class,

@@ -129,8 +129,8 @@ def _check_unchanged(
         run = done.get(config.run_name)
         for name, (wanted, recorded) in (differing_from_record(run, config) if run else {}).items():
             raise ValueError(
-                f"{run.place} must have been run with {name}={wanted!r}, it has {recorded!r}; "
-                f"give the variant another name, or remove the run"
+                f"{run.name} in {run.folder} must have been run with {name}={wanted!r}, it has "
+                f"{recorded!r}; give the variant another name, or remove the run"
             )
     former = record.plan["transfers"] if (record.folder / PLAN).is_file() else {}
     for name in former.keys() & study.transfers.keys():
