@@ -32,8 +32,8 @@ reproduce: $(INSTALLED)
 # The same with runs in outputs/runs/ and figures in figures/, as the committed ones were made; `amc keep`
 # puts a run into results/.
 ROOT :=
-TRAINING := 01_data_exploration 02_resnet_ceiling 02_resnet_ceiling.resnet34 02_resnet_ceiling.stack \
-	03_swin_training
+TRAINING := 01_data_exploration 02_resnet_ceiling 03_swin_training 02_resnet_ceiling.stack \
+	02_resnet_ceiling.resnet34
 READING := 04_per_class_analysis 05_ceiling_anatomy 06_choices_and_channels 07_claims 08_real_file_curves
 record: $(INSTALLED)
 	$(TOGETHER) $(TRAINING:%=execute-%)
