@@ -18,6 +18,7 @@ from pydantic import (
 from amc_utils.dsp.receiver_settings import ReceiverSettings, receiver_settings
 from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
 from amc_utils.runtime.parameters import Parameters, existing_file
+from amc_utils.runtime.paths import NAME_PATTERN
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 
@@ -36,7 +37,8 @@ class Engine(BaseModel):
         accumulate: parts that a batch is cut into, to save memory; batch_size stays what it says.
         compile: let torch.compile fuse the network's operations.
         fused: AdamW in a single kernel.
-        sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB.
+        sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB; of a
+            file's samples without cache.
         cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
         samples_in: where samples are kept: "device", "host" memory, "disk", or "auto" for the first
             that has room.
@@ -105,7 +107,7 @@ class DataParameters(Parameters):
         path = os.path.expanduser(os.path.expandvars(value))
         if path.startswith("$"):
             raise ValueError(f"data_path must name a file, and the environment has no variable {path}")
-        hint = 'README "Your RadioML file" says where to get it; empty draws synthetic frames'
+        hint = 'README "On your RadioML file" says where to get it; empty draws synthetic frames'
         return existing_file(path, "RadioML file", hint)
 
     @field_validator("modulations")
@@ -209,7 +211,7 @@ class TrainingParameters(DataParameters):
     fresh_frames: bool = False
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     engine: Engine = Engine()
-    run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    run_name: str = Field("", pattern=rf"^({NAME_PATTERN})?$")
     resume_from: str = ""
 
     @field_validator("plugins")

@@ -18,6 +18,7 @@ from amc_utils.dsp.synchronisation import (
     synchronise,
     synchronise_offset,
 )
+from amc_utils.runtime.plugins import refuse_taken
 from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, raised_cosine, to_unit_power
 
 # Half width of the window, as in the runs under test. Frames are taken at the scale that they have.
@@ -51,7 +52,7 @@ class SynchronizedBatch:
 
 
 def samples(frames: SynchronizedBatch, scale: float = 1.0) -> Tensor:
-    """The samples as they come: in-phase and quadrature, in units of the root mean square / scale."""
+    """The samples as they come, in-phase and quadrature, times `scale`."""
     return frames.iq if scale == 1 else frames.iq * scale
 
 
@@ -164,27 +165,29 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
 }
 
 
+# Not an image but the samples themselves, for the network that reads them.
+RAW_SAMPLES = "iq"
+CHANNEL_GROUPS = {
+    "stack": ("polar", "lines", "noise"),
+}
+_OWN_NAMES = frozenset({*IMAGE_CHANNELS, *CHANNEL_GROUPS, RAW_SAMPLES})
+
+
 def register_image(
     name: str, grey: Callable[[Tensor], Tensor] = _to_log_of_maximum
 ) -> Callable[[Callable[[SynchronizedBatch], Tensor]], Callable[[SynchronizedBatch], Tensor]]:
     """Decorator that makes a function an image channel of that name.
 
     The function gives the points of a SynchronizedBatch, complex64 [B, P]; `grey` gives grey levels in
-    [0, 1] from the counts at the points, float [B, P].
+    [0, 1] from the counts at the points, float [B, P]. Pixels without points stay 0.
     """
+    refuse_taken(name, _OWN_NAMES, "an image channel")
 
     def keep(points: Callable[[SynchronizedBatch], Tensor]) -> Callable[[SynchronizedBatch], Tensor]:
         IMAGE_CHANNELS[name] = (points, grey)
         return points
 
     return keep
-
-
-# Not an image but the samples themselves, for the network that reads them.
-RAW_SAMPLES = "iq"
-CHANNEL_GROUPS = {
-    "stack": ("polar", "lines", "noise"),
-}
 
 
 def expand_channels(channels: Sequence[str]) -> tuple[str, ...]:

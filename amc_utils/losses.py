@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from amc_utils.runtime.plugins import refuse_taken
+
 
 def expected_distance(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over the batch of the expected distance in steps between predicted and true SNR level.
@@ -86,6 +88,9 @@ SNR_LOSSES = {
 MODULATION_LOSSES = {"cross_entropy": lambda logits, target: cross_entropy(logits.float(), target)}
 
 
+_OWN_NAMES = frozenset({*MODULATION_LOSSES, *SNR_LOSSES})
+
+
 def register_loss(task: str, name: str) -> Callable[[Loss], Loss]:
     """Decorator that makes a function of logits, float [B, classes], and targets, int64 [B], a loss.
 
@@ -93,6 +98,7 @@ def register_loss(task: str, name: str) -> Callable[[Loss], Loss]:
         task: "modulation" or "snr".
         name: what modulation_loss or snr_loss call it.
     """
+    refuse_taken(name, _OWN_NAMES, "a loss")
 
     def keep(loss: Loss) -> Loss:
         {"modulation": MODULATION_LOSSES, "snr": SNR_LOSSES}[task][name] = loss

@@ -87,7 +87,7 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
 
 
 def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
-    """Mean absolute SNR error in dB, overall or per level of `by`; columns as in accuracy_table.
+    """Mean absolute error of the SNR label, overall or per level of `by`; columns as in accuracy_table.
 
     The interval is that of a normal mean, 1.96 standard errors to either side.
     """
@@ -96,7 +96,7 @@ def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.Data
     rows = groups.agg(value="mean", num_frames="size").rename_axis("level").reset_index()
     half = 1.96 * groups.std(ddof=0).to_numpy() / np.sqrt(rows["num_frames"])
     low, high = (rows["value"] - half).clip(lower=0.0), rows["value"] + half
-    return rows.assign(metric="snr_mae_db", low=low, high=high)[_COLUMNS]
+    return rows.assign(metric="snr_label_mae", low=low, high=high)[_COLUMNS]
 
 
 def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +116,7 @@ def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of a run in one tidy table, the content of metrics.csv.
+    """Every metric of a run in one tidy table.
 
     Returns:
         Columns group ("all", "snr_label >= 0", "snr_label", "modulation"), level, metric, value, low,
@@ -168,8 +168,8 @@ def paired_comparison(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         ValueError: runs tested on different frames.
     """
     right = {name: correct(table)["joint"].to_numpy() for name, table in predictions.items()}
-    frames = [table["frame"].to_numpy() for table in predictions.values()]
-    if any(not np.array_equal(frames[0], other) for other in frames[1:]):
+    frames = [table[["frame", "modulation", "snr_label"]].astype(str) for table in predictions.values()]
+    if any(not frames[0].equals(other) for other in frames[1:]):
         raise ValueError(f"runs must share their test frames to be compared, got {list(predictions)}")
     rows = []
     for a, b in combinations(right, 2):

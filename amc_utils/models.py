@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc_utils.config import TrainingParameters
 from amc_utils.images import input_shape
+from amc_utils.runtime.plugins import refuse_taken
 
 NUM_FEATURES = 128
 
@@ -81,6 +83,9 @@ ALIASES = {
 }
 
 
+_OWN_NAMES = frozenset({*IQ_MODELS, *ALIASES})
+
+
 def register_model(
     name: str, *, reads: str = "images"
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
@@ -90,6 +95,9 @@ def register_model(
     network_options say; its network turns [B, channels, height, width] or [B, 2, samples] into features
     [B, width].
     """
+    refuse_taken(name, _OWN_NAMES, "a network")
+    if reads not in ("images", "iq"):
+        raise ValueError(f"reads must be 'images' or 'iq', got {reads!r}")
 
     def keep(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         {"images": IMAGE_MODELS, "iq": IQ_MODELS}[reads][name] = make
@@ -208,7 +216,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_flops(network: TwoHeadNetwork) -> int:
-    """Floating-point operations of one forward pass of one image; a multiply-add counts as two."""
+    """Floating-point operations of one forward pass of one image; a multiply-add counts as two.
+
+    As torch's FlopCounterMode counts them, which does not know all layers: it leaves an LSTM's out.
+    """
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -255,8 +266,12 @@ def _timm_backbone(
 ) -> nn.Module:
     timm_name = ALIASES.get(name, name)
     if not timm.is_model(timm_name):
-        close = ", ".join([*ALIASES, *timm.list_models(f"*{name}*")[:4]])
-        raise ValueError(f"network must be a timm model or an alias of one, got {name!r}; try {close}")
+        known = [*ALIASES, *IMAGE_MODELS, *timm.list_models()]
+        close = ", ".join(difflib.get_close_matches(name, known, n=4) or ALIASES)
+        raise ValueError(
+            f"network must be a timm model, an alias of one, or one that a plugin registers, got "
+            f"{name!r}; try {close}"
+        )
     # A network that a user registered has no such description.
     described = timm.models.get_pretrained_cfg(timm_name)
     if described and described.fixed_input_size:
@@ -303,12 +318,16 @@ def _feature_width(name: str, backbone: nn.Module, input_shape: tuple[int, ...])
     """Pooled features of one input; measured, since networks disagree on where they state it."""
     backbone.eval()
     try:
-        width = backbone(torch.zeros(1, *input_shape)).shape[1]
+        features = backbone(torch.zeros(1, *input_shape))
     except (RuntimeError, AssertionError) as error:
         why = str(error) or type(error).__name__
-        raise ValueError(f"{name} cannot take images of {input_shape[1]} px: {why}") from None
+        what = "samples" if len(input_shape) == 2 else f"images of {input_shape[1]} px"
+        raise ValueError(f"{name} cannot take {what}: {why}") from None
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"{name} must give features of shape [batch, width], got {got}")
     backbone.train()
-    return width
+    return features.shape[1]
 
 
 def convert_sync_batchnorm(network: nn.Module) -> nn.Module:

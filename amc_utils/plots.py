@@ -80,7 +80,7 @@ def accuracy_against_snr(ax: Axes, table: pd.DataFrame, *, label: str, **style) 
     ax.fill_between(
         table["level"], table["low"], table["high"], alpha=0.15, color=line.get_color(), lw=0
     )
-    ax.set(xlabel="SNR label (dB)", ylabel="accuracy", ylim=(0, 1))
+    ax.set(xlabel="SNR label", ylabel="accuracy", ylim=(0, 1))
     return ax
 
 
@@ -162,7 +162,7 @@ def stacked_shares(ax: Axes, shares: pd.DataFrame) -> Axes:
     colours = ["0.35", *_STEP_COLOURS[: shares.shape[1] - 1][::-1]]
     edges = {"lw": 0.8, "edgecolor": "white"}
     ax.stackplot(shares.index, shares.to_numpy().T, labels=shares.columns, colors=colours, **edges)
-    ax.set(xlabel="SNR label (dB)", ylabel="share of frames", ylim=(0, 1))
+    ax.set(xlabel="SNR label", ylabel="share of frames", ylim=(0, 1))
     ax.set_xlim(shares.index.min(), shares.index.max())
     return ax
 
@@ -217,7 +217,7 @@ def cell_heat_map(
 ) -> Axes:
     """Accuracy of every cell, rows modulations or variants, columns SNR in dB, one in `every` named."""
     options = {"cbar_kws": {"label": label}, "xticklabels": every}
-    _heat_map(ax, accuracy, **options).set(xlabel="SNR label (dB)", ylabel="")
+    _heat_map(ax, accuracy, **options).set(xlabel="SNR label", ylabel="")
     return ax
 
 
@@ -335,5 +335,5 @@ def glance(
         ax.set_yticks((np.arange(len(names)) + 0.5) * side, names if number == 0 else [])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        ax.set(title=channel, xlabel="SNR label (dB)")
+        ax.set(title=channel, xlabel="SNR label")
     return fig

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from amc_utils.metrics import accuracy_table, metrics_table
+from amc_utils.runtime.locking import one_at_a_time
 from amc_utils.runtime.paths import Workspace
 from amc_utils.signals import Channel, channel_from
 
@@ -150,7 +151,8 @@ def _read_table(path: Path, digest: str, _written: int) -> pd.DataFrame | dict[s
     if digest != hashlib.sha256(content).hexdigest():
         raise ValueError("it was changed after the run")
     if path.suffix == ".csv":
-        return pd.read_csv(io.BytesIO(content))
+        names = {"dtype": {"run": str}, "keep_default_na": False, "na_values": [""]}
+        return pd.read_csv(io.BytesIO(content), **names)
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return dict(stored)
 
@@ -166,8 +168,8 @@ def _explaining(folder: Path, name: str) -> Iterator[None]:
     else:
         return
     raise ValueError(
-        f"results in {folder} must be as they were written, {name} {problem}; restore it, or remove "
-        f"the folder"
+        f"results in {folder} must be as they were written, {name} {problem}; restore it, or move the "
+        f"folder away"
     )
 
 
@@ -187,6 +189,9 @@ def _read(folder: Path, workspace: Workspace) -> list[Run]:
 
 def kept_runs(workspace: Workspace) -> list[Run]:
     """Runs in results/, of the workspace's study or single ones."""
+    if not workspace.kept.exists() and _former(workspace.kept).exists():
+        with one_at_a_time(workspace.outputs / ".keep.lock", "putting runs into results/"):
+            _recover(workspace.kept)
     is_there = (workspace.kept / "runs.jsonl").is_file()
     return _read(workspace.kept, workspace) if is_there else []
 
@@ -364,24 +369,39 @@ def write_run(
     return _read(folder, workspace)[0]
 
 
-def keep(workspace: Workspace, runs: Sequence[Run], beside: Mapping[str, str] | None = None) -> Path:
-    """Put runs into the workspace's folder of results/, in place of what it holds; returns the folder.
+def keep(workspace: Workspace, names: Sequence[str], beside: Mapping[str, str] | None = None) -> Path:
+    """Put new runs into the workspace's folder of results/; returns the folder.
 
-    Folders of new runs among them go once that is done.
+    One process at a time does so. Folders of the new runs go once they are there; whatever interrupts
+    it, each run is in one place at least.
 
     Args:
         workspace: of a study, or of single runs.
-        runs: in the order in which they shall stand there.
+        names: of runs, in the order in which they shall stand there, after others.
         beside: other files of the folder, as name and text.
+
+    Raises:
+        FileNotFoundError: there is no such run.
     """
+    with one_at_a_time(workspace.outputs / ".keep.lock", "putting runs into results/"):
+        _recover(workspace.kept)
+        found = [named_run(workspace, name) for name in names]
+        others = [run for run in kept_runs(workspace) if run.name not in names]
+        replace_kept(workspace, [*others, *found], beside)
+        for run in found:
+            if run.folder != workspace.kept:
+                shutil.rmtree(run.folder)
+    return workspace.kept
+
+
+def replace_kept(
+    workspace: Workspace, runs: Sequence[Run], beside: Mapping[str, str] | None = None
+) -> None:
+    """Let the workspace's folder of results/ hold these runs, and files beside them, alone."""
     with _new_folder(workspace.kept) as temporary:
         _write(temporary, [(run.facts, run.history, run.predictions) for run in runs])
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf8")
-    for run in runs:
-        if run.folder != workspace.kept:
-            shutil.rmtree(run.folder)
-    return workspace.kept
 
 
 @contextmanager
@@ -389,16 +409,28 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """Temporary folder that takes the place of `folder` when the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    former = temporary.with_suffix(".former")
     try:
         yield temporary
         temporary.chmod(0o755)
         if folder.exists():
-            folder.rename(former)
+            folder.rename(_former(folder))
         temporary.rename(folder)
     finally:
-        for left in (temporary, former):
-            shutil.rmtree(left, ignore_errors=True)
+        _recover(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _former(folder: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return folder.with_name(f".{folder.name}.former")
+
+
+def _recover(folder: Path) -> None:
+    """Finish what was interrupted: the former folder returns if no other has come, else it goes."""
+    former = _former(folder)
+    if former.exists() and not folder.exists():
+        former.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _write(folder: Path, runs: Sequence[tuple[Mapping, pd.DataFrame, pd.DataFrame]]) -> None:

@@ -32,6 +32,7 @@ from amc_utils.data import (
 )
 from amc_utils.images import expand_channels, network_input
 from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, predict_snr_index, snr_loss
+from amc_utils.metrics import TASKS
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,
@@ -758,13 +759,15 @@ def train(
     fabric = best_fabric(config.precision)
     # Without a wanted name, processes would choose a name each.
     experiment = fabric.broadcast(Experiment.start(config, notebook, study=study))
+    # Before frames are read: a network that cannot be built is known in seconds.
+    network = experiment.network()
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     if fabric.is_global_zero:
         processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "1 process"
         print(f"run {experiment.name} on {fabric.device}, {processes}; {frames.description}")
         print(frames.memory_summary, flush=True)
-    trainer = experiment.trainer(experiment.network(), frames, split, fabric)
+    trainer = experiment.trainer(network, frames, split, fabric)
     for _ in trainer.fit():
         if fabric.is_global_zero:
             print(f"{experiment.name}: {trainer.describe_epoch()}", flush=True)
@@ -783,7 +786,9 @@ def train_command(config: TrainingParameters) -> None:
     command, with the same run_name, goes on from there.
     """
     if run := train(config):
-        print(run.folder)
+        scores = {name: run.facts["test"][f"{name}_accuracy"]["value"] for name in TASKS}
+        said = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        print(f"test accuracy: {said}\n{run.folder}")
 
 
 _PARTS_TO_GO_ON = {"optimizer", "scheduler", "skipped", "epoch", "epoch_seconds", "kept", "origin"}

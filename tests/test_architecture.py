@@ -29,8 +29,8 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4260
-    assert lines(MODULES.values()) <= 13600
+    assert lines(PACKAGE.glob("*.py")) <= 4140
+    assert lines(MODULES.values()) <= 13640
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -72,7 +72,7 @@ def imported(statement):
     [
         ("import amc_utils.__main__", 1, {"torch", "numpy", "matplotlib"}),
         ("from amc_utils import generate_frames", 6, {"matplotlib", "lightning", "timm", "pandas"}),
-        ("from amc_utils import constellation_images", 8, {"matplotlib", "lightning", "timm"}),
+        ("from amc_utils import constellation_images", 9, {"matplotlib", "lightning", "timm"}),
         (
             "from amc_utils.inference.classifier import load_classifier",
             20,

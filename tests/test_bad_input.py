@@ -260,7 +260,7 @@ DAMAGE = {
 def work(checkpoint, tmp_path):
     """Workspace with one kept run."""
     workspace = Workspace(tmp_path / "work")
-    shutil.copytree(checkpoint.parents[2] / "runs" / "one", workspace.kept)
+    shutil.copytree(checkpoint.parents[2] / "runs" / "main" / "one", workspace.kept)
     return workspace
 
 

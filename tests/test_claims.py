@@ -134,8 +134,8 @@ def test_measures_of_one_run_are_its_own_numbers():
     for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
         found = claim_measures.FRAME_MEASURES[measure](run.predictions).mean()
         assert found == pytest.approx(run.facts["test"][name]["value"])
-    found = claim_measures.FRAME_MEASURES["snr_mae_db"](run.predictions).mean()
-    assert found == pytest.approx(run.facts["test"]["snr_mae_db"]["value"])
+    found = claim_measures.FRAME_MEASURES["snr_label_mae"](run.predictions).mean()
+    assert found == pytest.approx(run.facts["test"]["snr_label_mae"]["value"])
     kept, last = run.facts["kept"], run.history.iloc[-1]
     logs = [
         math.log(kept[f"variance_{task}"]) - math.log(kept[f"train_eval_{task}_loss"])

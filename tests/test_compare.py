@@ -27,7 +27,7 @@ def test_same_parameters_give_the_same_numbers(spaces):
     table = comparison(*spaces)
     assert table["task"].tolist() == ["joint", "modulation", "snr"]
     assert (table["found"] == table["committed"]).all()
-    assert (table["verdict"] == "reproduced").all()
+    assert (table["verdict"] == "identical").all()
     assert comparison(spaces[1], spaces[1]).empty
 
 
@@ -38,10 +38,10 @@ def test_number_beyond_the_interval_is_not_reproduced(spaces, monkeypatch, capsy
     path.write_text(json.dumps(facts), encoding="utf8")
     table = comparison(*spaces).set_index("task")
     assert table.loc["joint", "verdict"] == "not reproduced"
-    assert table.loc["snr", "verdict"] == "reproduced"
+    assert table.loc["snr", "verdict"] == "identical"
     monkeypatch.setattr(compare, "REPOSITORY", spaces[1].root)
     assert compare.compare(str(spaces[0].root)) == 1
-    assert "2 of 3 numbers reproduced" in capsys.readouterr().out
+    assert "1 not reproduced" in capsys.readouterr().out
 
 
 def test_run_with_other_parameters_has_nothing_to_compare_with(spaces, make_config):

@@ -120,7 +120,7 @@ def test_bottleneck_head():
         ({"name": "vit_small", "input_shape": (2, 60, 60)}, "multiple of 16 for vit_small .*, got 60"),
         (
             {"name": "resnet19", "input_shape": (2, 32, 32)},
-            "network must be a timm model .* got 'resnet19'",
+            "network must be a timm model.* got 'resnet19'",
         ),
         (
             {"name": "resnet18", "input_shape": (2, 32, 32), "patch_size": 4},

@@ -87,7 +87,7 @@ def test_two_processes_go_on_after_one_is_killed_and_after_sigterm(make_config, 
             pair[0].kill()
         for process in pair:
             process.join()
-        assert not (roots[1] / "outputs" / "runs" / "pair").exists()
+        assert not (roots[1] / "outputs" / "runs" / "main" / "pair").exists()
         done = progress(checkpoints)
     wait_for([start(disturbed, variables) for variables in pair_of_variables()])
     assert_same_run(*roots, "pair")

@@ -107,7 +107,7 @@ def test_counts_of_bad_input_are_those_of_the_tests():
     ).groups()
     files, profiles = len(BAD_FILES), len(test_bad_input.BAD_PROFILES)
     checkpoints = len(test_bad_input.OTHER_RUNS) + len(test_bad_input.BAD_CHECKPOINTS)
-    folders = len(test_bad_input.DAMAGE) + 2
+    folders = len(test_bad_input.DAMAGE) + 1
     assert [int(number) for number in numbers] == [files, profiles, checkpoints, folders]
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from trainers import SERVER
 
 from amc_utils import results
+from amc_utils.config import TrainingParameters
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
 from amc_utils.studies import runlog
+from amc_utils.studies.evaluate import EvaluationParameters
 from amc_utils.studies.records import keep_run
 from amc_utils.training import Experiment
 
@@ -232,12 +239,95 @@ def test_kept_runs_are_what_they_were_and_leave_their_folders(finished, make_con
         pd.testing.assert_frame_equal(kept[name].predictions, predictions, check_exact=True)
 
 
-def test_interrupted_keeping_loses_nothing(finished, monkeypatch):
-    run = finished[0]
+@pytest.fixture
+def kept_and_new(finished, make_config):
+    """Workspace with a kept run and a new one, and their predictions by name."""
+    workspace = finished[0].workspace
+    keep_run(finished[0].name, str(workspace.root))
+    finish_run(make_config(num_epochs=1, run_name="second-run", seed=6))
+    return workspace, {run.name: run.predictions for run in results.list_runs(workspace)}
+
+
+def assert_all_there(workspace, before):
+    now = {run.name: run.predictions for run in results.list_runs(workspace)}
+    assert now.keys() == before.keys()
+    assert all(now[name].equals(before[name]) for name in before)
+
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_interrupted_keeping_loses_nothing(kept_and_new, monkeypatch, number, error):
+    """At any of the steps that change the disk; a later try succeeds."""
+    workspace, before = kept_and_new
+    steps = iter(range(100))
+
+    def failing(real):
+        def step(*arguments, **options):
+            if next(steps) == number:
+                raise error("interrupted")
+            return real(*arguments, **options)
+
+        return step
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            results.shutil, "rmtree", lambda *a, **b: (_ for _ in ()).throw(OSError("killed"))
-        )
-        with pytest.raises(OSError, match="killed"):
-            keep_run(run.name, str(run.workspace.root))
-    assert [again.name for again in results.list_runs(run.workspace)] == [run.name]
+        for home, name in (
+            (results.tempfile, "mkdtemp"),
+            (results, "_write"),
+            (Path, "rename"),
+            (results.shutil, "rmtree"),
+        ):
+            patched.setattr(home, name, failing(getattr(home, name)))
+        with suppress(error):
+            keep_run("second-run", str(workspace.root))
+    assert_all_there(workspace, before)
+    if "second-run" not in {run.name for run in results.kept_runs(workspace)}:
+        keep_run("second-run", str(workspace.root))
+    assert_all_there(workspace, before)
+
+
+def test_keeping_killed_between_its_two_renames_loses_nothing(kept_and_new):
+    workspace, before = kept_and_new
+    workspace.kept.rename(results._former(workspace.kept))
+    assert_all_there(workspace, before)
+    keep_run("second-run", str(workspace.root))
+    assert_all_there(workspace, before)
+
+
+def test_two_processes_that_keep_lose_nothing(kept_and_new, make_config):
+    workspace, _ = kept_and_new
+    finish_run(make_config(num_epochs=1, run_name="third-run", seed=7))
+    before = {run.name: run.predictions for run in results.list_runs(workspace)}
+    names = ("second-run", "third-run")
+    processes = [SERVER.Process(target=keep_run, args=(n, str(workspace.root))) for n in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert_all_there(workspace, before)
+    assert len(results.kept_runs(workspace)) == 3
+
+
+@pytest.mark.parametrize("name", ["123", "007", "1e5", "True", "NA", "nan"])
+def test_names_like_numbers_are_names(finished, name):
+    run = finished[0]
+    facts = {**run.facts, "run": name}
+    results.write_run(run.workspace, facts=facts, predictions=run.predictions, history=run.history)
+    assert len(results.named_run(run.workspace, name).history) == 1
+    keep_run(name, str(run.workspace.root))
+    kept = results.named_run(run.workspace, name)
+    assert kept.history.equals(run.history)
+    assert kept.predictions.equals(run.predictions)
+
+
+@pytest.mark.parametrize("study", ["main", "models", "radioml_2018_facts", "../out", ".x", "a/b"])
+def test_study_cannot_take_the_place_of_other_results(study):
+    with pytest.raises(ValueError, match="a study must have a name of letters"):
+        Workspace.at("", study)
+
+
+@pytest.mark.parametrize("name", ["..", ".x", "a/b", "../../out"])
+def test_run_cannot_leave_its_folder(name):
+    for parameters in (TrainingParameters, partial(EvaluationParameters, what="bound")):
+        with pytest.raises(ValueError, match="run_name"):
+            parameters(run_name=name)

@@ -6,6 +6,7 @@ import pytest
 
 from amc_utils.results import kept_runs
 from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.studies.record import list_studies
 
 RUNS = {run.name: run for run in kept_runs(Workspace(REPOSITORY))}
 # The bounds of each set of classes and channel, by what the receiver knows.
@@ -45,3 +46,17 @@ def test_bounds_are_of_full_size():
     for scope in SCOPES:
         kinds = {RUNS[name].kind for name in BOUNDED if RUNS[name].scope == scope}
         assert kinds >= {"network", "receiver"}
+
+
+STUDIES = ["", *(study.name for study in list_studies(Workspace(REPOSITORY)))]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_scores_of_each_run_are_those_of_its_predictions(study):
+    for run in kept_runs(Workspace(REPOSITORY, study)):
+        overall = run.metrics[run.metrics["group"] == "all"].set_index("metric")
+        for metric, row in overall.iterrows():
+            stored = run.facts["test"][metric]
+            assert [stored[end] for end in ("value", "low", "high")] == pytest.approx(
+                [row["value"], row["low"], row["high"]], abs=1e-9
+            ), (run.name, metric)

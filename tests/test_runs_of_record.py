@@ -15,7 +15,7 @@ import pytest
 
 from amc_utils import training
 from amc_utils.data import stratified_split
-from amc_utils.results import keep, kept_runs, list_runs
+from amc_utils.results import kept_runs, list_runs, replace_kept
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import records
 from amc_utils.studies.record import list_studies, named_study, plan_file
@@ -108,7 +108,7 @@ def study_without(tmp_path):
         study = named_study(workspace, name)
         if lost:
             kept = [run for run in study.runs if run.name not in lost]
-            keep(study.workspace, kept, plan_file(study.plan))
+            replace_kept(study.workspace, kept, plan_file(study.plan))
         return step, workspace
 
     return make

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from amc_utils import training
-from amc_utils.results import keep, load_run
+from amc_utils.results import load_run, replace_kept
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import record, study
 from amc_utils.studies.record import PLAN, StudyRecord, named_study, plan_file
@@ -68,7 +68,7 @@ def test_trained_networks_are_assessed_on_other_frames_and_only_once(study_file,
     assert "- **Question**: Which?" in diary
     assert "| plain | Es-N0 |" in diary
     # Another transfer lost: the trained network is gone, which is said, and the other runs stand.
-    keep(
+    replace_kept(
         record.workspace, [run for run in record.runs if run.name != other.name], plan_file(record.plan)
     )
     assert run_study(study_file, str(tmp_path)) == ["plain-s1"]

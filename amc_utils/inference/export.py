@@ -55,8 +55,9 @@ def export_command(
 ) -> None:
     """Write a finished run's network as one small file for use.
 
-    Reads outputs/checkpoints/<run>/best.ckpt. Writes results/<run>/model.safetensors and, beside it,
-    model.json: how well the network is calibrated and which out-of-distribution (OOD) signals it flags.
+    Reads outputs/checkpoints/<run>/best.ckpt. Writes outputs/models/<run>/model.safetensors, or that in
+    results/models/ where it lies there, and beside it model.json: how well the network is calibrated
+    and which out-of-distribution (OOD) signals it flags.
 
         amc export pocket-442
         amc export pocket-442 --recalibrate

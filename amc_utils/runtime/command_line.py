@@ -11,7 +11,6 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from pydantic import BaseModel
 
@@ -57,7 +56,7 @@ def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") ->
         SystemExit: after help was asked for.
     """
     parameters = inspect.signature(function, eval_str=True).parameters
-    description = parse_docstring(inspect.getdoc(function)).description
+    description = re.split(r"\n\n(?:Args|Raises):", inspect.getdoc(function))[0]
     for name, parameter in parameters.items():
         if from_words := getattr(parameter.annotation, "from_words", None):
             return {name: from_words(words, prog=prog, description=description)}

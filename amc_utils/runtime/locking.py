@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def one_at_a_time(lock_file: Path, work: str) -> Iterator[None]:
-    """ShardSelector a lock while the block runs; says for what it waits where another process holds it.
+    """Hold a lock while the block runs; says for what it waits where another process holds it.
 
     Args:
         lock_file: which work it is; its folder is made.

@@ -6,12 +6,14 @@ import ast
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.runtime.yaml_text import read_yaml
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Parameters(BaseModel):
@@ -40,8 +42,8 @@ class Parameters(BaseModel):
         overrides = namespace.get("overrides", {})
         if not isinstance(overrides, dict):
             raise ValueError(f"overrides must be a dict of parameters, got {overrides!r}")
-        told = {name: namespace[name] for name in injected if name not in ("config_file", "overrides")}
-        above = merged(overrides, told)
+        given = {name: namespace[name] for name in injected if name not in ("config_file", "overrides")}
+        above = merged(overrides, given)
         file = read_config(namespace["config_file"]) if namespace.get("config_file") else {}
         for name in cell.keys() & file.keys() - above.keys():
             if cell[name] != file[name]:
@@ -78,11 +80,20 @@ class Parameters(BaseModel):
         Raises:
             ValueError: see from_notebook.
         """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            sentence = _sentence(error, cls)
-        raise ValueError(sentence)
+        return checked(cls, values)
+
+
+def checked(parameters: type[Checked], values: Mapping[str, Any]) -> Checked:
+    """A pydantic model from a mapping, with pydantic's report cut down to one sentence.
+
+    Raises:
+        ValueError: see Parameters.from_notebook.
+    """
+    try:
+        return parameters.model_validate(dict(values))
+    except ValidationError as error:
+        sentence = _sentence(error, parameters)
+    raise ValueError(sentence)
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def _injected_names(cells: Any) -> list[str]:
     ]
 
 
-def _sentence(error: ValidationError, parameters: type[Parameters]) -> str:
+def _sentence(error: ValidationError, parameters: type[BaseModel]) -> str:
     """What is wrong with the first bad parameter, and how many more there are."""
     first, *others = error.errors(include_url=False)
     name = str(first["loc"][0]) if first["loc"] else "parameters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Folder of runs that stand alone; as those beside it in results/ no name for a study.
+SINGLE = "main"
+_RESERVED = (SINGLE, "models", "radioml_2018_facts")
+# Of runs and studies; nothing that leads out of their folder or hides in it.
+NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,16 @@ class Workspace:
 
     @classmethod
     def at(cls, output_root: str, study: str = "") -> Workspace:
-        """Workspace at `output_root` (relative to the working directory); empty: the repository."""
+        """Workspace at `output_root` (relative to the working directory); empty: the repository.
+
+        Raises:
+            ValueError: no name for a study.
+        """
+        if study and (study in _RESERVED or not re.fullmatch(NAME_PATTERN, study)):
+            raise ValueError(
+                f"a study must have a name of letters, digits, points, hyphens and underscores, other "
+                f"than {', '.join(_RESERVED)}; got {study!r}"
+            )
         return cls(Path(output_root).resolve() if output_root else REPOSITORY, study)
 
     @property
@@ -37,12 +52,12 @@ class Workspace:
     @property
     def kept(self) -> Path:
         """Folder in results/ of the study, or of runs that stand alone."""
-        return self.results / (self.study or "main")
+        return self.results / (self.study or SINGLE)
 
     @property
     def runs(self) -> Path:
         """Folder of the folders of new runs."""
-        return self.outputs / "runs" / self.study
+        return self.outputs / "runs" / (self.study or SINGLE)
 
     @property
     def figures(self) -> Path:

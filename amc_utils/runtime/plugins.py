@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -21,6 +22,16 @@ def load_plugin(file: str) -> None:
     if path.suffix != ".py":
         raise ValueError(f"plugins must be Python files, got {file}")
     _run(path)
+
+
+def refuse_taken(name: str, taken: Collection[str], what: str) -> None:
+    """Refuse a plugin's name that this project uses itself.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in taken:
+        raise ValueError(f"{what} must have a name of its own, got {name!r}, which is this project's")
 
 
 @cache

@@ -175,7 +175,7 @@ def forecast_accuracy(
 def forecast(
     runs: pd.DataFrame, limits: Mapping[str, float | None], frames_seen: float
 ) -> pd.DataFrame:
-    """Joint accuracy at another budget, forecast for each seed, with the interval over seeds.
+    """Joint accuracy of one run at another budget, forecast from several seeds.
 
     Args:
         runs: a row a run; columns seed, frames_seen and joint, as in StudyRecord.table.
@@ -183,9 +183,9 @@ def forecast(
         frames_seen: the budget.
 
     Returns:
-        A row a limit; columns limit (mean over seeds), forecast, and low and high, the 95 % interval of
-        Student's t, NaN for a single seed. All but the limit are NaN where the curve of a seed has
-        passed it.
+        A row a limit; columns limit (mean over seeds), forecast (the same), and low and high, the 95 %
+        prediction interval of a run of another seed by Student's t, NaN for a single seed. All but the
+        limit are NaN where the curve of a seed has passed it.
 
     Raises:
         ValueError: a seed with fewer than two budgets.
@@ -196,7 +196,9 @@ def forecast(
         found = [forecast_accuracy(curve, limit, frames_seen) for curve in curves]
         values = pd.Series([value.item() for value, _ in found])
         mean = values.mean(skipna=False)
-        half = half_interval(values.sem(skipna=False), len(values))
+        # One run of another seed scatters as well as their mean.
+        error = values.std(skipna=False) * np.sqrt(1 + 1 / len(values))
+        half = half_interval(error, len(values))
         reached = np.mean([at for _, at in found])
         rows[name] = {"limit": reached, "forecast": mean, "low": mean - half, "high": mean + half}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("limit is")

@@ -173,7 +173,7 @@ def changed_predictions(run: Run, other: Run) -> float:
 FRAME_MEASURES: dict[str, Numbers] = {
     "joint": lambda predictions: correct(predictions)["joint"],
     "snr": lambda predictions: correct(predictions)["snr"],
-    "snr_mae_db": lambda predictions: (
+    "snr_label_mae": lambda predictions: (
         predictions["snr_label"] - predictions["predicted_snr_label"]
     ).abs(),
 }
@@ -193,7 +193,7 @@ PAIR_MEASURES: dict[str, Callable[[Run, Run], float]] = {"changed_predictions": 
 LABELS = {
     "joint": "joint accuracy",
     "snr": "SNR accuracy",
-    "snr_mae_db": "mean absolute SNR error (dB)",
+    "snr_label_mae": "mean absolute error of the SNR label",
     "mode_collapse_rate": "share of frames",
     "validation_above_training": "joint accuracy",
     "validation_above_training_same_mode": "joint accuracy",

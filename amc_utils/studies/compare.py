@@ -16,7 +16,7 @@ def comparison(found: Workspace, committed: Workspace) -> pd.DataFrame:
     known = [run for run in kept_runs(committed) if run.kind == "network"]
     rows = []
     for run in (run for run in new_runs(found) if run.kind == "network"):
-        config = TrainingParameters.checked(run.facts["config"] | {"resume_from": ""})
+        config = TrainingParameters.checked(run.facts["config"] | {"resume_from": "", "data_path": ""})
         same = [other for other in known if not differing_from_record(other, config)]
         rows += [_row(run, same[-1] if same else None, task) for task in TASKS]
     return pd.DataFrame(rows)
@@ -34,8 +34,10 @@ def _row(run: Run, same: Run | None, task: str) -> dict[str, object]:
     if same is None:
         return row | {"verdict": "nothing to compare with"}
     value = same.facts["test"][f"{task}_accuracy"]["value"]
-    agrees = found["low"] <= value <= found["high"]
-    verdict = "reproduced" if agrees else "not reproduced"
+    if value == found["value"]:
+        verdict = "identical"
+    else:
+        verdict = "reproduced" if found["low"] <= value <= found["high"] else "not reproduced"
     return row | {"committed run": same.name, "committed": value, "verdict": verdict}
 
 
@@ -44,8 +46,9 @@ def compare(folder: str) -> int | str:
 
         amc compare outputs/reproduced
 
-    A number is reproduced where the committed one lies in the 95 % interval of what was found. Exit
-    status 1 where one is not, or there is none.
+    A number is identical, or reproduced: the committed one lies in the 95 % interval of what was found.
+    That is wide, since test frames are few; runs of the same seed share them, and differ by rounding
+    that training amplifies. Exit status 1 where a number is neither, or there is none.
 
     Args:
         folder: workspace, as `make reproduce` leaves it.
@@ -55,6 +58,7 @@ def compare(folder: str) -> int | str:
         return f"no new run was found in {folder}; `make reproduce` makes some"
     columns = ["committed run", "network", "task", "committed", "found", "low", "high", "verdict"]
     print(table[columns].round(3).to_string(index=False))
-    failed = (table["verdict"] != "reproduced").sum()
-    print(f"{len(table) - failed} of {len(table)} numbers reproduced")
+    counts = table["verdict"].value_counts()
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    failed = not set(counts.index) <= {"identical", "reproduced"}
     return 1 if failed else 0

@@ -23,7 +23,7 @@ from amc_utils.results import Run, claim_run_name, write_run
 from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.parameters import Parameters
-from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.paths import NAME_PATTERN, Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
@@ -61,13 +61,13 @@ class EvaluationParameters(Parameters):
     """
 
     what: Literal["bound", "receiver", "network"]
-    run_name: str = ""
+    run_name: str = Field("", pattern=rf"^({NAME_PATTERN})?$")
     study: str = ""
     profile: str = "cpu"
     modulations: list[str] = Field(["digital"])
     snr_range_db: list[int] = Field([-20, 30, 2])
     num_frames_per_cell: int = Field(50, ge=1)
-    seed: int = 2019
+    seed: int = Field(2019, ge=0, lt=2**63)
     checkpoint: str = ""
     plugins: list[str] = Field([])
     data_path: str = ""

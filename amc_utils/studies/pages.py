@@ -107,8 +107,9 @@ def _headline(workspace: Workspace) -> str:
         f"{100 * _joint_accuracy(run):.0f}\N{NO-BREAK SPACE}%" for run in runs
     )
     return fill(
-        f"The same network with the same budget then classifies **{stack}** of the test frames "
-        f"correctly, not **{plain}**. A likelihood receiver that knows all modulations reaches "
+        f"On the channel `table_1` the same network with the same budget then classifies **{stack}** "
+        f"of the test frames correctly, not **{plain}**. A likelihood receiver that knows all "
+        f"modulations reaches "
         f"{receiver}, and the genie-aided bound, which no classifier should exceed on average, lies at "
         f"{bound}.",
         _WIDTH,

@@ -112,7 +112,7 @@ class StudyRecord:
 
 def list_studies(workspace: Workspace) -> list[StudyRecord]:
     """Studies in results/, by name."""
-    plans = sorted(workspace.results.glob(f"*/{PLAN}"))
+    plans = sorted(workspace.results.glob(f"[!.]*/{PLAN}"))
     return [StudyRecord(replace(workspace, study=path.parent.name)) for path in plans]
 
 

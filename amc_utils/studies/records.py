@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from amc_utils.config import TrainingParameters, result_affecting
-from amc_utils.results import Run, keep, kept_runs, list_runs, named_run
+from amc_utils.results import Run, keep, list_runs
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.devices import best_accelerator
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
@@ -291,6 +291,5 @@ def keep_run(run: str, output_root: str = "") -> None:
         output_root: where it was written; empty is the repository.
     """
     workspace = Workspace.at(output_root)
-    kept = [other for other in kept_runs(workspace) if other.name != run]
-    print(keep(workspace, [*kept, named_run(workspace, run)]))
+    print(keep(workspace, [run]))
     print(update_runlog(workspace))

@@ -8,18 +8,20 @@ checkpoint. Runs go to outputs/runs/<study>/, and once all are there to results/
 
 from __future__ import annotations
 
+import re
 import shutil
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.config import TrainingParameters
 from amc_utils.results import Run, keep, list_runs
-from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.parameters import checked
+from amc_utils.runtime.paths import NAME_PATTERN, Workspace, atomic_write
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters, evaluate
 from amc_utils.studies.record import PLAN, StudyRecord, differing_from_record, plan_file
@@ -44,11 +46,22 @@ class Study(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     question: str
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     base: dict[str, Any]
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     transfers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     resumed: dict[str, int] = Field(default_factory=dict)
+
+    @field_validator("variants", "transfers")
+    @classmethod
+    def _names_make_file_names(cls, value: dict[str, dict]) -> dict[str, dict]:
+        for name in value:
+            if not re.fullmatch(NAME_PATTERN, name):
+                raise ValueError(
+                    f"variants and transfers must have names of letters, digits, points, hyphens and "
+                    f"underscores, got {name!r}"
+                )
+        return value
 
     @field_validator("transfers")
     @classmethod
@@ -82,11 +95,15 @@ def read_study(path: Path) -> Study:
     Raises:
         ValueError: a field that is missing, unknown or of the wrong type.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"study not found: {path}; those of this project lie in profiles/studies/"
+        )
     content = read_yaml(path.read_text(encoding="utf8"), f"study {path}")
     if isinstance(content.get("base"), str):
         base = path.parent / content["base"]
         content["base"] = read_yaml(base.read_text(encoding="utf8"), f"profile {base}")
-    return Study.model_validate(content)
+    return checked(Study, content)
 
 
 def run_study(
@@ -108,15 +125,15 @@ def run_study(
     missing = [c for c in configs if not done.keys() >= set(study.run_names(c.run_name))]
     plan = plan_file(study.model_dump())
     if missing:
-        workspace.runs.mkdir(parents=True, exist_ok=True)
-        (workspace.runs / PLAN).write_text(plan[PLAN], encoding="utf8")
+        with atomic_write(workspace.runs / PLAN) as temporary:
+            temporary.write_text(plan[PLAN], encoding="utf8")
     part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
     print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
     attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
     finished = Parallel(n_jobs=num_jobs)(attempts)
     failed = [config.run_name for config, ok in zip(missing, finished, strict=True) if not ok]
     if shard == (0, 1) and not failed and workspace.runs.exists():
-        keep(workspace, StudyRecord(workspace).runs, plan)
+        keep(workspace, [run.name for run in StudyRecord(workspace).runs], plan)
         shutil.rmtree(workspace.runs)
         update_runlog(Workspace.at(output_root))
     return failed

@@ -58,7 +58,7 @@ class SignalExplorer:
         self.controls: dict[str, ipywidgets.ValueWidget] = {
             "modulation": choice("modulation", RADIOML_2018_MODULATIONS, modulation),
             "preset": choice("channel", tuple(CHANNEL_PRESETS), DEFAULT_PRESET),
-            "snr_label": slider("SNR label (dB)", snr_label, -20, 30, 2),
+            "snr_label": slider("SNR label", snr_label, -20, 30, 2),
             "rolloff": slider("roll-off", 0.4, 0.1, 0.5, 0.05),
             "cfo": slider("CFO (1e-4/sample)", 0.0, -20, 20, 0.5),
             "delay_spread": slider("multipath (samples)", 0.0, 0, 4, 0.25),

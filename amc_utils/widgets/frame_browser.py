@@ -61,7 +61,7 @@ class FrameBrowser:
         self.controls: dict[str, ipywidgets.ValueWidget] = {
             "modulation": choice("modulation", names, modulation),
             "snr_label": ipywidgets.SelectionSlider(
-                options=grid, value=snr_label, description="SNR label (dB)", **option
+                options=grid, value=snr_label, description="SNR label", **option
             ),
             "show": choice("show", (_ALL, _WRONG), _ALL),
             "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **option),
@@ -113,7 +113,7 @@ class FrameBrowser:
         axes[f"map {self._channels[0]}"].set_ylabel("speaks for (orange)\nor against (violet)")
         for task, names, truth, label in (
             ("modulation", config.modulation_names, value["modulation"], "modulation"),
-            ("snr", config.snr_labels, value["snr_label"], "SNR label (dB)"),
+            ("snr", config.snr_labels, value["snr_label"], "SNR label"),
         ):
             probability = getattr(self._prediction, task)[row].numpy()
             _bars(axes[task], probability, names, truth, plots.COLOUR_OF_TASK[task]).set_xlabel(label)
