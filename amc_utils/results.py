@@ -134,7 +134,7 @@ class Run:
 
     @property
     def channel(self) -> Channel:
-        """Channel of its frames: the generator's, or of a file that which its parameters name."""
+        """Channel of its frames: the generator's, or for a file the one that its parameters name."""
         named = self.facts["config"].get("channel", {})
         return channel_from(self.facts["data"]["source"].get("generator", named))
 

@@ -63,7 +63,7 @@ def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
         assert measured_db(knobs.frame()) == pytest.approx(snr_db, abs=1)
 
 
-def test_without_a_jupyter_server_a_image_stands_in_its_place(knobs, monkeypatch):
+def test_without_a_jupyter_server_an_image_stands_in_its_place(knobs, monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert knobs.show() is None
     assert plt.fignum_exists(knobs.figure.number)

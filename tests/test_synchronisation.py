@@ -337,7 +337,7 @@ def test_synchronised_images_ignore_a_quarter_turn(channel):
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_frames_without_a_signal_give_a_image_all_the_same(value):
+def test_frames_without_a_signal_give_an_image_all_the_same(value):
     iq = torch.full((2, 1024), value, dtype=torch.complex64)
     images = constellation_images(iq, ["stack"], 32)
     assert torch.isfinite(images).all()

@@ -17,7 +17,7 @@ def verdicts(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
         [f"**{row.claim}**: {claim.statement}", row.verdict, others]
         for claim, row, others in _decided(claims, rows)
     ]
-    return markdown_table(["claim of the log", "verdict here", "its other rows"], lines)
+    return markdown_table(["claim of the log", "verdict here", "its other tests"], lines)
 
 
 def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
@@ -26,7 +26,7 @@ def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
     for claim, row, others in _decided(claims, rows):
         number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
         lines.append([f"**{row.claim}**: {claim.statement}", number, row.verdict, others])
-    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other rows"]
+    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other tests"]
     return markdown_table(columns, lines)
 
 

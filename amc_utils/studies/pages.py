@@ -96,7 +96,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "budgets": _budgets(workspace),
         },
         "docs/claims.md": {"summary": short_table(ledger, claims), "claims": full_table(claims)},
-        "docs/classify.md": {"trust": _trust(), "signals": _other_signals()},
+        "docs/classify.md": {"calibration": _calibration(), "signals": _other_signals()},
         "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
     }
 
@@ -162,7 +162,7 @@ def _budgets(workspace: Workspace) -> str:
     return markdown_table(["frames seen in training", "raw", "stack"], lines)
 
 
-def _trust() -> str:
+def _calibration() -> str:
     """How far the shipped network's confidences and warnings may be trusted."""
     record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
     test, recordings, own = record["test"], record["recordings"], record["ood_signals"][0]
@@ -171,8 +171,9 @@ def _trust() -> str:
     )
     return fill(
         f"`{record['run']}` has {record['parameters']:,} parameters. On {test['num_frames']:,} test "
-        f"frames its joint confidence has an expected calibration error of {after:.4f} (without "
-        f"temperatures {before:.4f}), and {own['flagged']:.1%} of them have a p-value below 1%. "
+        f"frames its joint confidence has an expected calibration error of {after:.4f} ("
+        f"{before:.4f} without temperatures), and {own['flagged']:.1%} of them have a p-value below "
+        f"1%, where 1% is expected. "
         f"Of {recordings['num_recordings']} recordings of {recordings['frames_each']} frames of one "
         f"class each, {recordings['called_ood']} are wrongly called out of distribution.",
         _WIDTH,

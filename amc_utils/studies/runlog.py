@@ -106,7 +106,7 @@ def _summary(runs: list[Run]) -> str:
 
 
 def _entry(run: Run) -> str:
-    return _trained(run) if run.kind == "network" else _assessed(run)
+    return _trained(run) if run.kind == "network" else _evaluated(run)
 
 
 def _study(study: StudyRecord) -> str:
@@ -142,7 +142,7 @@ def _mean(row: pd.Series) -> str:
     return f"{row['mean']:.3f}{interval}"
 
 
-def _assessed(run: Run) -> str:
+def _evaluated(run: Run) -> str:
     """Entry of a run that trained nothing."""
     facts, config = run.facts, run.facts["config"]
     lines = {

@@ -37,7 +37,7 @@ class Study(BaseModel):
         seeds: one run of each variant for each.
         base: parameters that all runs share; in the file perhaps the path of a file that holds them.
         variants: by name, the parameters in which each differs from the base.
-        transfers: by name, the frames on which every network is assessed once it is trained, in
+        transfers: by name, the frames on which every network is evaluated once it is trained, in
             terms of amc_utils.studies.evaluate.EvaluationParameters.
         resumed: variants that a run of their own trains for so many epochs first, from whose
             checkpoint they go on.
