@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import write_radioml
+from files import write_radioml
 
 from amc_utils.data import synthesise_frames
 from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS

@@ -15,9 +15,6 @@ import torch
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, synthesise_frames
-from amc_utils.radioml.writer import write_rows
-from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.signals import RADIOML_2018_MODULATIONS
 
 # Bit-for-bit comparisons hold on a CPU; a GPU that happens to be there must not change the tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -27,18 +24,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DATA = Path(__file__).with_name("data")
-# Genuine pieces of the licensed file, which are no part of the repository.
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
-needs_excerpts = pytest.mark.skipif(
-    not EXCERPTS.is_dir(), reason="excerpts of RadioML 2018.01A are under licence and not here"
-)
-
-
-def write_radioml(path: Path, frames: Frames) -> None:
-    """Write frames as a file in RadioML's layout."""
-    number = torch.tensor([RADIOML_2018_MODULATIONS.index(name) for name in frames.modulations])
-    labels = number[frames.modulation], torch.tensor(frames.snr_labels)[frames.snr_index]
-    write_rows(path, len(frames), [(frames.iq_pairs, *labels)])
 
 
 @pytest.fixture(scope="session", autouse=True)

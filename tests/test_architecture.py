@@ -72,7 +72,7 @@ def imported(statement):
     [
         ("import amc_utils.__main__", 1, {"torch", "numpy", "matplotlib"}),
         ("from amc_utils import generate_frames", 6, {"matplotlib", "lightning", "timm", "pandas"}),
-        ("from amc_utils import constellation_images", 10, {"matplotlib", "lightning", "timm"}),
+        ("from amc_utils import constellation_images", 11, {"matplotlib", "lightning", "timm"}),
         (
             "from amc_utils.inference.classifier import load_classifier",
             20,

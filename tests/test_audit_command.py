@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from audited import altered, shipped
-from conftest import write_radioml
+from files import write_radioml
 
 from amc_utils.__main__ import main
 from amc_utils.audit import audit as audit_module

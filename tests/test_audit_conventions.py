@@ -17,7 +17,7 @@ from audited import (
     twin,
     verdicts,
 )
-from conftest import EXCERPTS, needs_excerpts
+from files import EXCERPTS, needs_excerpts
 
 from amc_utils import signals
 from amc_utils.audit.audit import audit

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_files import BAD_FILES
-from conftest import write_radioml
+from files import write_radioml
 from trainers import SERVER, TINY, config_file
 
 from amc_utils.__main__ import main

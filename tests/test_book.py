@@ -48,7 +48,8 @@ def root(tmp_path):
 
 def build(root):
     """The repository's `make site` in another folder, with this interpreter."""
-    words = ["make", "-f", REPOSITORY / "Makefile", "-o", ".venv/.installed", "site"]
+    words = ["make", "--no-print-directory", "-f", REPOSITORY / "Makefile"]
+    words += ["-o", ".venv/.installed", "site"]
     words.append(f"BIN={Path(sys.executable).parent}")
     return subprocess.run(words, cwd=root, capture_output=True, text=True)
 

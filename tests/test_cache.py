@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import write_radioml
+from files import write_radioml
 from trainers import SERVER, TINY, make_trainer
 
 from amc_utils.data import cached_radioml, read_radioml

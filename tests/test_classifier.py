@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import EXCERPTS, write_radioml
+from files import EXCERPTS, write_radioml
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.signal import upfirdn

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import write_radioml
+from files import write_radioml
 
 from amc_utils.audit.checks import SIGNATURE_OF_MODULATION
 from amc_utils.data import read_radioml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import write_radioml
+from files import write_radioml
 
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.runtime.paths import Workspace

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import EXCERPTS, needs_excerpts
+from files import EXCERPTS, needs_excerpts
 
 from amc_utils.radioml import facts
 from amc_utils.radioml.facts import PSKS, SIMULATED, comparison, read_facts, simulate

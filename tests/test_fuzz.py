@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from conftest import write_radioml
+from files import write_radioml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

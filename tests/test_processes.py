@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_radioml
+from files import write_radioml
 from trainers import (
     SERVER,
     TINY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from conftest import write_radioml
+from files import write_radioml
 from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
