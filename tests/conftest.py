@@ -60,7 +60,7 @@ def make_config(tmp_path):
             "channel": {},
             "channels": ["counts_8_bit"],
             "image_size": 32,
-            "network": "resnet18",
+            "network": "test_resnet",
             "network_options": {},
             "dropout": 0.3,
             "task_weighting": "log_variance",

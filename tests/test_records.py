@@ -154,7 +154,7 @@ def test_runs_of_one_network_are_told_apart_by_name(finished, make_config):
     labelled = results.by_label([finished[0], newer])
     assert set(labelled) == {"first-run", newer.name}
     assert results.differing_parameters(labelled).index.tolist() == ["learning_rate"]
-    assert list(results.by_label([newer])) == ["resnet18, counts_8_bit"]
+    assert list(results.by_label([newer])) == ["test_resnet, counts_8_bit"]
 
 
 def test_kept_epoch_is_the_one_tested(make_config, monkeypatch):
@@ -186,7 +186,7 @@ def test_diary_states_the_facts_and_keeps_readings(finished, make_config):
     accuracy = finished[0].facts["test"]["joint_accuracy"]["value"]
     for fact in (
         "first-run",
-        "resnet18",
+        "test_resnet",
         "nothing",
         "batch 16",
         "6 classes",
