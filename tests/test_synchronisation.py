@@ -25,9 +25,9 @@ from amc_utils.dsp.synchronisation import (
 from amc_utils.images import (
     WINDOW,
     SynchronizedBatch,
+    band_levels,
     constellation_images,
     differential_symbols,
-    levels,
     polar_symbols,
     power_line_map,
 )
@@ -302,7 +302,7 @@ def test_noise_image_moves_linearly_in_db():
     grid = torch.arange(-10, 31, 5)
     height, expected = [], []
     for snr_db in grid.tolist():
-        points = levels(SynchronizedBatch(make("16QAM", snr_db).iq, TABLE_1))
+        points = band_levels(SynchronizedBatch(make("16QAM", snr_db).iq, TABLE_1))
         height.append(float(points.imag.mean()) * 12.0)
         expected.append(-10 * math.log10(1 + 10 ** (snr_db / 10)))
     shift = [h - e for h, e in zip(height, expected, strict=True)]
