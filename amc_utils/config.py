@@ -23,9 +23,11 @@ from amc_utils.runtime.plugins import load_plugin
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
-_RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
+_RUNTIME_ONLY = {"checkpoint_minutes", "minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
+# Images of a run from which on it is worth a minute to compile the network for a GPU.
+_WORTH_COMPILING = 500_000
 
 
 class Engine(BaseModel):
@@ -35,8 +37,9 @@ class Engine(BaseModel):
         checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
         skip_bad_steps: leave out a step whose loss is not finite, and count it, instead of stopping.
         accumulate: parts that a batch is cut into, to save memory; batch_size stays what it says.
-        compile: let torch.compile fuse the network's operations.
-        fused: AdamW in a single kernel.
+        minutes: train for about so long, validation included, instead of num_epochs; 0 for num_epochs.
+        compile: let torch.compile fuse the network's operations; "auto" where that pays, see on_device.
+        fused: AdamW in a single kernel; "auto" on a GPU.
         sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB; of a
             file's samples without cache.
         cache: keep the frames selected from a file, rounded to 16 bits, for the next start.
@@ -50,8 +53,9 @@ class Engine(BaseModel):
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     skip_bad_steps: bool = False
     accumulate: int = Field(default=1, ge=1)
-    compile: bool = False
-    fused: bool = False
+    minutes: float = Field(default=0.0, ge=0)
+    compile: bool | Literal["auto"] = "auto"
+    fused: bool | Literal["auto"] = "auto"
     sample_bits: Literal[16, 32] = 32
     cache: bool = True
     samples_in: Literal["auto", "device", "host", "disk"] = "auto"
@@ -61,6 +65,8 @@ class Engine(BaseModel):
 def result_affecting(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's parameters, as plain values, those that its numbers depend on, with the engine's."""
     engine = Engine.model_validate(parameters.get("engine", {})).model_dump(exclude=_RUNTIME_ONLY)
+    # Runs from before these could be "auto" had neither unless they said so.
+    engine |= {name: False for name in ("compile", "fused") if engine[name] == "auto"}
     own = {name: value for name, value in parameters.items() if name not in _IDENTITY}
     return own | {f"engine.{name}": value for name, value in engine.items()}
 
@@ -182,7 +188,7 @@ class TrainingParameters(DataParameters):
         num_epochs: passes over the training frames.
         shuffle: new order every epoch.
         fresh_frames: new synthetic training frames every epoch.
-        precision: of the forward pass.
+        precision: of the forward pass; "auto" is bf16-mixed on a GPU and 32-true elsewhere.
         engine: how the run is carried out, for instance compile, accumulate, sample_bits.
         run_name: empty for a new adjective-noun-number.
         resume_from: checkpoint file; empty starts afresh.
@@ -209,10 +215,39 @@ class TrainingParameters(DataParameters):
     num_epochs: int = Field(4, ge=1)
     shuffle: bool = True
     fresh_frames: bool = False
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     engine: Engine = Engine()
     run_name: str = Field("", pattern=rf"^({NAME_PATTERN})?$")
     resume_from: str = ""
+
+    @property
+    def num_joint_classes(self) -> int:
+        """Modulations times SNR labels."""
+        return len(self.modulation_names) * len(self.snr_labels)
+
+    @property
+    def automatic(self) -> set[str]:
+        """Parameters that follow from the device, named as result_affecting names them."""
+        engine = {f"engine.{name}" for name, value in self.engine if value == "auto"}
+        epochs = {"num_epochs"} if self.engine.minutes else set()
+        return engine | epochs | ({"precision"} if self.precision == "auto" else set())
+
+    def on_device(self, kind: str) -> Self:
+        """The same with a value for each "auto", as suits a "cuda" or a "cpu" device."""
+        on_gpu = kind == "cuda"
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16-mixed" if on_gpu else "32-true"
+        images = self.num_joint_classes * self.num_frames_per_cell * self.num_epochs
+        choices = {
+            # Compiling takes as long as a hundred thousand images and more.
+            "compile": on_gpu and (images >= _WORTH_COMPILING or self.engine.minutes >= 2),
+            # A fused step unscales gradients itself, too late for clipping them.
+            "fused": on_gpu and (precision != "16-mixed" or not self.gradient_clip),
+        }
+        chosen = {name: v for name, v in choices.items() if getattr(self.engine, name) == "auto"}
+        engine = self.engine.model_copy(update=chosen)
+        return self.model_copy(update={"precision": precision, "engine": engine})
 
     @field_validator("plugins")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ from amc_utils.models import (
 from amc_utils.results import Run, claim_run_name, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
-from amc_utils.runtime.devices import best_fabric
+from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
@@ -71,7 +72,7 @@ def make_optimizer(
             "lr": rate * config.log_variance_rate,
         },
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=config.engine.fused)
+    return torch.optim.AdamW(groups, lr=rate, fused=config.engine.fused is True)
 
 
 def make_scheduler(
@@ -236,7 +237,7 @@ class Learner:
         network = network.to(memory_format=torch.channels_last)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             network = convert_sync_batchnorm(network)
-        if config.engine.compile:
+        if config.engine.compile is True:
             network = torch.compile(network)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.scheduler = make_scheduler(self.optimizer, config, num_steps)
@@ -582,6 +583,36 @@ class Trainer:
         self.weighting.load_state_dict(self._kept["weighting"])
 
 
+# Steps whose time is taken, after a first one that compiles and allocates.
+_TIMED_STEPS = 20
+# Time of an epoch over that of its steps: validation, new frames, checkpoints.
+_EPOCH_OVER_STEPS = 1.15
+
+
+def epochs_in_time(
+    config: TrainingParameters, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric
+) -> int:
+    """Epochs, at least one, that fit into engine.minutes at the speed of some steps of a copy."""
+    plan = BatchPlan(config, split)
+    learner = Learner(config, copy.deepcopy(network), frames, fabric=fabric, num_steps=plan.steps)
+    places = plan.places(fabric.global_rank, fabric.world_size)
+    budget, seconds = 60 * config.engine.minutes, []
+    for number, batch in enumerate(plan.batches(0)[: _TIMED_STEPS + 1, places]):
+        started = time.perf_counter()
+        # Reading a number waits for the device.
+        float(learner.step(batch.to(fabric.device), frames.iq(batch), number).sum())
+        seconds.append(time.perf_counter() - started)
+        if number and sum(seconds[1:]) > budget / 20:
+            break
+    epoch = float(np.median(seconds[1:] or seconds)) * plan.steps * _EPOCH_OVER_STEPS
+    epochs = max(int(budget / epoch), 1)
+    fabric.print(
+        f"{config.batch_size * plan.steps / epoch:,.0f} images/s, validation included: an epoch takes "
+        f"{epoch:.0f} s, {epochs} of them about {epochs * epoch / 60:.1f} minutes"
+    )
+    return epochs
+
+
 def trained_network(path: Path) -> tuple[TwoHeadNetwork, TrainingParameters, dict[str, Any]]:
     """Network of a checkpoint in evaluation mode, the parameters of its training, and all else in it.
 
@@ -601,7 +632,7 @@ class Experiment:
     """A run that has a name but no results yet.
 
     Attributes:
-        config: its parameters.
+        config: its parameters, "auto" replaced by what suits the device.
         notebook: name of the notebook that runs it.
         name: its name, unused so far.
         workspace: where it writes.
@@ -624,6 +655,7 @@ class Experiment:
         # A process that was handed its parameters whole has not run these yet.
         for file in config.plugins:
             load_plugin(file)
+        config = config.on_device(best_accelerator())
         workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace)
         while not config.run_name and (workspace.checkpoints / name).exists():
@@ -635,6 +667,14 @@ class Experiment:
     def tag(self) -> str:
         """Network and images in a form that file names can hold."""
         return "_".join([self.config.network, *self.config.channels])
+
+    @property
+    def description(self) -> str:
+        """Name and seed, and how the device is used."""
+        engine = self.config.engine
+        how = [self.config.precision, "compiled" * engine.compile, "fused AdamW" * engine.fused]
+        used = ", ".join(word for word in how if word)
+        return f"run {self.name}, seed {self.config.seed}, on {best_accelerator()}: {used}"
 
     def network(self) -> TwoHeadNetwork:
         """Untrained network that the parameters describe, its weights drawn by their seed."""
@@ -673,7 +713,13 @@ class Experiment:
     def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
         """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""
         folder = self.workspace.checkpoints / self.name
-        trainer = Trainer(self.config, network, frames, split, fabric=fabric, folder=folder)
+        config = self.config
+        if config.engine.minutes:
+            begun = Checkpoints(folder).newest()
+            epochs = begun[1]["config"]["num_epochs"] if begun else 0
+            epochs = epochs or epochs_in_time(config, network, frames, split, fabric)
+            config = config.model_copy(update={"num_epochs": fabric.broadcast(epochs)})
+        trainer = Trainer(config, network, frames, split, fabric=fabric, folder=folder)
         try:
             if not trainer.resume_if_begun() and self.config.resume_from:
                 trainer.resume(self.config.resume_from)
@@ -698,7 +744,7 @@ class Experiment:
         return write_run(self.workspace, facts=facts, predictions=predictions, history=history)
 
     def _facts(self, trainer: Trainer) -> dict[str, Any]:
-        config, frames = self.config, trainer.frames
+        config, frames = trainer.config, trainer.frames
         return {
             "run": self.name,
             "kind": "network",
@@ -756,7 +802,7 @@ def train(
         Stopped: by a signal; a checkpoint is written.
         ValueError: the wanted name belongs to a finished run, or to one that goes on elsewhere.
     """
-    fabric = best_fabric(config.precision)
+    fabric = best_fabric(config.on_device(best_accelerator()).precision)
     # Without a wanted name, processes would choose a name each.
     experiment = fabric.broadcast(Experiment.start(config, notebook, study=study))
     # Before frames are read: a network that cannot be built is known in seconds.
@@ -765,7 +811,7 @@ def train(
     split = stratified_split(frames, seed=config.seed)
     if fabric.is_global_zero:
         processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "1 process"
-        print(f"run {experiment.name} on {fabric.device}, {processes}; {frames.description}")
+        print(f"{experiment.description}, {processes}; {frames.description}")
         print(frames.memory_summary, flush=True)
     trainer = experiment.trainer(network, frames, split, fabric)
     for _ in trainer.fit():

@@ -1,11 +1,10 @@
-"""All measurements of speed, or those named: pictures, generation, training, reading, growth, planned.
+"""All measurements of speed, or those named: pictures, generation, training, reading, growth.
 
     python benchmarks/run.py
     python benchmarks/run.py pictures reading --torchsig .venv-torchsig/bin/python
-    python benchmarks/run.py planned
 
-The last one, for a GPU, is not among all: the training runs of profiles/paper.yaml, one by one. Prints
-medians and ratios; keeps every repeat in benchmarks/<device>.csv, each table as soon as it is there.
+Where there is a GPU, pictures, generation and training are measured on it alone. Prints medians and
+ratios; keeps every repeat in benchmarks/<device>.csv, each table as soon as it is there.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import atomic_write
 
 NAMES = ("pictures", "generation", "training", "reading", "growth")
-ON_REQUEST = ("planned",)
 
 
 def main() -> None:
@@ -34,8 +32,8 @@ def main() -> None:
     parser.add_argument("--torchsig", default="", help="Python of an environment that has TorchSig")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
-    if unknown := set(options.names) - {*NAMES, *ON_REQUEST}:
-        parser.error(f"name must be one of {', '.join(NAMES + ON_REQUEST)}, got {sorted(unknown)[0]}")
+    if unknown := set(options.names) - {*NAMES}:
+        parser.error(f"name must be one of {', '.join(NAMES)}, got {sorted(unknown)[0]}")
     facts = environment()
     about = {"device": facts["device"], "commit": facts["commit"][:12]}
     path = options.output / f"{'gpu' if torch.cuda.is_available() else 'cpu'}.csv"

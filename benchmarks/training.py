@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from amc_utils.data import stratified_split
 from amc_utils.models import count_flops, untrained_network
 from amc_utils.results import load_run
 from amc_utils.runtime.checkpoints import read_checkpoint
-from amc_utils.runtime.devices import best_fabric
 from amc_utils.training import Experiment, Trainer
 
 # Forward, backward to the inputs and backward to the weights take about the same number of operations.
@@ -47,7 +46,7 @@ def measure() -> Iterator[pd.DataFrame]:
         for channel in ("raw", "stack"):
             config = parameters(folder, channels=[channel], **scale)
             label = f"training, {config.network}, {channel}, {config.image_size} px"
-            yield input_overhead(config, f"{label}, {operations(config)}", num_steps, repeats=5)
+            yield input_overhead(config, label, num_steps, repeats=5)
         yield resume_cost(folder)
         # Two processes need two cores, or two GPUs.
         if not torch.cuda.is_available() or torch.cuda.device_count() > 1:
@@ -57,20 +56,31 @@ def measure() -> Iterator[pd.DataFrame]:
 def make_trainer(config: TrainingParameters, name: str) -> Trainer:
     """Trainer on synthetic frames, with its checkpoints in the parameters' folder."""
     experiment = Experiment.start(config, "benchmark")
-    fabric = best_fabric(config.precision)
+    fabric = experiment.fabric()
     frames = experiment.frames(fabric)
     split = stratified_split(frames, seed=config.seed)
     folder = Path(config.output_root) / name
-    return Trainer(config, experiment.network(), frames, split, fabric=fabric, folder=folder)
+    return Trainer(experiment.config, experiment.network(), frames, split, fabric=fabric, folder=folder)
 
 
-def operations(config: TrainingParameters) -> str:
-    """What a training step takes of one image; times images/s, over the device's peak: utilisation."""
-    return f"{PASSES * count_flops(untrained_network(config)) / 1e9:.2f} GFLOP a training image"
+def operations(config: TrainingParameters) -> float:
+    """Floating-point operations that a training step takes of one image."""
+    return PASSES * count_flops(untrained_network(config))
+
+
+def product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], float]:
+    """A product of square matrices, as fast as a device computes, and its operations."""
+    size = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    return lambda: (matrix @ matrix, None)[1], 2 * size**3
 
 
 def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeats: int) -> pd.DataFrame:
-    """Training steps on frames, against the same steps on one batch of pictures."""
+    """Training steps on frames, against the same steps on one batch of pictures.
+
+    And against a step whose operations all are as fast as in a large product of matrices: the ratio of
+    the two is the utilisation of the device.
+    """
     trainer = make_trainer(config, "overhead")
     learner, evaluator = trainer.learner, trainer.evaluator
     batches = trainer.plan.batches(0)[:num_steps]
@@ -92,9 +102,12 @@ def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeat
             learner.step(batch.to(trainer.fabric.device), one, number)
 
     amount = sum(len(batch) for batch in batches)
+    half = trainer.config.precision == "bf16-mixed"
+    multiply, done = product(trainer.fabric.device, torch.bfloat16 if half else torch.float32)
     tasks = {
         "network on one batch": Task(network_alone, amount),
         "network on frames": Task(full, amount),
+        "product of matrices, as many operations": Task(multiply, done / operations(config)),
     }
     return take_turns(name, tasks, unit="images/s", against="network on one batch", repeats=repeats)
 

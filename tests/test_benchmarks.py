@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.studies.records import benchmark_name
 
 
 @pytest.fixture
@@ -40,40 +39,6 @@ def test_every_task_has_its_turn(load, monkeypatch, name):
     against_itself = summary[summary["task"] == summary["to"]]
     assert set(against_itself["benchmark"]) == set(raw["benchmark"])
     assert (against_itself["ratio"] == 1).all()
-
-
-def test_planned_runs_are_measured_as_they_will_be_run(monkeypatch):
-    """Images of the plan, in as many turns, and a name by which `make paper` finds it."""
-    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    monkeypatch.chdir(REPOSITORY)
-    module = importlib.import_module("planned")
-    steps = [step for step in module.read_plan(REPOSITORY) if step.needs == "gpu" and step.config]
-    assert len({step.config.run_name for step in steps}) == len(steps) == 9
-    small = {"network": "test_resnet", "image_size": 32, "batch_size": 32, "precision": "32-true"}
-    small |= {"network_options": {}}
-    for step in steps[:3]:
-        vars(step)["config"] = step.config.model_copy(update=small)
-    assert {step.config.schedule for step in steps[:3]} == {"one_cycle", "constant"}
-    monkeypatch.setattr(module, "read_plan", lambda root: steps[:3])
-    for step, raw in zip(steps, module.measure(), strict=False):
-        assert raw["benchmark"].str.startswith(benchmark_name(step.config.run_name)).all()
-        assert set(raw["task"]) == {"network on one batch", "network on frames"}
-        assert raw["amount"].eq(10 * 32).sum() == 2 * 3
-
-
-def test_a_planned_run_without_room_does_not_keep_the_others_from_being_measured(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    monkeypatch.chdir(REPOSITORY)
-    module = importlib.import_module("planned")
-
-    def no_room_for_swin(config, name, *numbers):
-        if config.network == "swin_tiny":
-            raise torch.cuda.OutOfMemoryError("no room")
-        return name
-
-    monkeypatch.setattr(module, "input_overhead", no_room_for_swin)
-    assert len([*module.measure()]) == 6
-    assert capsys.readouterr().err.count("does not fit: no room") == 3
 
 
 def test_what_was_measured_is_kept_when_a_later_benchmark_fails(load, monkeypatch, tmp_path):

@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
-import pandas as pd
 import pytest
+import yaml
 
 from amc_utils import training
 from amc_utils.data import stratified_split
@@ -19,11 +20,11 @@ from amc_utils.results import kept_runs, list_runs, replace_kept
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import records
 from amc_utils.studies.record import list_studies, named_study, plan_file
-from amc_utils.studies.records import Step, benchmark_name, read_plan
+from amc_utils.studies.records import Step, read_plan
 from amc_utils.studies.study import read_study
 from amc_utils.training import Experiment
 
-PLAN = read_plan(REPOSITORY)
+PLAN = read_plan(REPOSITORY / records.PLAN)
 HERE = Workspace.at("")
 
 
@@ -40,7 +41,7 @@ def test_each_command_is_understood(step):
         (file,) = [word for word in step.words if word.endswith(".yaml")]
         assert read_study(REPOSITORY / file).question
     else:
-        assert step.command.startswith("python benchmarks/run.py planned")
+        assert step.leaves
     if not step.command.startswith("amc study "):
         assert step.shows
 
@@ -71,12 +72,8 @@ def test_a_run_is_missing_then_begun_then_done_and_never_another(tmp_path):
     step, workspace = step_of(tmp_path), Workspace(tmp_path)
     assert step.images == int(0.8 * 3 * 3 * 20) * 2
     assert records.status_of(step, workspace) == records.StepStatus("missing")
-    name = f"{benchmark_name('small')}1 GFLOP"
-    rows = [(name, "network on one batch", 10, 1.0), (name, "network on frames", 2.0, 1.0)]
-    (tmp_path / "benchmarks").mkdir()
-    table = pd.DataFrame(rows, columns=["benchmark", "task", "amount", "seconds"])
-    table.to_csv(tmp_path / "benchmarks" / "gpu.csv")
-    assert records.status_of(step, workspace).minutes == pytest.approx(step.images / 2 / 60)
+    limited = step_of(tmp_path, "--engine.minutes", "4.0")
+    assert (limited.images, records.status_of(limited, workspace).minutes) == (0, 4.0)
 
     experiment = Experiment.start(step.config, "02_resnet_ceiling")
     fabric = experiment.fabric()
@@ -179,7 +176,7 @@ def test_signals_let_the_command_save(tmp_path, number):
         "from amc_utils.studies import records\n"
         "for number in (signal.SIGTERM, signal.SIGHUP):\n"
         "    signal.signal(number, records.stop_at_once)\n"
-        "step = records.Step(needs='cpu', command='python work.py')\n"
+        "step = records.Step(needs='cpu', command='python work.py', leaves='work')\n"
         "print(records.run_pending([step], lambda step: False, pathlib.Path(), minutes=9))\n"
     )
     process = subprocess.Popen(
@@ -189,7 +186,7 @@ def test_signals_let_the_command_save(tmp_path, number):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    assert f"stopped in {records.BENCHMARK}; the same command goes on there" in process.communicate()[0]
+    assert "stopped in work; the same command goes on there" in process.communicate()[0]
     assert (tmp_path / "saved").exists()
 
 
@@ -216,6 +213,36 @@ def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
     training.train(whole.config, "02_resnet_ceiling")
     mine, theirs = (list_runs(Workspace(root))[0] for root in (tmp_path, tmp_path / "whole"))
     assert mine.predictions.equals(theirs.predictions)
+
+
+def test_runs_of_set_time_are_stopped_go_on_and_are_packed(tmp_path, capsys):
+    """As on a GPU that is there for minutes; the number of epochs that was chosen first stays."""
+    plan, archive = tmp_path / "plan.yaml", tmp_path / "results.tar.gz"
+    words = ["--engine.minutes", "0.06", "--schedule", "one_cycle", "--num_frames_per_cell", "60"]
+    steps = [step_of(tmp_path, *words, run=name) for name in ("first", "second")]
+    plan.write_text(yaml.safe_dump({"steps": [step.model_dump() for step in steps]}), encoding="utf8")
+    options = {"plan": str(plan), "output_root": str(tmp_path)}
+    workspace = Workspace(tmp_path)
+    records.records(minutes=0.1, **options)
+    begun = [records.status_of(step, workspace) for step in steps]
+    assert not begun[1].done
+    while not all(records.status_of(step, workspace).done for step in steps):
+        records.records(minutes=0.3, **options)
+    assert "another num_epochs" not in capsys.readouterr().out
+    for run in list_runs(workspace):
+        config = run.facts["config"]
+        assert config["num_epochs"] == run.facts["epochs"]
+    records.records(pack=str(archive), **options)
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+    assert {f"outputs/runs/main/{name}/runs.jsonl" for name in ("first", "second")} <= set(names)
+    assert not [name for name in names if name.endswith(".ckpt")]
+
+
+def test_nothing_to_pack_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold runs to be packed, it has none"):
+        records.pack_results(Workspace(tmp_path), PLAN, tmp_path / "results.tar.gz")
+    assert not (tmp_path / "results.tar.gz").exists()
 
 
 def test_make_paper_prints_where_things_stand_and_the_next_command():

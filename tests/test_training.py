@@ -9,8 +9,13 @@ from files import write_radioml
 from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
+from amc_utils import training
+from amc_utils.config import Engine
+from amc_utils.data import load_frames, stratified_split
 from amc_utils.images import constellation_images
+from amc_utils.models import untrained_network
 from amc_utils.runtime.checkpoints import read_checkpoint
+from amc_utils.runtime.devices import best_fabric
 from amc_utils.training import Experiment, Trainer
 
 
@@ -26,7 +31,7 @@ def assert_same_weights(a, b):
 @pytest.mark.parametrize(
     "options",
     [
-        {"network": "resnet18"},
+        {},
         {"network": "swin_tiny", "network_options": {"window_size": 2, "embed_dim": 12}},
     ],
 )
@@ -299,7 +304,9 @@ def test_gradient_clip_bounds_the_step(make_config, tmp_path):
         batch = trainer.split.train[:16]
         trainer.learner.step(batch, trainer.frames.iq(batch), 0)
     norms = [
-        torch.stack([p.grad.norm() for p in t.network.parameters() if p.grad is not None]).norm()
+        torch.nn.utils.get_total_norm(
+            p.grad for part in (t.network, t.weighting) for p in part.parameters() if p.grad is not None
+        )
         for t in (free, clipped)
     ]
     assert norms[0] > 1e-2
@@ -344,3 +351,55 @@ def test_fresh_frames_and_one_cycle_resume_exactly(make_config, tmp_path):
     rates = straight.history_table["learning_rate"]
     assert rates[0] == pytest.approx(config.learning_rate / 25), "a cycle begins at a twenty-fifth"
     assert rates[1] > rates[2] > straight.learner.scheduler.get_last_lr()[0]
+
+
+def test_epochs_follow_from_the_time_of_a_step(make_config, monkeypatch):
+    """Steps of a second each, on a clock of our own; the network itself stays untrained."""
+    config = make_config(engine={"minutes": 2.0})
+    fabric = best_fabric(config.precision)
+    frames = load_frames(config)
+    split = stratified_split(frames, seed=config.seed)
+    network = untrained_network(config)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ticks = iter(range(1000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    epochs = training.epochs_in_time(config, network, frames, split, fabric)
+    steps = len(split.train) // config.batch_size
+    assert epochs == int(120 / (1.15 * steps)) > 1
+    hurried = config.model_copy(update={"engine": Engine(minutes=1e-3)})
+    assert training.epochs_in_time(hurried, network, frames, split, fabric) == 1
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_run_of_set_time_goes_on_with_the_epochs_chosen_first(make_config, monkeypatch):
+    config = make_config(engine={"minutes": 2.0}, run_name="timed", schedule="one_cycle")
+    monkeypatch.setattr(training, "epochs_in_time", lambda *rest: 3)
+
+    def begun():
+        experiment = Experiment.start(config, "test")
+        fabric = experiment.fabric()
+        frames = experiment.frames(fabric)
+        split = stratified_split(frames, seed=config.seed)
+        return experiment.trainer(experiment.network(), frames, split, fabric)
+
+    next(begun().fit())
+    monkeypatch.setattr(training, "epochs_in_time", lambda *rest: 7)
+    trainer = begun()
+    assert (trainer.config.num_epochs, len(trainer.history)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected"),
+    [
+        ("cpu", {"num_epochs": 10**9}, ("32-true", False, False)),
+        ("cuda", {"num_epochs": 10**9}, ("bf16-mixed", True, True)),
+        ("cuda", {}, ("bf16-mixed", False, True)),
+        ("cuda", {"engine": {"minutes": 4.0}}, ("bf16-mixed", True, True)),
+        ("cuda", {"precision": "16-mixed", "gradient_clip": 1.0}, ("16-mixed", False, False)),
+        ("cuda", {"precision": "32-true", "engine": {"fused": False}}, ("32-true", False, False)),
+    ],
+)
+def test_what_suits_a_device_is_chosen_where_nothing_is_said(make_config, kind, changes, expected):
+    config = make_config(**{"precision": "auto"} | changes).on_device(kind)
+    assert (config.precision, config.engine.compile, config.engine.fused) == expected
+    assert not config.automatic & {"precision", "engine.compile", "engine.fused"}

@@ -142,7 +142,11 @@ def _row(run: Run) -> tuple[str | int | float, ...]:
 
 
 def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
-    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded."""
+    """Parameters in which a run is another than wanted, as far as they matter: wanted and recorded.
+
+    What is wanted "auto", or follows from the time that training may take, may have any value.
+    """
+    free = config.automatic
     wanted = result_affecting(config.model_dump()) | {
         "pictures": list(expand_channels(config.channels))
     }
@@ -153,5 +157,5 @@ def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tup
     return {
         name: (wanted[name], done.get(name))
         for name in sorted(wanted)
-        if done.get(name) != wanted[name]
+        if done.get(name) != wanted[name] and name not in free
     }

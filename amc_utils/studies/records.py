@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from amc_utils.results import Run, keep, list_runs
 from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.devices import best_accelerator
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
-from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.parameters import checked
+from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters
 from amc_utils.studies.record import differing_from_record
@@ -30,9 +32,8 @@ from amc_utils.studies.runlog import update_runlog
 from amc_utils.studies.study import read_study
 
 PLAN = "profiles/paper.yaml"
-BENCHMARK = "benchmarks/gpu.csv"
 # Of the frames; a tenth goes to validation, another to test.
-TRAIN_SHARE = 0.8
+_TRAIN_SHARE = 0.8
 # A large network looks for requests to stop before and after a validation, which may take minutes.
 _SECONDS_TO_STOP = 180
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,6 +46,7 @@ class Step(BaseModel):
         shows: what it is for; a study asks a question of its own.
         needs: "gpu" where a CPU would take days.
         command: as it is typed.
+        leaves: file that tells that the command was carried out, where it is no run and no study.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class Step(BaseModel):
     shows: str = ""
     needs: Literal["gpu", "cpu"]
     command: str = Field(pattern="^(amc|python) ")
+    leaves: str = ""
 
     @property
     def words(self) -> list[str]:
@@ -81,32 +84,26 @@ class Step(BaseModel):
         """What it leaves: the name of a run, or that of a study or file as its path."""
         if single := self.config or self.evaluation:
             return single.run_name
-        return (
-            BENCHMARK if self.command.startswith("python ") else f"results/{Path(self.words[0]).stem}"
-        )
+        return self.leaves or f"results/{Path(self.words[0]).stem}"
 
     @property
     def images(self) -> int:
-        """Images, or sets of them, that a single training run learns from."""
-        if self.config is None:
+        """Images, or sets of them, that a single training run learns from; 0 where its time is set."""
+        if self.config is None or self.config.engine.minutes:
             return 0
-        cells = len(self.config.modulation_names) * len(self.config.snr_labels)
-        return int(TRAIN_SHARE * cells * self.config.num_frames_per_cell * self.config.num_epochs)
+        frames = self.config.num_joint_classes * self.config.num_frames_per_cell
+        return int(_TRAIN_SHARE * frames * self.config.num_epochs)
 
 
-def read_plan(root: Path) -> list[Step]:
-    """Steps of the plan of the repository at `root`, in order.
+def read_plan(path: Path) -> list[Step]:
+    """Steps of a plan, in order.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a field that is missing, unknown or of the wrong type.
     """
-    content = read_yaml((root / PLAN).read_text(encoding="utf8"), f"plan {PLAN}")
-    return [Step.model_validate(step) for step in content["steps"]]
-
-
-def benchmark_name(run_name: str) -> str:
-    """How the name of a planned run's benchmark begins."""
-    return f"training, as {run_name}, "
+    content = read_yaml(path.read_text(encoding="utf8"), f"plan {path}")
+    return [checked(Step, step) for step in content["steps"]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,8 @@ def status_of(step: Step, workspace: Workspace) -> StepStatus:
     if step.command.startswith("amc study "):
         return _of_study(step, workspace)
     if step.config is None and step.evaluation is None:
-        return _of_benchmark(workspace.root / BENCHMARK)
+        done = (workspace.root / step.leaves).is_file()
+        return StepStatus("done" if done else "missing", done=done)
     for run in list_runs(workspace):
         if run.name != step.result:
             continue
@@ -134,14 +132,14 @@ def status_of(step: Step, workspace: Workspace) -> StepStatus:
         return StepStatus(f"done, joint accuracy {score:.3f}{place}", done=True)
     begun = Checkpoints(workspace.checkpoints / step.result).newest() if step.config else None
     if begun is None:
-        speed = _speeds(workspace.root / BENCHMARK).get(step.result)
-        return StepStatus("missing", minutes=step.images / speed / 60 if speed else None)
+        return StepStatus("missing", minutes=step.config and (step.config.engine.minutes or None))
     wanted, stored = result_affecting(step.config.model_dump()), result_affecting(begun[1]["config"])
-    if changed := sorted(name for name in wanted if stored.get(name) != wanted[name]):
+    wanted = {name: wanted[name] for name in sorted(wanted.keys() - step.config.automatic)}
+    if changed := [name for name in wanted if stored.get(name) != wanted[name]]:
         return StepStatus(f"begun with another {changed[0]}")
-    seconds = begun[1]["epoch_seconds"]
-    left = (step.config.num_epochs - len(seconds)) * sum(seconds) / max(len(seconds), 1) / 60
-    state = f"begun, {len(seconds)} of {step.config.num_epochs} epochs"
+    seconds, num_epochs = begun[1]["epoch_seconds"], begun[1]["config"]["num_epochs"]
+    left = (num_epochs - len(seconds)) * sum(seconds) / max(len(seconds), 1) / 60
+    state = f"begun, {len(seconds)} of {num_epochs} epochs"
     return StepStatus(state, minutes=left if seconds else None)
 
 
@@ -160,27 +158,12 @@ def _of_study(step: Step, workspace: Workspace) -> StepStatus:
     return StepStatus(f"{len(done)} of {len(configs)} runs", done=not left, minutes=minutes)
 
 
-def _of_benchmark(path: Path) -> StepStatus:
-    """Done where it measured some run of the plan; those that do not fit the device have no row."""
-    num_runs = len(_speeds(path))
-    return StepStatus(f"{num_runs} runs measured" if num_runs else "missing", done=bool(num_runs))
-
-
 def _changed(step: Step, run: Run) -> list[str]:
     """Parameters in which a finished run is another than the plan's command makes."""
     if step.config is not None:
         return list(differing_from_record(run, step.config))
     names = ("seed", "num_frames_per_cell")
     return [n for n in names if run.facts["config"][n] != getattr(step.evaluation, n)]
-
-
-def _speeds(path: Path) -> dict[str, float]:
-    """Training images/s of the planned runs that a benchmark measured, by run."""
-    raw = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["benchmark", "task"])
-    raw = raw[raw["task"] == "network on frames"]
-    raw = raw.assign(run=raw["benchmark"].astype(str).str.extract(benchmark_name("(.+?)"))[0])
-    groups = raw.dropna(subset="run").groupby("run")
-    return {run: (rows["amount"] / rows["seconds"]).median() for run, rows in groups}
 
 
 def report(steps: Sequence[Step], statuses: Sequence[StepStatus]) -> str:
@@ -214,7 +197,7 @@ def run_pending(
     does not keep the others waiting.
 
     Raises:
-        RuntimeError: commands failed, or left no result; raised at the end.
+        RuntimeError: commands failed, or left nothing; raised at the end.
     """
     end, failed, how = time.monotonic() + 60 * minutes, [], "all done"
     for step in steps:
@@ -231,7 +214,7 @@ def run_pending(
         if status == EXIT_RESUMABLE and not is_done(step):
             how = f"stopped in {step.result}; the same command goes on there"
             break
-        if not is_done(step):
+        if status not in (0, EXIT_RESUMABLE) or not is_done(step):
             failed.append(f"{step.result} (status {status})")
     if failed:
         raise RuntimeError(f"no result as planned, see above: {', '.join(failed)}; {how}")
@@ -257,30 +240,58 @@ def _wait(process: subprocess.Popen, seconds: float) -> int:
     return EXIT_RESUMABLE
 
 
-def records(minutes: float = 0.0) -> None:
+def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root: str = "") -> None:
     """Say which runs of record are done, or carry out what is missing.
 
         amc records
         amc records --minutes 30
+        amc records --pack results.tar.gz
 
-    profiles/paper.yaml lists them in the order in which they should be run. The first command says
-    where things stand. The second carries out what is missing until the time is up, what needs a GPU if
-    there is one and the rest if there is none; what was stopped goes on when it is given again.
+    The plan lists them in the order in which they should be run. The first command says where things
+    stand. The second carries out what is missing until the time is up, what needs a GPU if there is one
+    and the rest if there is none; what was stopped goes on when it is given again. The third puts new
+    runs and what else was measured into an archive, without checkpoints, to be unpacked in the
+    repository on another machine.
 
     Args:
         minutes: carry out what is missing for so long.
+        plan: YAML file of the steps.
+        pack: archive to write.
+        output_root: where the plan's commands write; empty is the repository.
+
+    Raises:
+        FileNotFoundError: there is nothing to pack.
     """
-    workspace = Workspace.at("")
+    workspace = Workspace.at(output_root)
     for number in _SIGNALS:
         signal.signal(number, stop_at_once)
+    steps = read_plan(Path(plan) if Path(plan).is_file() else REPOSITORY / plan)
     # The plan's commands name files by their place in the repository.
-    os.chdir(workspace.root)
-    steps = read_plan(workspace.root)
+    os.chdir(REPOSITORY)
     print(report(steps, [status_of(step, workspace) for step in steps]), flush=True)
     if minutes:
         device = "gpu" if best_accelerator() == "cuda" else "cpu"
         here = [step for step in steps if step.needs == device]
-        print(run_pending(here, lambda step: status_of(step, workspace).done, workspace.root, minutes))
+        print(run_pending(here, lambda step: status_of(step, workspace).done, REPOSITORY, minutes))
+    if pack:
+        print(pack_results(workspace, steps, Path(pack)))
+
+
+def pack_results(workspace: Workspace, steps: Sequence[Step], path: Path) -> str:
+    """Put new runs, and the files that steps leave, into an archive; returns what it holds.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    runs = replace(workspace, study="").outputs / "runs"
+    files = [file for file in sorted(runs.rglob("*")) if file.is_file()]
+    files += [file for step in steps if (file := workspace.root / step.leaves).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{runs} must hold runs to be packed, it has none")
+    with atomic_write(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
+        for file in files:
+            archive.add(file, file.relative_to(workspace.root))
+    return f"{len(files)} files, {path.stat().st_size / 1e6:.1f} MB: {path}"
 
 
 def keep_run(run: str, output_root: str = "") -> None:
