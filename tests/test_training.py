@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from trainers import make_trainer
 
 from amc_utils.images import constellation_images
+from amc_utils.models import count_activation_bytes, count_parameters, untrained_network
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.training import Experiment, Trainer
 
@@ -344,3 +345,53 @@ def test_fresh_frames_and_one_cycle_resume_exactly(make_config, tmp_path):
     rates = straight.history_table["learning_rate"]
     assert rates[0] == pytest.approx(config.learning_rate / 25), "a cycle begins at a twenty-fifth"
     assert rates[1] > rates[2] > straight.learner.scheduler.get_last_lr()[0]
+
+
+def refuse_more_than(number, trainer):
+    """Let the network have room for so many inputs at once."""
+
+    def refuse(module, inputs):
+        if len(inputs[0]) > number:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.network.register_forward_pre_hook(refuse)
+    return trainer
+
+
+def test_step_without_room_says_what_fits_and_that_fits(make_config, tmp_path):
+    trainer = refuse_more_than(8, make_trainer(make_config(), tmp_path / "16"))
+    said = (
+        r"16 inputs of shape \(1, 32, 32\) at once must .* 0.0 GB of weights and samples, and cpu has "
+        r".* GB in all; at about 0.2 MB each take engine: \{accumulate: 2\} or batch_size: 8"
+    )
+    with pytest.raises(torch.OutOfMemoryError, match=said) as caught:
+        list(trainer.fit())
+    assert str(caught.value.__cause__) == "CUDA out of memory"
+    for options in ({"engine": {"accumulate": 2}}, {"batch_size": 8}):
+        trainer = refuse_more_than(8, make_trainer(make_config(**options), tmp_path / str(options)))
+        # All training steps have room, so that it is an evaluation that has none.
+        with pytest.raises(torch.OutOfMemoryError, match=r"^256 inputs .*; take a smaller image_size"):
+            list(trainer.fit())
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "advice"),
+    [
+        (11, {}, "{accumulate: 2} or batch_size: 8"),
+        (9, {}, "{accumulate: 4} or batch_size: 4"),
+        (9, {"batch_size": 18, "engine": {"accumulate": 2}}, "{accumulate: 6} or batch_size: 8"),
+        (0, {}, "; take a smaller image_size or network"),
+    ],
+)
+def test_advice_follows_from_the_free_memory(
+    frames, options, advice, make_config, tmp_path, monkeypatch
+):
+    """A fifth of what weights and samples leave is for what passes, and powers of two fit."""
+    trainer = refuse_more_than(0, make_trainer(make_config(**options), tmp_path))
+    network = untrained_network(trainer.config)
+    taken = 16 * count_parameters(network) + trainer.frames.iq_pairs.nbytes
+    room = taken + frames * count_activation_bytes(network)
+    monkeypatch.setattr("amc_utils.training.free_bytes", lambda device: room)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        list(trainer.fit())
+    assert advice in str(caught.value)
