@@ -128,7 +128,7 @@ def _what_fits(evaluator: Evaluator, *, learns: bool) -> str:
     fits = 2 ** int(math.log2(most)) if most >= 1 else 0
     said = (
         f"{size} inputs of shape {network.input_shape} at once must fit into memory beside "
-        f"{taken / 1e9:.1f} GB of weights and samples, and {device} has {room / 1e9:.1f} GB in all"
+        f"{taken / 1e9:.3g} GB of weights and samples, and {device} has {room / 1e9:.3g} GB in all"
     )
     if not (learns and fits):
         return f"{said}; take a smaller image_size or network, or engine: {{samples_in: host}}"
