@@ -33,6 +33,7 @@ COMMANDS = {
         "name the modulation and SNR of a recording or of frames",
     ),
     "facts": ("radioml.facts:write_facts", "measure excerpts of the real file beside simulations"),
+    "gpu-check": ("studies.gpu_check:gpu_check", "compare a GPU with the CPU before a long run"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
 }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import datetime
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
+from amc_utils.runtime.storage import free_bytes
 from amc_utils.runtime.tracking import report
 
 # Share of the steps in which a one-cycle schedule raises the learning rate.
@@ -89,6 +92,53 @@ def make_scheduler(
 
 # Frames per forward pass when nothing is learnt; large enough for speed, small enough for memory.
 _EVALUATION_BATCH = 256
+
+
+def _says_what_fits(method: Callable) -> Callable:
+    """The method of a Learner or Evaluator; when memory runs out its error says what would fit."""
+
+    @wraps(method)
+    def careful(self: Learner | Evaluator, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except torch.OutOfMemoryError as error:
+            evaluator = getattr(self, "evaluator", self)
+            said = _what_fits(evaluator, learns=self is not evaluator)
+            raise torch.OutOfMemoryError(said) from error
+
+    return careful
+
+
+def _what_fits(evaluator: Evaluator, *, learns: bool) -> str:
+    """One sentence on a forward pass that the device had no room for, and on one that it has."""
+    config, frames, fabric = evaluator.config, evaluator.frames, evaluator.fabric
+    device, parts = frames.device, fabric.world_size * config.engine.accumulate
+    size = config.batch_size // parts if learns else _EVALUATION_BATCH
+    room = free_bytes(device)
+    if device.type == "cuda":
+        # What torch holds goes with the step that failed, but for weights and samples.
+        total = torch.cuda.get_device_properties(device).total_memory
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        room = min(room + torch.cuda.memory_reserved(device), allowed)
+    network = untrained_network(config)
+    each = count_activation_bytes(network)
+    # Weights, gradients and two moments; in float32, as activations are counted.
+    taken = 16 * count_parameters(network) + frames.iq_pairs.nbytes * (frames.place == "device")
+    # A fifth is left for what passes; what has just failed does not fit, whatever is counted.
+    most = min(0.8 * (room - taken) / each, size / 2)
+    fits = 2 ** int(math.log2(most)) if most >= 1 else 0
+    said = (
+        f"{size} inputs of shape {network.input_shape} at once must fit into memory beside "
+        f"{taken / 1e9:.3g} GB of weights and samples, and {device} has {room / 1e9:.3g} GB in all"
+    )
+    if not (learns and fits):
+        return f"{said}; take a smaller image_size or network, or engine: {{samples_in: host}}"
+    own = config.batch_size // fabric.world_size
+    cut = next(count for count in range(1, own + 1) if own % count == 0 and own // count <= fits)
+    return (
+        f"{said}; at about {each / 1e6:.1f} MB each take engine: {{accumulate: {cut}}} or "
+        f"batch_size: {fits * parts}"
+    )
 
 
 class Evaluator:
@@ -137,6 +187,7 @@ class Evaluator:
         right = logits.modulation.argmax(1) == modulation, level == snr_index
         return losses, torch.stack([right[0] & right[1], *right])
 
+    @_says_what_fits
     @torch.no_grad()
     def measure(self, index: Tensor, prefix: str) -> dict[str, float]:
         """Losses and accuracies over frames in evaluation mode, keys beginning with `prefix`."""
@@ -147,6 +198,7 @@ class Evaluator:
             sums += batch_sums(*self.loss_and_correct(self.network(self.images(iq)), batch))
         return to_metrics(prefix, self.fabric.all_reduce(sums, reduce_op="sum"), self.weighting)
 
+    @_says_what_fits
     @torch.no_grad()
     def predict(self, index: Tensor) -> pd.DataFrame:
         """Predictions for some frames, in the columns that amc_utils.metrics describes."""
@@ -250,6 +302,7 @@ class Learner:
         words = [self.config.seed, epoch, step, self.fabric.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
+    @_says_what_fits
     def step(self, batch: Tensor, iq: Tensor, number: int) -> Tensor:
         """Learn from one batch.
 

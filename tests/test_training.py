@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
@@ -13,10 +15,10 @@ from amc_utils import training
 from amc_utils.config import Engine
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.images import constellation_images
-from amc_utils.models import untrained_network
+from amc_utils.models import count_activation_bytes, count_parameters, untrained_network
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.devices import best_fabric
-from amc_utils.training import Experiment, Trainer
+from amc_utils.training import Experiment, Trainer, _what_fits
 
 
 def assert_same_weights(a, b):
@@ -403,3 +405,75 @@ def test_what_suits_a_device_is_chosen_where_nothing_is_said(make_config, kind, 
     config = make_config(**{"precision": "auto"} | changes).on_device(kind)
     assert (config.precision, config.engine.compile, config.engine.fused) == expected
     assert not config.automatic & {"precision", "engine.compile", "engine.fused"}
+
+
+def refuse_more_than(number, trainer):
+    """Let the network have room for so many inputs at once."""
+
+    def refuse(module, inputs):
+        if len(inputs[0]) > number:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.network.register_forward_pre_hook(refuse)
+    return trainer
+
+
+def test_step_without_room_says_what_fits_and_that_fits(make_config, tmp_path):
+    trainer = refuse_more_than(8, make_trainer(make_config(), tmp_path / "16"))
+    said = (
+        r"16 inputs of shape \(1, 32, 32\) at once must .* 0.00\d+ GB of weights and samples, and cpu "
+        r"has .* GB in all; at about 0.2 MB each take engine: \{accumulate: 2\} or batch_size: 8"
+    )
+    with pytest.raises(torch.OutOfMemoryError, match=said) as caught:
+        list(trainer.fit())
+    assert str(caught.value.__cause__) == "CUDA out of memory"
+    for options in ({"engine": {"accumulate": 2}}, {"batch_size": 8}):
+        trainer = refuse_more_than(8, make_trainer(make_config(**options), tmp_path / str(options)))
+        # All training steps have room, so that it is an evaluation that has none.
+        with pytest.raises(torch.OutOfMemoryError, match=r"^256 inputs .*; take a smaller image_size"):
+            list(trainer.fit())
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "advice"),
+    [
+        (11, {}, "{accumulate: 2} or batch_size: 8"),
+        (9, {}, "{accumulate: 4} or batch_size: 4"),
+        (9, {"batch_size": 18, "engine": {"accumulate": 2}}, "{accumulate: 6} or batch_size: 8"),
+        (0, {}, "; take a smaller image_size or network"),
+    ],
+)
+def test_advice_follows_from_the_free_memory(
+    frames, options, advice, make_config, tmp_path, monkeypatch
+):
+    """A fifth of what weights and samples leave is for what passes, and powers of two fit."""
+    trainer = refuse_more_than(0, make_trainer(make_config(**options), tmp_path))
+    network = untrained_network(trainer.config)
+    taken = 16 * count_parameters(network) + trainer.frames.iq_pairs.nbytes
+    room = taken + frames * count_activation_bytes(network)
+    monkeypatch.setattr("amc_utils.training.free_bytes", lambda device: room)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        list(trainer.fit())
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("free", "allowed", "advised"), [(1000, 1.0, 256), (0, 1.0, 32), (1000, 0.12, 64)]
+)
+def test_memory_of_a_gpu_is_what_is_free_what_torch_holds_and_what_is_allowed(
+    free, allowed, advised, make_config, monkeypatch
+):
+    """In frames: the GPU has room for 1000, of which torch holds 50."""
+    config = make_config(batch_size=512)
+    network = untrained_network(config)
+    each, weights = count_activation_bytes(network), 16 * count_parameters(network)
+    total = SimpleNamespace(total_memory=1000 * each + weights)
+    monkeypatch.setattr("amc_utils.training.free_bytes", lambda device: free * each)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50 * each + weights)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: total)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: allowed)
+    frames = SimpleNamespace(device=torch.device("cuda", 0), place="host", iq_pairs=torch.empty(0))
+    fabric = SimpleNamespace(world_size=1)
+    said = _what_fits(SimpleNamespace(config=config, frames=frames, fabric=fabric), learns=True)
+    assert "cuda:0 has" in said
+    assert said.endswith(f"{{accumulate: {512 // advised}}} or batch_size: {advised}")
