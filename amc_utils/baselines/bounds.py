@@ -42,6 +42,7 @@ from amc_utils.signals import (
     pulse_energy,
     raised_cosine,
     symbol_table,
+    uniform_in,
 )
 
 # SNR levels per frame that are compared in full; the test of this module compares all of them too.
@@ -97,11 +98,9 @@ def genie_frames(
     uniform = torch.rand(size, num_symbols, **options)
     symbols = points[modulation[:, None], (uniform * orders[modulation][:, None]).long()]
     zero = torch.zeros(size, device=device)
-    rolloff = torch.lerp(
-        *torch.tensor(channel.rolloff_range, device=device), torch.rand(size, **options)
-    )
+    rolloff = uniform_in(channel.rolloff_range, torch.rand(size, **options))
     state = ChannelState(rolloff, zero, zero, zero, zero)
-    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
+    is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)
     noise = torch.randn(size, num_samples, dtype=torch.complex128, **options)
     iq = iq * symbol_energy_share(modulations, channel).to(device)[modulation].sqrt()[:, None]
