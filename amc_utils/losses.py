@@ -138,8 +138,7 @@ class TaskWeighting(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        chosen = torch.tensor(task_weights, dtype=torch.float32)
-        self.register_buffer("task_weights", chosen, persistent=False)
+        self.register_buffer("task_weights", torch.tensor(task_weights).float(), persistent=False)
         learned = kind == "log_variance"
         self.log_variance = nn.Parameter(torch.zeros(len(task_weights)), requires_grad=learned)
 

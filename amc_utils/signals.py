@@ -229,14 +229,11 @@ def draw_randomness(
     """
     size = FRAMES_PER_BLOCK[frame_index.device.type]
     block = frame_index // size
-    drawn = [
-        _draw_block(seed, number, channel, num_samples, num_symbols, frame_index.device)
-        for number in _distinct(block)
-    ]
-    # What torch.unique calls the inverse, but without making the host wait.
-    ordered, order = block.sort()
-    where = (ordered.diff(prepend=ordered[:1]) > 0).cumsum(0)
-    rows = torch.empty_like(where).scatter_(0, order, where) * size + frame_index % size
+    blocks = _distinct(block)
+    options = (channel, num_samples, num_symbols, frame_index.device)
+    drawn = [_draw_block(seed, number, *options) for number in blocks]
+    # Of torch.unique the inverse would make the host wait once more.
+    rows = sum(block > number for number in blocks[:-1]) * size + frame_index % size
     fields = [None if part[0] is None else torch.cat(part)[rows] for part in zip(*drawn, strict=True)]
     return fields[0], fields[1], ChannelState(*fields[2:])
 
@@ -246,19 +243,8 @@ def _distinct(block: Tensor) -> list[int]:
     return np.unique(block.cpu()).tolist()
 
 
-def uniform_in(limits: tuple[float, float], uniform: Tensor) -> Tensor:
-    """Numbers drawn uniformly between 0 and 1, brought between two limits."""
-    # Filled on the device: a copy from the host would make it wait.
-    return torch.lerp(*(torch.full((), end, device=uniform.device) for end in limits), uniform)
-
-
 def _draw_block(
-    seed: int,
-    block: int,
-    channel: Channel,
-    num_samples: int,
-    num_symbols: int,
-    device: torch.device,
+    seed: int, block: int, channel: Channel, num_samples: int, num_symbols: int, device: torch.device
 ) -> tuple[Tensor | None, ...]:
     state = int(np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)[0] >> 1)
     generator = torch.Generator(device).manual_seed(state)
@@ -268,8 +254,9 @@ def _draw_block(
     rolloff, timing, phase = torch.rand(3, size, **options)
     cfo, clock = torch.randn(2, size, **options)
     noise = torch.randn(size, num_samples, dtype=torch.complex64, **options)
-    rolloff = uniform_in(channel.rolloff_range, rolloff)
-    timing = uniform_in(channel.timing_range, timing)
+    # Constants are filled in on the device: for a copy of them the host would wait.
+    rolloff = torch.lerp(*(rolloff.new_full((), end) for end in channel.rolloff_range), rolloff)
+    timing = torch.lerp(*(timing.new_full((), end) for end in channel.timing_range), timing)
     if channel.whole_sample_timing:
         timing = timing.floor() + 0.5
     phase = 2 * torch.pi * phase * channel.random_phase
@@ -279,16 +266,8 @@ def _draw_block(
         taps = torch.randn(size, len(delay), dtype=torch.complex64, **options)
         taps = taps * torch.exp(-delay / (2 * channel.delay_spread))
         taps = taps / torch.linalg.vector_norm(taps, dim=1, keepdim=True)
-    return (
-        uniform,
-        noise,
-        rolloff,
-        timing,
-        phase,
-        cfo * channel.cfo_std,
-        clock * channel.clock_std,
-        taps,
-    )
+    offsets = (cfo * channel.cfo_std, clock * channel.clock_std)
+    return uniform, noise, rolloff, timing, phase, *offsets, taps
 
 
 NUM_SAMPLES = 1024
@@ -423,8 +402,6 @@ def _noise_std(
 ) -> Tensor:
     """Standard deviation of the noise beside a signal of unit power, float32 [B]."""
     noise_std = 10 ** (-channel.snr_db(snr_label.to(torch.float32)) / 20)
-    if not channel.unit_mean_magnitude:
-        return noise_std
     excess_db = _excess_on(noise_std.device, modulations, channel)
     return noise_std * 10 ** (-excess_db[modulation] / 20)
 

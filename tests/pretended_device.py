@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -89,7 +91,8 @@ class _Operations(TorchDispatchMode):
     ) -> Any:
         if func is torch.ops.prim.device.default:
             is_new = any(args[0] is tensor for tensor in self.latest)
-            return CUDA if self.autocast and not is_new else META
+            is_casting = self.autocast and not torch.is_autocast_enabled("cuda")
+            return CUDA if is_casting and not is_new else META
         result = self._run(func, args, dict(kwargs or {}))
         self.latest = tree_leaves(result)
         return result
@@ -103,7 +106,8 @@ class _Operations(TorchDispatchMode):
         if not (target == CUDA or any(isinstance(leaf, FakeTensor) for leaf in leaves)):
             with unset_fake_temporarily():
                 return args[0] if name == "_pin_memory" else func(*args, **kwargs)
-        kwargs.pop("generator", None)
+        if "generator" in kwargs:
+            kwargs["generator"] = None
         if name in ("_to_copy", "copy_"):
             return self._copy(func, name, args, kwargs)
         if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
@@ -120,13 +124,14 @@ class _Operations(TorchDispatchMode):
         from_host = not isinstance(source, FakeTensor)
         if to.type == "cpu" or (from_host and not is_async):
             self.recorder.add(f"{name} {'host' if from_host else 'cuda'} to {to.type}")
+        dtype = kwargs.get("dtype", source.dtype)
         if to.type == "cuda":
             return func(*args, **kwargs)
         target = args[0] if name == "copy_" else None
         with unset_fake_temporarily():
             if target is not None:
                 return target.fill_(self.recorder.answer)
-            return torch.full(source.shape, self.recorder.answer, dtype=kwargs.get("dtype", source.dtype))
+            return torch.full(source.shape, self.recorder.answer, dtype=dtype)
 
     def _places(self, name: str, indices: list, num_axes: int) -> list:
         """Indices of whole numbers on the device; masks are read, and so is what lies on the host."""
@@ -190,11 +195,13 @@ def pretended_device() -> Iterator[Recorder]:
     operations, generator = _Operations(recorder), torch.Generator
 
     patches = [
+        # The mode's notes on tensors would forbid parameters to become those of the device in place.
+        mock.patch.object(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda _: [])),
         # One copy, as of a real tensor, not one for each number.
         mock.patch.object(FakeTensor, "tolist", lambda self: self.cpu().tolist()),
         mock.patch.object(FakeTensorMode, "avoid_device_init", True),
-        mock.patch.object(CUDAAccelerator, "setup_device", lambda *_: None),
-        mock.patch.object(torch, "Generator", lambda device="cpu": generator()),
+        mock.patch.object(CUDAAccelerator, "setup_device"),
+        mock.patch.object(torch, "Generator", side_effect=lambda *_: generator()),
         mock.patch.multiple(
             torch.cuda,
             is_available=lambda: True,
@@ -206,9 +213,24 @@ def pretended_device() -> Iterator[Recorder]:
         ),
     ]
     with ExitStack() as stack:
+        stack.callback(_forget_constants)
+        # Parameters that move stay the objects that an optimiser knows.
+        future = torch.__future__
+        stack.callback(
+            future.set_swap_module_params_on_conversion, future.get_swap_module_params_on_conversion()
+        )
+        future.set_swap_module_params_on_conversion(True)
         for patch in patches:
             stack.enter_context(patch)
         stack.enter_context(fake)
         stack.enter_context(operations)
         stack.enter_context(_Constructors(operations))
         yield recorder
+
+
+def _forget_constants() -> None:
+    """Empty the caches of tensors, so that later tests meet none without memory."""
+    for name in [name for name in sys.modules if name.startswith("amc_utils.")]:
+        for value in vars(sys.modules[name]).values():
+            if hasattr(value, "cache_clear") and "device" in signature(value).parameters:
+                value.cache_clear()

@@ -42,7 +42,6 @@ from amc_utils.signals import (
     pulse_energy,
     raised_cosine,
     symbol_table,
-    uniform_in,
 )
 
 # SNR levels per frame that are compared in full; the test of this module compares all of them too.
@@ -98,7 +97,8 @@ def genie_frames(
     uniform = torch.rand(size, num_symbols, **options)
     symbols = points[modulation[:, None], (uniform * orders[modulation][:, None]).long()]
     zero = torch.zeros(size, device=device)
-    rolloff = uniform_in(channel.rolloff_range, torch.rand(size, **options))
+    rolloff = torch.rand(size, **options)
+    rolloff = torch.lerp(*(rolloff.new_full((), end) for end in channel.rolloff_range), rolloff)
     state = ChannelState(rolloff, zero, zero, zero, zero)
     is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)
