@@ -111,7 +111,7 @@ def band_levels(frames: SynchronizedBatch) -> Tensor:
     """
     iq, receiver = frames.iq, frames.receiver
     frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    rolloff = torch.tensor(receiver.mean_rolloff, device=iq.device)
+    rolloff = torch.full((), receiver.mean_rolloff, device=iq.device)
     matched = raised_cosine(frequency, rolloff) ** receiver.pulse_exponent
     inside = torch.fft.ifft(torch.fft.fft(iq) * matched) / matched.square().mean().sqrt()
     outside = out_of_band(iq)
@@ -316,7 +316,7 @@ def pixel_index(points: Tensor, image_size: int) -> Tensor:
     # double precision then puts every float32 where exact arithmetic does, as a test tries on and
     # beside the edges.
     first, last = 1 + image_size * _HAIR, image_size + 1 - _HAIR
-    middle = torch.tensor((first + last) / 2, dtype=torch.float64, device=points.device)
+    middle = torch.full((), (first + last) / 2, dtype=torch.float64, device=points.device)
     pairs = torch.view_as_real(points).double()
     bins = torch.add(middle, pairs, alpha=(last - first) / (2 * WINDOW))
     # NaN, and what is too large for 32 bits, become the least or the greatest integer, or zero. By way

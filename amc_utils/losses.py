@@ -137,7 +137,8 @@ class TaskWeighting(nn.Module):
         task_weights: Sequence[float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.kind, self.task_weights = kind, task_weights
+        self.kind = kind
+        self.register_buffer("task_weights", torch.tensor(task_weights).float(), persistent=False)
         learned = kind == "log_variance"
         self.log_variance = nn.Parameter(torch.zeros(len(task_weights)), requires_grad=learned)
 
@@ -145,13 +146,12 @@ class TaskWeighting(nn.Module):
         """Scalar total of the losses [num_tasks]."""
         if self.kind == "log_variance":
             return 0.5 * (torch.exp(-self.log_variance) * losses + self.log_variance).sum()
-        return losses.mean() if self.kind == "equal" else losses @ losses.new_tensor(self.task_weights)
+        return losses.mean() if self.kind == "equal" else losses @ self.task_weights
 
     @property
     def weights(self) -> Tensor:
         """Share of each task, float32 [num_tasks], summing to 1."""
-        chosen = self.log_variance.new_tensor(self.task_weights)
-        return torch.softmax(chosen.log() - self.log_variance.detach(), 0)
+        return torch.softmax(self.task_weights.log() - self.log_variance.detach(), 0)
 
     @property
     def variances(self) -> Tensor:

@@ -86,7 +86,8 @@ def snr_grid(snr_range_db: Sequence[int]) -> tuple[int, ...]:
 
 
 # Random numbers are drawn for whole blocks of frames, so a frame is the same however it is asked for.
-FRAMES_PER_BLOCK = 256
+# A GPU needs large ones: it spends as long on starting the operations of a small one.
+FRAMES_PER_BLOCK = {"cpu": 256, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -226,34 +227,36 @@ def draw_randomness(
         Symbol choices, float32 [B, num_symbols] in [0, 1); noise, complex64 [B, num_samples] of unit
         power; and the channel's state.
     """
-    blocks, where = torch.unique(frame_index // FRAMES_PER_BLOCK, return_inverse=True)
-    drawn = [
-        _draw_block(seed, block, channel, num_samples, num_symbols, frame_index.device)
-        for block in blocks.tolist()
-    ]
-    rows = where * FRAMES_PER_BLOCK + frame_index % FRAMES_PER_BLOCK
+    size = FRAMES_PER_BLOCK[frame_index.device.type]
+    block = frame_index // size
+    blocks = _distinct(block)
+    options = (channel, num_samples, num_symbols, frame_index.device)
+    drawn = [_draw_block(seed, number, *options) for number in blocks]
+    # Of torch.unique the inverse would make the host wait once more.
+    rows = sum(block > number for number in blocks[:-1]) * size + frame_index % size
     fields = [None if part[0] is None else torch.cat(part)[rows] for part in zip(*drawn, strict=True)]
     return fields[0], fields[1], ChannelState(*fields[2:])
 
 
+def _distinct(block: Tensor) -> list[int]:
+    """Blocks that occur, ascending: the one thing about frames for which the host waits."""
+    return np.unique(block.cpu()).tolist()
+
+
 def _draw_block(
-    seed: int,
-    block: int,
-    channel: Channel,
-    num_samples: int,
-    num_symbols: int,
-    device: torch.device,
+    seed: int, block: int, channel: Channel, num_samples: int, num_symbols: int, device: torch.device
 ) -> tuple[Tensor | None, ...]:
     state = int(np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)[0] >> 1)
     generator = torch.Generator(device).manual_seed(state)
     options = {"generator": generator, "device": device}
-    size = FRAMES_PER_BLOCK
+    size = FRAMES_PER_BLOCK[device.type]
     uniform = torch.rand(size, num_symbols, **options)
     rolloff, timing, phase = torch.rand(3, size, **options)
     cfo, clock = torch.randn(2, size, **options)
     noise = torch.randn(size, num_samples, dtype=torch.complex64, **options)
-    rolloff = torch.lerp(*torch.tensor(channel.rolloff_range, device=device), rolloff)
-    timing = torch.lerp(*torch.tensor(channel.timing_range, device=device), timing)
+    # Constants are filled in on the device: for a copy of them the host would wait.
+    rolloff = torch.lerp(*(rolloff.new_full((), end) for end in channel.rolloff_range), rolloff)
+    timing = torch.lerp(*(timing.new_full((), end) for end in channel.timing_range), timing)
     if channel.whole_sample_timing:
         timing = timing.floor() + 0.5
     phase = 2 * torch.pi * phase * channel.random_phase
@@ -263,16 +266,8 @@ def _draw_block(
         taps = torch.randn(size, len(delay), dtype=torch.complex64, **options)
         taps = taps * torch.exp(-delay / (2 * channel.delay_spread))
         taps = taps / torch.linalg.vector_norm(taps, dim=1, keepdim=True)
-    return (
-        uniform,
-        noise,
-        rolloff,
-        timing,
-        phase,
-        cfo * channel.cfo_std,
-        clock * channel.clock_std,
-        taps,
-    )
+    offsets = (cfo * channel.cfo_std, clock * channel.clock_std)
+    return uniform, noise, rolloff, timing, phase, *offsets, taps
 
 
 NUM_SAMPLES = 1024
@@ -372,7 +367,7 @@ def generate_frames(
     uniform, noise, state = draw_randomness(
         frame_index, seed=seed, channel=channel, num_samples=num_samples, num_symbols=num_symbols
     )
-    kind = analogue_kind(modulations, device)
+    kind = analogue_kind(tuple(modulations), device)
     # Messages take the place of the symbols that are drawn for analogue classes too.
     drawn = tuple("BPSK" if name in ANALOGUE_MODULATIONS else name for name in modulations)
     points, orders = symbol_table(drawn, device, channel.unipolar_ask)
@@ -381,10 +376,10 @@ def generate_frames(
     if kind is not None:
         kind = kind[modulation]
         symbols = with_messages(symbols, kind, uniform)
-    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
+    is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
     options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponent}
     iq = modulate(symbols, state, is_offset=is_offset, kind=kind, **options)
-    noise_std = _noise_std(modulation, snr_label, modulations, channel)
+    noise_std = _noise_std(modulation, snr_label, tuple(modulations), channel)
     direct, varying = _expected_powers(points, orders, modulation, kind, state.rolloff, channel)
     total = direct + varying
     if channel.pulse_exponent != 0.5:
@@ -403,14 +398,17 @@ def _scaled(iq: Tensor, deviation: Tensor | None) -> Tensor:
 
 
 def _noise_std(
-    modulation: Tensor, snr_label: Tensor, modulations: Sequence[str], channel: Channel
+    modulation: Tensor, snr_label: Tensor, modulations: tuple[str, ...], channel: Channel
 ) -> Tensor:
     """Standard deviation of the noise beside a signal of unit power, float32 [B]."""
     noise_std = 10 ** (-channel.snr_db(snr_label.to(torch.float32)) / 20)
-    if not channel.unit_mean_magnitude:
-        return noise_std
-    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), device=noise_std.device)
+    excess_db = _excess_on(noise_std.device, modulations, channel)
     return noise_std * 10 ** (-excess_db[modulation] / 20)
+
+
+@cache
+def _excess_on(device: torch.device, modulations: tuple[str, ...], channel: Channel) -> Tensor:
+    return torch.tensor(magnitude_excess_db(modulations, channel), device=device)
 
 
 def _expected_powers(

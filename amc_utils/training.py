@@ -399,7 +399,9 @@ class Learner:
             # DDP averages the gradients of the network; the weights of the tasks are no part of it.
             self.weighting.log_variance.grad = self.fabric.all_reduce(gradient, reduce_op="mean")
         if self.config.gradient_clip:
-            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.config.gradient_clip)
+            # Whether they are finite `step` has noted already; to be told here would be a wait.
+            options = {"max_norm": self.config.gradient_clip, "error_if_nonfinite": False}
+            self.fabric.clip_gradients(self.network, self.optimizer, **options)
         self.optimizer.step()
         self.scheduler.step()
 

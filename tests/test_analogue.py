@@ -231,7 +231,7 @@ def test_no_draw_makes_a_message_infinite():
 
 
 def test_frame_depends_on_seed_and_index_alone():
-    index = torch.arange(2 * FRAMES_PER_BLOCK + 50)
+    index = torch.arange(2 * FRAMES_PER_BLOCK["cpu"] + 50)
     modulation, snr_db = index % 24, (index % 5).float()
 
     def draw(which, modulation=modulation, modulations=RADIOML_2018_MODULATIONS):

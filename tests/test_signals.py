@@ -248,7 +248,7 @@ def test_multipath_has_unit_energy():
 
 @pytest.mark.parametrize("preset", CHANNEL_PRESETS)
 def test_frame_depends_on_seed_and_index_alone(preset):
-    index = torch.arange(2 * FRAMES_PER_BLOCK + 50)
+    index = torch.arange(2 * FRAMES_PER_BLOCK["cpu"] + 50)
     modulation, snr_db = index % 17, (index % 5).float()
 
     def draw(which, seed=3):

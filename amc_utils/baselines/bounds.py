@@ -97,11 +97,10 @@ def genie_frames(
     uniform = torch.rand(size, num_symbols, **options)
     symbols = points[modulation[:, None], (uniform * orders[modulation][:, None]).long()]
     zero = torch.zeros(size, device=device)
-    rolloff = torch.lerp(
-        *torch.tensor(channel.rolloff_range, device=device), torch.rand(size, **options)
-    )
+    rolloff = torch.rand(size, **options)
+    rolloff = torch.lerp(*(rolloff.new_full((), end) for end in channel.rolloff_range), rolloff)
     state = ChannelState(rolloff, zero, zero, zero, zero)
-    is_offset = torch.tensor([name == "OQPSK" for name in modulations], device=device)[modulation]
+    is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
     iq = modulate(symbols, state, is_offset=is_offset, num_samples=num_samples)
     noise = torch.randn(size, num_samples, dtype=torch.complex128, **options)
     iq = iq * symbol_energy_share(modulations, channel).to(device)[modulation].sqrt()[:, None]

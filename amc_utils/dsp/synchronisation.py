@@ -75,7 +75,7 @@ def noise_ratio(iq: Tensor, noise: Tensor, receiver: ReceiverSettings) -> Tensor
     """
     power = _power(iq)
     signal = torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
-    rolloff = torch.tensor(receiver.mean_rolloff, device=iq.device)
+    rolloff = torch.full((), receiver.mean_rolloff, device=iq.device)
     ratio = noise * pulse_energy(rolloff, receiver.pulse_exponent) / (SAMPLES_PER_SYMBOL * signal)
     return ratio.clamp(*_NOISE_RATIO_RANGE)
 
@@ -136,7 +136,7 @@ def equalised_powers(es_n0_db: Tensor, receiver: ReceiverSettings) -> tuple[Tens
     For the exponent 0.5 they are Es/N0 and zero. Shaped like `es_n0_db`.
     """
     frequency = (torch.arange(256, device=es_n0_db.device, dtype=es_n0_db.dtype) + 0.5) / 512
-    rolloff = torch.tensor(receiver.mean_rolloff, device=es_n0_db.device, dtype=es_n0_db.dtype)
+    rolloff = torch.full((), receiver.mean_rolloff, device=es_n0_db.device, dtype=es_n0_db.dtype)
     own, alias = _pulse_and_alias(frequency, rolloff, receiver)
     energy = pulse_energy(rolloff, receiver.pulse_exponent)
     ratio = (energy * 10 ** (-es_n0_db / 10))[..., None]

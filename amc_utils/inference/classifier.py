@@ -116,6 +116,7 @@ class Classifier:
 
         snr_db is the SNR per sample that the label means in the channel of training.
         """
+        prediction = Prediction(*(part.cpu() for part in vars(prediction).values()))
         modulation = prediction.modulation.max(1)
         label = np.array(self.config.snr_labels)[prediction.level]
         return pd.DataFrame({

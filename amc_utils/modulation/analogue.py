@@ -19,7 +19,7 @@ the bins. Source: ETSI GSM 05.04, now 3GPP TS 45.004, section 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ GMSK_INDEX = 0.5
 _POINTS_PER_SYMBOL = 4
 
 
-def analogue_kind(modulations: Sequence[str], device: torch.device) -> Tensor | None:
+@cache
+def analogue_kind(modulations: tuple[str, ...], device: torch.device) -> Tensor | None:
     """Place of each in ANALOGUE_MODULATIONS, int64, -1 for a linear one; None where all are linear."""
     place = {name: number for number, name in enumerate(ANALOGUE_MODULATIONS)}
     kind = [place.get(name, -1) for name in modulations]
@@ -54,14 +55,14 @@ def with_messages(symbols: Tensor, kind: Tensor, uniform: Tensor) -> Tensor:
         kind: int64 [B], see analogue_kind.
         uniform: float32 [B, num_symbols] in [0, 1), from which messages are made.
     """
-    rows = torch.nonzero(kind >= 0)[:, 0]
-    kind, uniform = kind[rows, None], uniform[rows]
+    # For all frames, since a GPU would make the host wait to hear which are analogue.
+    kind = kind[:, None]
     # The inverse normal distribution; a zero, one draw of 17 million, must not become infinite.
     gaussian = math.sqrt(2) * torch.erfinv(2 * uniform.clamp(min=2**-25) - 1)
     with_carrier = (1 + AM_INDEX * gaussian) / math.sqrt(1 + AM_INDEX**2)
     message = torch.where(_is_one_of(kind, _WITH_CARRIER), with_carrier, gaussian)
     message = torch.where(kind == _GMSK, _bits(uniform), message)
-    return symbols.index_copy(0, rows, message.to(symbols.dtype))
+    return torch.where(kind >= 0, message.to(symbols.dtype), symbols)
 
 
 def with_analogue_spectra(spectrum: Tensor, kind: Tensor, symbols: Tensor) -> Tensor:
@@ -80,11 +81,10 @@ def with_analogue_spectra(spectrum: Tensor, kind: Tensor, symbols: Tensor) -> Te
     is_single = _is_one_of(kind, _SINGLE_SIDEBAND)[:, None]
     spectrum = torch.where(is_single, spectrum * sideband, spectrum)
 
-    rows = torch.nonzero(kind >= _FM)[:, 0]
-    phase = _phase(symbols[rows].real, (kind[rows] == _GMSK)[:, None])
+    phase = _phase(symbols.real, (kind == _GMSK)[:, None])
     turned = torch.fft.fft(torch.polar(torch.ones_like(phase), phase), norm="forward")
     turned = turned[:, bins % phase.shape[1]] * (bins < num_symbols)
-    return spectrum.index_copy(0, rows, turned)
+    return torch.where(kind[:, None] >= _FM, turned, spectrum)
 
 
 def _is_one_of(kind: Tensor, pair: tuple[int, int]) -> Tensor:

@@ -121,7 +121,7 @@ def _synthetic_blocks(
     levels = torch.tensor(SNR_LABELS)
     index = torch.arange(_NUM_CLASSES * len(levels) * num_frames_per_cell)
     with progress(total=len(index), desc="writing", unit=" frames") as bar:
-        for some in index.split(FRAMES_PER_BLOCK):
+        for some in index.split(FRAMES_PER_BLOCK["cpu"]):
             cell = some // num_frames_per_cell
             labels = cell // len(levels), levels[cell % len(levels)]
             made = generate_frames(
