@@ -239,6 +239,12 @@ def count_activation_bytes(network: TwoHeadNetwork) -> int:
     return more - few
 
 
+def training_bytes(network: TwoHeadNetwork, num_images: int) -> int:
+    """Memory that training on so many images at once takes, in float32; see count_activation_bytes."""
+    # Weights, gradients and two moments.
+    return 16 * count_parameters(network) + num_images * count_activation_bytes(network)
+
+
 def _kept_bytes(network: TwoHeadNetwork, batch_size: int) -> int:
     kept: dict[int, int] = {}
 

@@ -43,6 +43,7 @@ from amc_utils.models import (
     count_activation_bytes,
     count_flops,
     count_parameters,
+    training_bytes,
     untrained_network,
 )
 from amc_utils.results import Run, claim_run_name, new_run_name, write_run
@@ -54,8 +55,9 @@ from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
-from amc_utils.runtime.storage import free_bytes
+from amc_utils.runtime.storage import choose_place, free_bytes
 from amc_utils.runtime.tracking import report
+from amc_utils.signals import NUM_SAMPLES
 
 # Share of the steps in which a one-cycle schedule raises the learning rate.
 _WARM_UP = 0.15
@@ -122,8 +124,7 @@ def _what_fits(evaluator: Evaluator, *, learns: bool) -> str:
         room = min(room + torch.cuda.memory_reserved(device), allowed)
     network = untrained_network(config)
     each = count_activation_bytes(network)
-    # Weights, gradients and two moments; in float32, as activations are counted.
-    taken = 16 * count_parameters(network) + frames.iq_pairs.nbytes * (frames.place == "device")
+    taken = training_bytes(network, 0) + frames.iq_pairs.nbytes * (frames.place == "device")
     # A fifth is left for what passes; what has just failed does not fit, whatever is counted.
     most = min(0.8 * (room - taken) / each, size / 2)
     fits = 2 ** int(math.log2(most)) if most >= 1 else 0
@@ -752,7 +753,7 @@ class Experiment:
 
         if config.data_path and not config.trust_file:
             require_passed_audit(config.data_path, config.label_order)
-        options = {"device": fabric.device, "samples_in": engine.samples_in, "shard": shard}
+        options = {"device": fabric.device, "samples_in": self._place(fabric), "shard": shard}
         if config.data_path and engine.cache:
             frames = cached_radioml(**file_selection(config), trust_file=config.trust_file, **options)
         else:
@@ -764,6 +765,21 @@ class Experiment:
                 f"SNR, where {config.num_frames_per_cell} were asked for; few frames teach little"
             )
         return frames
+
+    def _place(self, fabric: Fabric) -> str:
+        """Where samples shall lie; on a GPU only if they fit beside network and images of a batch."""
+        config, engine = self.config, self.config.engine
+        if engine.samples_in != "auto" or fabric.device.type == "cpu":
+            return engine.samples_in
+        images = max(config.batch_size // engine.accumulate // fabric.world_size, _EVALUATION_BATCH)
+        network = training_bytes(self.network(), images)
+        num_frames = config.num_joint_classes * config.num_frames_per_cell // fabric.world_size
+        width = 2 if config.data_path and engine.cache else engine.sample_bits // 8
+        place = choose_place(num_frames * NUM_SAMPLES * 2 * width, fabric.device, beside=network)
+        fabric.print(
+            f"network and images of a batch take about {network / 1e9:.2g} GB of {fabric.device}"
+        )
+        return place
 
     def trainer(self, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric) -> Trainer:
         """Trainer of the run, which goes on where a run of this name stopped, or from `resume_from`."""

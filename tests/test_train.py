@@ -14,10 +14,11 @@ from trainers import TINY_AND_STILL, make_trainer
 
 from amc_utils.config import TrainingParameters
 from amc_utils.data import load_frames, redraw_frames
+from amc_utils.models import training_bytes
 from amc_utils.runtime import storage
 from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.paths import REPOSITORY
-from amc_utils.training import train
+from amc_utils.training import Experiment, train
 
 SMOKE = ["--config", str(REPOSITORY / "profiles/smoke/02_resnet_ceiling.yaml")]
 
@@ -66,6 +67,17 @@ def test_samples_off_the_device_give_the_same_run(make_config, tmp_path, place):
     assert tables[0].equals(tables[1])
 
 
+def test_samples_lie_on_a_gpu_only_where_a_network_fits_beside_them(make_config, monkeypatch, capsys):
+    experiment = Experiment.start(make_config(num_frames_per_cell=1000), "test")
+    gpu = SimpleNamespace(device=torch.device("cuda"), world_size=1, print=print)
+    samples = 6 * 1000 * 1024 * 8
+    network = training_bytes(experiment.network(), 256)
+    for free, place in ((samples + network, "device"), (samples + network - 1, "host")):
+        monkeypatch.setattr(storage, "free_bytes", lambda device, free=free: free)
+        assert experiment._place(gpu) == place
+    assert "GB of cuda" in capsys.readouterr().out
+
+
 def test_samples_go_where_there_is_room(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(storage, "free_host_bytes", lambda: 1000)
@@ -75,6 +87,8 @@ def test_samples_go_where_there_is_room(monkeypatch):
     monkeypatch.setattr(storage, "free_bytes", lambda device: 100)
     assert storage.choose_place(601, cpu) == "disk"
     assert storage.choose_place(600, cpu) == "host"
+    assert storage.choose_place(60, cpu, beside=40) == "device"
+    assert storage.choose_place(60, cpu, beside=41) == "host"
     with pytest.raises(OSError, match=r"must have room for .* set TMPDIR"):
         storage.allocate((10**9, 1024, 2), torch.float32, cpu, "disk")
 

@@ -61,11 +61,19 @@ def free_disk_bytes(folder: Path | str) -> int:
     return psutil.disk_usage(str(folder)).free
 
 
-def choose_place(num_bytes: int, device: torch.device, wanted: str = "auto") -> str:
-    """Fastest of "device", "host" and "disk" that has room for so many bytes, or the wanted one."""
+def choose_place(num_bytes: int, device: torch.device, wanted: str = "auto", beside: int = 0) -> str:
+    """Fastest of "device", "host" and "disk" that has room for so many bytes, or the wanted one.
+
+    Args:
+        num_bytes: of the samples.
+        device: where they are worked on.
+        wanted: a place, or "auto".
+        beside: bytes that networks will take on the device, where that is known.
+    """
     if wanted != "auto":
         return wanted
-    if num_bytes <= _SHARE * free_bytes(device):
+    free = free_bytes(device)
+    if num_bytes <= min(_SHARE * free, free - beside):
         return "device"
     return "host" if num_bytes <= _SHARE * free_host_bytes() else "disk"
 
