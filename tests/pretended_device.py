@@ -80,7 +80,12 @@ def _is_own(file: str) -> bool:
 
 
 class _Operations(TorchDispatchMode):
-    """Sends operations to the pretended device if they touch it, else to the host."""
+    """Sends operations to the pretended device if they touch it, else to the host.
+
+    Autograd asks the driver about streams of tensors of "cuda", not about those of "meta", so torch's
+    C++ is told "meta". Autocast casts only tensors of "cuda", so it is told that while it looks at its
+    arguments; none of these is the result that autograd is just taking note of. Python sees "cuda".
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -99,7 +104,7 @@ class _Operations(TorchDispatchMode):
 
     def _run(self, func: Any, args: tuple, kwargs: dict) -> Any:
         target = kwargs.get("device")
-        # torch's own C++ takes fake tensors for those of "meta", see pretended_device.
+        # Of "meta" are tensors that torch's C++ makes like others, see above.
         if target is not None and torch.device(target).type in ("meta", "cuda"):
             target = kwargs["device"] = CUDA
         name, leaves = func.overloadpacket.__name__, tree_leaves((args, kwargs))
@@ -111,7 +116,7 @@ class _Operations(TorchDispatchMode):
         if name in ("_to_copy", "copy_"):
             return self._copy(func, name, args, kwargs)
         if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-            args = (args[0], self._places(name, args[1], args[0].ndim), *args[2:])
+            args = (args[0], self._places(name, args[1]), *args[2:])
         if name in _TELLS:
             self.recorder.add(name)
             return self._told(func, name, args, kwargs)
@@ -133,7 +138,7 @@ class _Operations(TorchDispatchMode):
                 return target.fill_(self.recorder.answer)
             return torch.full(source.shape, self.recorder.answer, dtype=dtype)
 
-    def _places(self, name: str, indices: list, num_axes: int) -> list:
+    def _places(self, name: str, indices: list) -> list:
         """Indices of whole numbers on the device; masks are read, and so is what lies on the host."""
         found = []
         for index in indices:
@@ -167,7 +172,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Constructors(TorchFunctionMode):
-    """Makes `new_tensor` what it is on a device: a tensor of the host that is copied."""
+    """Makes `new_tensor` a copy from the host, as on a device, and tells when a call may be cast."""
 
     def __init__(self, operations: _Operations) -> None:
         super().__init__()
@@ -179,6 +184,7 @@ class _Constructors(TorchFunctionMode):
         kwargs = kwargs or {}
         self.operations.autocast = torch.is_autocast_enabled("cuda")
         if self.operations.autocast:
+            # Autograd's node of a parameter is made here, before autocast hears of "cuda", and kept.
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, Tensor) and leaf.is_leaf and leaf.requires_grad:
                     self.leaves[id(leaf)] = (leaf, get_gradient_edge(leaf))
