@@ -83,7 +83,7 @@ class _Operations(TorchDispatchMode):
     """Sends operations to the pretended device if they touch it, else to the host.
 
     Autograd asks the driver about streams of tensors of "cuda", not about those of "meta", so torch's
-    C++ is told "meta". Autocast casts only tensors of "cuda", so it is told "cuda" while it looks at its
+    C++ is told "meta". Autocast casts only tensors of "cuda", so it is told that while it looks at its
     arguments; none of these is the result that autograd is just taking note of. Python sees "cuda".
     """
 
