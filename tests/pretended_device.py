@@ -214,6 +214,8 @@ def pretended_device() -> Iterator[Recorder]:
             is_bf16_supported=lambda *_: True,
             device_count=lambda: 1,
             current_device=lambda: 0,
+            mem_get_info=lambda *_: (1 << 36, 1 << 36),
+            synchronize=lambda *_: None,
             get_rng_state=lambda *_: torch.zeros(16, dtype=torch.uint8),
             set_rng_state=lambda *_: None,
         ),

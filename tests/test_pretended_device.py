@@ -8,7 +8,10 @@ this cannot show: numbers, speed, memory, and waits inside operations that torch
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 
+import pandas as pd
 import pytest
 import torch
 from pretended_device import CUDA, pretended_device
@@ -25,7 +28,9 @@ from amc_utils.inference.classifier import Classifier
 from amc_utils.inference.ood import MahalanobisDetector
 from amc_utils.models import untrained_network
 from amc_utils.runtime.devices import best_fabric
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS
+from amc_utils.studies import gpu_check
 from amc_utils.training import Learner
 
 SIZE = 16
@@ -355,3 +360,24 @@ def test_receiver_and_bound(device, preset):
     for known in (None, index % 2):
         found = log_likelihoods(output, **hypotheses, num_candidates=1, snr_level=known)
         assert (found.device, found.shape) == (CUDA, (SIZE, 3, 2))
+
+
+# --- What is run on a GPU first ---
+
+
+COMPUTING = [n for n in gpu_check.CHECKS if n.startswith(("images", *gpu_check.NETWORKS))]
+
+
+@pytest.mark.parametrize("name", [*COMPUTING, "generated frames", "loss falls"])
+def test_the_check_of_a_gpu_runs_there(device, name):
+    """Numbers are not those of a device, so it finds them wrong, if nothing else."""
+    assert not gpu_check.CHECKS[name](CUDA).passed
+
+
+@pytest.mark.parametrize("name", ["pictures", "generation"])
+def test_benchmarks_run_there(device, monkeypatch, name):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    module = import_module(name)
+    take_turns = import_module("timing").take_turns
+    monkeypatch.setattr(module, "take_turns", partial(take_turns, repeats=1))
+    assert pd.concat(module.measure())["task"].str.contains("GPU|ours").any()
