@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
@@ -26,15 +25,21 @@ from amc_utils.inference.ood import (
     ood_frames,
     ood_kinds,
 )
-from amc_utils.inference.recordings import evenly_spaced
-from amc_utils.metrics import calibration_table, expected_calibration_error, wilson_interval
-from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
+from amc_utils.metrics import (
+    TASKS,
+    accuracy_table,
+    calibration_table,
+    correct,
+    expected_calibration_error,
+)
+from amc_utils.models import TwoHeadNetwork, count_parameters
+from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.results import named_run
-from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.runtime.plugins import load_plugin
 from amc_utils.runtime.progress import progress
+from amc_utils.training import prediction_table, trained_network
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
 # for both, so that they are none of its own.
@@ -124,13 +129,11 @@ def _trained(workspace: Workspace, run: str, exported: bool) -> tuple[TwoHeadNet
     if exported:
         classifier = load_classifier(workspace.model(run))
         return classifier.network, classifier.config.model_dump()
-    stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
-    unused = {"resume_from": "", "data_path": ""}
-    network = untrained_network(TrainingParameters.checked(stored["config"] | unused))
+    network, _, stored = trained_network(workspace.checkpoints / run / "best.ckpt")
     # As they will be read back, see Classifier.save.
     weights = stored["network"].items()
     network.load_state_dict({n: w.half().float() if w.ndim > 1 else w for n, w in weights})
-    return network.eval().to(memory_format=torch.channels_last), stored["config"]
+    return network.to(memory_format=torch.channels_last), stored["config"]
 
 
 def _unseen(config: TrainingParameters, frames: Frames, split: Split) -> tuple[_Some, _Some]:
@@ -189,23 +192,18 @@ def _tested(written: Classifier, frames: Frames, index: Tensor) -> dict[str, Any
     uncalibrated = replace(written, temperatures=(1.0, 1.0))
     for name, classifier in (("uncalibrated", uncalibrated), ("calibrated", written)):
         said = classifier.prediction(*seen)
-        sure = {"modulation": said.modulation.amax(1), "snr": said.level_probability}
-        right = {
-            "modulation": said.modulation.argmax(1) == frames.modulation[index],
-            "snr": said.level == frames.snr_index[index],
-        }
+        modulation = said.modulation.max(1)
+        decided = (modulation.indices, said.level, modulation.values, said.level_probability)
+        table = prediction_table(frames, index, decided)
+        sure = {task: table[f"{task}_confidence"] for task in TASKS[1:]}
         sure["joint"] = sure["modulation"] * sure["snr"]
-        right["joint"] = right["modulation"] & right["snr"]
-        for task, hits in right.items():
-            low, high = map(float, wilson_interval(int(hits.sum()), len(index)))
-            found[f"{task}_accuracy"] = {"value": float(hits.float().mean()), "low": low, "high": high}
+        right = correct(table)
         found[f"calibration_error_{name}"] = {
-            task: expected_calibration_error(
-                calibration_table(pd.Series(sure[task].numpy()), pd.Series(hits.numpy()))
-            )
-            for task, hits in right.items()
+            task: expected_calibration_error(calibration_table(sure[task], right[task]))
+            for task in TASKS
         }
-    return found
+    scores = accuracy_table(table).set_index("metric")[["value", "low", "high"]]
+    return found | scores.to_dict("index")
 
 
 def _ood_signals(written: Classifier, frames: Frames, index: Tensor) -> list[dict[str, Any]]:
