@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -172,25 +171,12 @@ def _bound(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataF
     cell = cell.repeat_interleave(config.num_frames_per_cell)
     modulation, level = cell // len(grid), cell % len(grid)
     generator = torch.Generator(device).manual_seed(config.seed)
-    known, found = config.snr_known, []
-    channel = config.synthetic_channel
+    known, channel, found = config.snr_known, config.synthetic_channel, []
+    options = {"modulations": names, "snr_labels": grid, "channel": channel}
     for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
-        output = genie_frames(
-            modulation[part],
-            level[part],
-            snr_labels=grid,
-            modulations=names,
-            generator=generator,
-            channel=channel,
-        )
-        likelihoods = log_likelihoods(
-            output,
-            modulations=names,
-            snr_labels=grid,
-            channel=channel,
-            snr_level=level[part] if known else None,
-        )
-        found.append(_decide(likelihoods))
+        output = genie_frames(modulation[part], level[part], generator=generator, **options)
+        told = level[part] if known else None
+        found.append(_decide(log_likelihoods(output, snr_level=told, **options)))
     source = synthetic_source(channel, config.seed)
     # The bound makes its own, cyclic frames; those of this set have labels and no samples.
     no_samples = torch.empty(len(cell), 0, 2, device=device)
@@ -203,18 +189,10 @@ def _receiver(config: EvaluationParameters, device: torch.device) -> tuple[pd.Da
     """Decisions of the likelihood receiver that synchronises by itself, and what was tested."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
     frames = _frames(config, names, grid, device)
-
-    def decide(part: Tensor) -> tuple[Tensor, ...]:
-        likelihoods = receiver_log_likelihoods(
-            frames.iq(part),
-            modulations=names,
-            snr_labels=grid,
-            channel=config.synthetic_channel,
-            receiver=receiver_settings(config.channel),
-        )
-        return _decide(likelihoods)
-
-    found = _over(frames, decide)
+    options = {"modulations": names, "snr_labels": grid, "channel": config.synthetic_channel}
+    options["receiver"] = receiver_settings(config.channel)
+    parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
+    found = [_decide(receiver_log_likelihoods(frames.iq(part), **options)) for part in progress(parts)]
     facts = {"kind": "receiver", "network": {"name": "likelihood receiver"}}
     return _table(frames, found), facts | _data(frames)
 
@@ -244,22 +222,12 @@ def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.Dat
 def _frames(
     config: EvaluationParameters, names: tuple[str, ...], grid: tuple[int, ...], device: torch.device
 ) -> Frames:
-    selection = {
-        "modulations": names,
-        "snr_labels": grid,
-        "num_frames_per_cell": config.num_frames_per_cell,
-        "seed": config.seed,
-        "device": device,
-    }
+    selection = {"modulations": names, "snr_labels": grid, "seed": config.seed, "device": device}
+    selection["num_frames_per_cell"] = config.num_frames_per_cell
     if config.data_path:
-        selection["label_order"] = config.label_order
-        return read_radioml(path=Path(config.data_path), **selection)
+        path = Path(config.data_path)
+        return read_radioml(path=path, label_order=config.label_order, **selection)
     return synthesise_frames(channel=config.synthetic_channel, **selection)
-
-
-def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-    parts = torch.arange(len(frames), device=frames.device).split(_FRAMES_AT_ONCE)
-    return [decide(part) for part in progress(parts)]
 
 
 def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
