@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.studies import claim_figures, claim_measures, claim_table, claims
+from amc_utils.studies import claim_figures, claim_measures, claims, pages
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.study import read_study
@@ -214,15 +214,15 @@ def test_claim_without_runs_is_not_run_yet(tmp_path):
     some = {"order": CLAIMS["order"]}
     rows = claims.evaluate(some, Workspace(tmp_path))
     assert list(rows["verdict"]) == ["not run yet"]
-    short, full = claim_table.short_table(some, rows), claim_table.full_table(rows)
+    short, full = pages.short_table(some, rows), pages.full_table(rows)
     assert "| new order less fixed order | not run yet |  |" in short
-    assert claim_table.verdicts(some, rows).endswith("| not run yet |  |")
+    assert pages.verdicts(some, rows).endswith("| not run yet |  |")
     assert "| joint accuracy |  | supported 0.005 to ∞; not -∞ to 0.005 |  | not run yet |" in full
 
 
 def test_short_table_counts_the_verdicts_that_it_leaves_out():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv")
-    short, full = claim_table.short_table(CLAIMS, rows), claim_table.full_table(rows)
+    short, full = pages.short_table(CLAIMS, rows), pages.full_table(rows)
     tallies = [line.split("|")[-2] for line in short.splitlines() if line.startswith("| **")]
     assert len(tallies) == len(CLAIMS)
     left_out = sum(int(number) for tally in tallies for number in re.findall(r"\d+", tally))
