@@ -132,19 +132,19 @@ def test_measures_of_one_run_are_its_own_numbers():
     """Of a committed run: those of its record, and typed out from its history."""
     run = claims.named_run(HERE, "resnet18-stack-442")
     for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
-        found = claim_measures.FRAME_MEASURES[measure](run.predictions).mean()
+        found = claim_measures.MEASURES[measure].of(run.predictions).mean()
         assert found == pytest.approx(run.facts["test"][name]["value"])
-    found = claim_measures.FRAME_MEASURES["snr_label_mae"](run.predictions).mean()
+    found = claim_measures.MEASURES["snr_label_mae"].of(run.predictions).mean()
     assert found == pytest.approx(run.facts["test"]["snr_label_mae"]["value"])
     kept, last = run.facts["kept"], run.history.iloc[-1]
     logs = [
         math.log(kept[f"variance_{task}"]) - math.log(kept[f"train_eval_{task}_loss"])
         for task in ("modulation", "snr")
     ]
-    assert claim_measures.MEASURES["variance_beyond_loss"](run) == pytest.approx(max(map(abs, logs)))
+    assert claim_measures.MEASURES["variance_beyond_loss"].of(run) == pytest.approx(max(map(abs, logs)))
     same, counted = (last[f"{part}_joint_accuracy"] for part in ("train_eval", "train"))
     validation = last["validation_joint_accuracy"]
-    measures = claim_measures.MEASURES
+    measures = {name: measure.of for name, measure in claim_measures.MEASURES.items()}
     assert measures["validation_above_training_same_mode"](run) == pytest.approx(validation - same)
     assert measures["validation_above_training"](run) == pytest.approx(validation - counted)
     assert measures["dropout_in_training"](run) == pytest.approx(same - counted)
