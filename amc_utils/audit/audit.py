@@ -213,7 +213,7 @@ def _measure(
     levels = snr.level_table(frames)
     line = snr.snr_line(levels)
     result: dict[str, Any] = {"snr_spread_db": None, "cells": [], "channel": None}
-    if line.is_known:
+    if line.convention != "cannot tell":
         result["snr"] = vars(line) | {"labels": list(line.labels)}
     if np.isfinite(line.offset_db):
         result["cells"] = snr.cell_measures(frames, levels, line).round(4).to_dict("records")

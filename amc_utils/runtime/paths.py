@@ -114,9 +114,3 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed writers left; only for a folder that has no writer now."""
-    for leftover in folder.glob(".*.ckpt"):
-        leftover.unlink(missing_ok=True)
