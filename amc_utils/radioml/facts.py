@@ -28,6 +28,7 @@ from amc_utils.signals import (
     SNR_LABELS,
     Channel,
     generate_frames,
+    raised_cosine,
 )
 
 FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
@@ -165,8 +166,8 @@ def symbol_timing(iq: np.ndarray) -> np.ndarray:
 def _symbol_spaces(num_samples: int) -> list[np.ndarray]:
     """Orthonormal bases of what symbols of each timing can send, float64 [num_samples, dimensions]."""
     frequency = np.linspace(-0.705, 0.705, 129)
-    slope = np.clip((np.abs(frequency) - 0.295) / 0.41, 0, 1)
-    shape = (0.5 * (1 + np.cos(np.pi * slope))) ** 1.5
+    rolloff = torch.tensor(0.41, dtype=torch.float64)
+    shape = raised_cosine(torch.from_numpy(frequency), rolloff).numpy().clip(0) ** 1.5
     time = np.arange(num_samples)[:, None, None] / SAMPLES_PER_SYMBOL
     symbol = np.arange(-7, num_samples // SAMPLES_PER_SYMBOL + 8)[:, None]
     spaces = []
@@ -319,11 +320,11 @@ def simulated_clipping(channel: Channel, num_frames: int) -> pd.DataFrame:
     return _table(rows, "chance")
 
 
-def simulated_facts(num_frames: int, others: int = 4096) -> pd.DataFrame:
+def simulated_facts(num_frames: int) -> pd.DataFrame:
     """All simulated facts with the column channel; the twin clips `num_frames` a cell, others fewer."""
     tables = []
     for name, channel in SIMULATED.items():
-        of_cell = num_frames if name == "radioml_2018" else min(others, num_frames)
+        of_cell = num_frames if name == "radioml_2018" else min(NUM_COUNTED, num_frames)
         table = pd.concat([simulated_clipping(channel, of_cell), simulated_stretches(channel)])
         table.insert(0, "channel", name)
         tables.append(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -38,16 +38,11 @@ class ClaimTest(BaseModel):
     tested_on: str = ""
     runs: list[str] = Field(default_factory=list)
     statistic: Literal["mean", "spread", "each"] = "mean"
-    supported: tuple[float, float] | None = None
-    refuted: tuple[float, float] | None = None
+    # YAML has lists, no tuples.
+    supported: tuple[float, float] | None = Field(None, strict=False)
+    refuted: tuple[float, float] | None = Field(None, strict=False)
     supports: Literal["supported", "artefact"] = "supported"
     decides: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _ranges_are_pairs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        pairs = {n: tuple(map(float, values[n])) for n in ("supported", "refuted") if values.get(n)}
-        return values | pairs
 
     @model_validator(mode="after")
     def _makes_sense(self) -> ClaimTest:

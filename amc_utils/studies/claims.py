@@ -169,15 +169,6 @@ def _tflop(runs: Sequence[Run]) -> float | None:
     return float(f"{np.mean(costs) / 1e12:.4g}")
 
 
-def update(workspace: Workspace) -> pd.DataFrame:
-    """Write results/claims.csv and the generated parts of README.md and docs/; returns the rows."""
-    rows = evaluate(read_claims(), workspace)
-    with atomic_write(workspace.results / "claims.csv") as temporary:
-        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    write_pages(workspace, rows)
-    return rows
-
-
 def report(output_root: str = "") -> None:
     """Write RUNLOG.md from results/ and, of the repository, the generated parts of README.md and docs/.
 
@@ -186,6 +177,10 @@ def report(output_root: str = "") -> None:
     """
     print(update_runlog(Workspace.at(output_root)))
     if not output_root:
-        rows = update(Workspace(REPOSITORY))
+        workspace = Workspace(REPOSITORY)
+        rows = evaluate(read_claims(), workspace)
+        with atomic_write(workspace.results / "claims.csv") as temporary:
+            rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_pages(workspace, rows)
         columns = ["claim", "what", "number", "low", "high", "verdict"]
         print(rows[columns].round(4).to_string(index=False))
