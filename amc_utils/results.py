@@ -26,8 +26,7 @@ import numpy as np
 import pandas as pd
 
 from amc_utils.metrics import accuracy_table, metrics_table
-from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.paths import Workspace, one_at_a_time
 from amc_utils.signals import Channel, channel_from
 
 _SAID_BY_ALL = {"run", "config", "data", "started"}

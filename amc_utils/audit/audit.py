@@ -16,8 +16,7 @@ from amc_utils.audit import identify, measures, snr
 from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
-from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import atomic_write, cache_folder
+from amc_utils.runtime.paths import atomic_write, cache_folder, one_at_a_time
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
 

@@ -15,7 +15,7 @@ from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
 from amc_utils.inference.recordings import FrameCut, open_recording
 from amc_utils.radioml.reader import evenly_spaced, open_radioml
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import (
     NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
@@ -65,8 +65,7 @@ def classify_command(
         plugins: Python files that the model needs, as "[my_network.py]".
         csv: file to write, a row a frame.
     """
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     default = SHIPPED_FOR_RADIOML if Path(recording).suffix in _FILE_SUFFIXES else SHIPPED
     classifier = load_classifier(MODELS.get(model, model) or default)
     table = classify(

@@ -36,7 +36,7 @@ from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.results import named_run
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
 from amc_utils.training import prediction_table, trained_network
 
@@ -74,8 +74,7 @@ def export_command(
         plugins: Python files that the network needs, as "[my_network.py]".
         output_root: folder that holds results/ and outputs/; empty is the repository.
     """
-    for file in plugins:
-        load_plugin(file)
+    load_plugins(plugins)
     print(export(run, output_root, data_path, recalibrate=recalibrate))
 
 

@@ -23,7 +23,7 @@ from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import NAME_PATTERN, Workspace
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 from amc_utils.training import Evaluator, prediction_table, trained_network
@@ -74,12 +74,7 @@ class EvaluationParameters(Parameters):
     channel: dict[str, float | int | bool | str | list[float]] = Field({})
     snr_known: bool = False
 
-    @field_validator("plugins")
-    @classmethod
-    def _plugins_run(cls, value: list[str]) -> list[str]:
-        for file in value:
-            load_plugin(file)
-        return value
+    _plugins_run = field_validator("plugins")(load_plugins)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
