@@ -137,8 +137,7 @@ def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
     if len(not_negative):
         tables["snr_label >= 0"] = [accuracy_table(not_negative), snr_error_table(not_negative)]
     parts = [part.assign(group=group) for group, some in tables.items() for part in some]
-    columns = ["group", "level", "metric", "value", "low", "high", "num_frames"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[["group", *_COLUMNS]]
 
 
 def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:

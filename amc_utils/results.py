@@ -350,15 +350,10 @@ def write_run(
         FileExistsError: the folder exists.
         ValueError: facts that are no JSON.
     """
-    table = metrics_table(predictions)
-    overall = table[table["group"] == "all"].set_index("metric")[["value", "low", "high"]]
-    scores = {metric: row.astype(float).to_dict() for metric, row in overall.iterrows()}
-    modulations = {"modulations": list(predictions["modulation"].cat.categories)}
-    facts = {
-        **facts,
-        "test": facts.get("test", {}) | scores,
-        "data": facts["data"] | modulations,
-    }
+    overall = metrics_table(predictions).query("group == 'all'").set_index("metric")
+    scores = overall[["value", "low", "high"]].astype(float).to_dict("index")
+    names = {"modulations": list(predictions["modulation"].cat.categories)}
+    facts = {**facts, "test": facts.get("test", {}) | scores, "data": facts["data"] | names}
     folder = workspace.runs / facts["run"]
     if folder.exists():
         raise FileExistsError(f"{folder} holds a finished run, which is never overwritten")

@@ -92,10 +92,9 @@ class StudyRecord:
         table = self.table
         if minus:
             keys = ["seed", "tested_on"]
-            base = table[table["variant"] == minus].set_index(keys)[task]
-            table = table.set_index(keys)
-            table[task] = table[task] - base.reindex(table.index)
-            table = table.reset_index().dropna(subset=task)
+            base = table.loc[table["variant"] == minus, [*keys, task]]
+            table = table.merge(base, on=keys, suffixes=("", "_less"))
+            table[task] -= table[f"{task}_less"]
         groups = table.groupby(["variant", "tested_on"], sort=False)[task]
         means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
         half = half_interval(means.pop("error"), means["num_seeds"])
