@@ -37,6 +37,8 @@ _SEEN_BY_GENIE = {
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
 # Roll-offs that far beyond those that a receiver tries cost it next to nothing.
 _ROLLOFF_ROOM = 0.03
+# Frames, what was decided on them, and facts of who decided.
+Decided = tuple[Frames, pd.DataFrame, dict[str, Any]]
 
 
 class EvaluationParameters(Parameters):
@@ -131,7 +133,7 @@ def evaluate(config: EvaluationParameters) -> Run:
     name = claim_run_name(config.run_name, workspace)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     decide = {"bound": _bound, "receiver": _receiver, "network": _network}[config.what]
-    predictions, facts = decide(config, torch.device(best_accelerator()))
+    frames, predictions, facts = decide(config, torch.device(best_accelerator()))
     facts |= {
         "run": name,
         "status": "completed",
@@ -140,6 +142,12 @@ def evaluate(config: EvaluationParameters) -> Run:
         "config": facts.pop("trained", {})
         | {"seed": config.seed, "num_frames_per_cell": config.num_frames_per_cell}
         | {"profile": config.profile, "data_path": Path(config.data_path).name},
+        "data": {
+            "description": frames.description,
+            "num_classes": frames.num_classes,
+            "source": frames.source,
+            "counts": {"test": len(frames)},
+        },
         "environment": environment(),
     }
     facts["config"].pop("output_root", None)
@@ -159,8 +167,8 @@ def evaluate_command(config: EvaluationParameters) -> None:
     print(evaluate(config).folder)
 
 
-def _bound(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the genie-aided receiver, and what was tested."""
+def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the genie-aided receiver."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
     cell = torch.arange(len(names) * len(grid), device=device)
     cell = cell.repeat_interleave(config.num_frames_per_cell)
@@ -177,11 +185,11 @@ def _bound(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataF
     no_samples = torch.empty(len(cell), 0, 2, device=device)
     tested = Frames(no_samples, modulation, level, names, grid, source)
     name = "genie-aided bound" + (", SNR known" if known else "")
-    return _table(tested, found), {"kind": "bound", "network": {"name": name}} | _data(tested)
+    return tested, _table(tested, found), {"kind": "bound", "network": {"name": name}}
 
 
-def _receiver(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the likelihood receiver that synchronises by itself, and what was tested."""
+def _receiver(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the likelihood receiver that synchronises by itself."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
     frames = _frames(config, names, grid, device)
     options = {"modulations": names, "snr_labels": grid, "channel": config.synthetic_channel}
@@ -189,11 +197,11 @@ def _receiver(config: EvaluationParameters, device: torch.device) -> tuple[pd.Da
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
     found = [_decide(receiver_log_likelihoods(frames.iq(part), **options)) for part in progress(parts)]
     facts = {"kind": "receiver", "network": {"name": "likelihood receiver"}}
-    return _table(frames, found), facts | _data(frames)
+    return frames, _table(frames, found), facts
 
 
-def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the network of a checkpoint, and what was tested."""
+def _network(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the network of a checkpoint."""
     path = Path(config.checkpoint)
     network, trained, stored = trained_network(path)
     fabric = best_fabric(trained.precision)
@@ -210,8 +218,8 @@ def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.Dat
         "flops_per_frame": count_flops(network),
     }
     parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
-    facts = {"kind": "transfer", "network": described, "trained": stored["config"]}
-    return predictions.reset_index(drop=True), facts | _data(frames) | parent
+    facts = {"kind": "transfer", "network": described, "trained": stored["config"]} | parent
+    return frames, predictions.reset_index(drop=True), facts
 
 
 def _frames(
@@ -240,14 +248,3 @@ def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
 def _table(frames: Frames, found: list[tuple[Tensor, ...]]) -> pd.DataFrame:
     index = torch.arange(len(frames), device=frames.device)
     return prediction_table(frames, index, [torch.cat(c) for c in zip(*found, strict=True)])
-
-
-def _data(frames: Frames) -> dict[str, Any]:
-    return {
-        "data": {
-            "description": frames.description,
-            "num_classes": frames.num_classes,
-            "source": frames.source,
-            "counts": {"test": len(frames)},
-        }
-    }
