@@ -19,7 +19,7 @@ from amc_utils.dsp.receiver_settings import ReceiverSettings, receiver_settings
 from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
 from amc_utils.runtime.parameters import Parameters, existing_file
 from amc_utils.runtime.paths import NAME_PATTERN
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
@@ -249,12 +249,7 @@ class TrainingParameters(DataParameters):
         engine = self.engine.model_copy(update=chosen)
         return self.model_copy(update={"precision": precision, "engine": engine})
 
-    @field_validator("plugins")
-    @classmethod
-    def _plugins_run(cls, value: list[str]) -> list[str]:
-        for file in value:
-            load_plugin(file)
-        return value
+    _plugins_run = field_validator("plugins")(load_plugins)
 
     @field_validator("modulation_loss", "snr_loss")
     @classmethod

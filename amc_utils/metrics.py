@@ -23,6 +23,8 @@ from scipy.stats import t as student_t
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 TASKS = ("joint", "modulation", "snr")
+# Draws behind an interval that no formula gives.
+_NUM_DRAWS = 200
 
 
 def correct(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -89,12 +91,12 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
 def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     """Mean absolute error of the SNR label, overall or per level of `by`; columns as in accuracy_table.
 
-    The interval is that of a normal mean, 1.96 standard errors to either side.
+    The interval is that of a normal mean, 1.96 standard errors to either side, as in stored results.
     """
     error = (predictions["predicted_snr_label"] - predictions["snr_label"]).abs()
     groups = _by_level(error.to_frame("error"), predictions, by)["error"]
     rows = groups.agg(value="mean", num_frames="size").rename_axis("level").reset_index()
-    half = 1.96 * groups.std(ddof=0).to_numpy() / np.sqrt(rows["num_frames"])
+    half = 1.96 * groups.sem(ddof=0).to_numpy()
     low, high = (rows["value"] - half).clip(lower=0.0), rows["value"] + half
     return rows.assign(metric="snr_label_mae", low=low, high=high)[_COLUMNS]
 
@@ -135,8 +137,7 @@ def metrics_table(predictions: pd.DataFrame) -> pd.DataFrame:
     if len(not_negative):
         tables["snr_label >= 0"] = [accuracy_table(not_negative), snr_error_table(not_negative)]
     parts = [part.assign(group=group) for group, some in tables.items() for part in some]
-    columns = ["group", "level", "metric", "value", "low", "high", "num_frames"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[["group", *_COLUMNS]]
 
 
 def cell_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -240,9 +241,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     return float(np.average(gap, weights=table["num_frames"]))
 
 
-def falling_label(
-    curve: pd.DataFrame, *, num_draws: int = 200, seed: int = 0
-) -> tuple[float, float, float]:
+def falling_label(curve: pd.DataFrame) -> tuple[float, float, float]:
     """Label at which an accuracy is half way down from its plateau to its floor, with a 95 % interval.
 
     Least squares fit of a logistic course. The lowest and the highest label are left out: who cannot
@@ -251,8 +250,6 @@ def falling_label(
 
     Args:
         curve: columns value and num_frames, indexed by ascending labels; NaN for fewer than seven.
-        num_draws: draws behind the interval.
-        seed: of the draws.
     """
     inner = curve.iloc[1:-1]
     if len(inner) < 5:
@@ -268,6 +265,6 @@ def falling_label(
         bounds = ([0, 0, labels[0], 0.2], [1.01, 1, labels[-1], 20])
         return float(curve_fit(course, labels, seen, start, bounds=bounds, maxfev=4000)[0][2])
 
-    rng = np.random.default_rng(seed)
-    draws = [middle(rng.binomial(counts, values) / counts) for _ in range(num_draws)]
+    rng = np.random.default_rng(0)
+    draws = [middle(rng.binomial(counts, values) / counts) for _ in range(_NUM_DRAWS)]
     return middle(values), *np.quantile(draws, [0.025, 0.975])

@@ -26,8 +26,7 @@ import numpy as np
 import pandas as pd
 
 from amc_utils.metrics import accuracy_table, metrics_table
-from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import Workspace
+from amc_utils.runtime.paths import Workspace, one_at_a_time
 from amc_utils.signals import Channel, channel_from
 
 _SAID_BY_ALL = {"run", "config", "data", "started"}
@@ -351,15 +350,10 @@ def write_run(
         FileExistsError: the folder exists.
         ValueError: facts that are no JSON.
     """
-    table = metrics_table(predictions)
-    overall = table[table["group"] == "all"].set_index("metric")[["value", "low", "high"]]
-    scores = {metric: row.astype(float).to_dict() for metric, row in overall.iterrows()}
-    modulations = {"modulations": list(predictions["modulation"].cat.categories)}
-    facts = {
-        **facts,
-        "test": facts.get("test", {}) | scores,
-        "data": facts["data"] | modulations,
-    }
+    overall = metrics_table(predictions).query("group == 'all'").set_index("metric")
+    scores = overall[["value", "low", "high"]].astype(float).to_dict("index")
+    names = {"modulations": list(predictions["modulation"].cat.categories)}
+    facts = {**facts, "test": facts.get("test", {}) | scores, "data": facts["data"] | names}
     folder = workspace.runs / facts["run"]
     if folder.exists():
         raise FileExistsError(f"{folder} holds a finished run, which is never overwritten")

@@ -53,7 +53,7 @@ from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import choose_place, free_bytes
 from amc_utils.runtime.tracking import report
@@ -709,8 +709,7 @@ class Experiment:
             ValueError: the wanted name belongs to a finished run.
         """
         # A process that was handed its parameters whole has not run these yet.
-        for file in config.plugins:
-            load_plugin(file)
+        load_plugins(config.plugins)
         config = config.on_device(best_accelerator())
         workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace)

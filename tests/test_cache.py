@@ -14,7 +14,7 @@ from trainers import SERVER, TINY, make_trainer
 from amc_utils.data import cached_radioml, read_radioml
 from amc_utils.radioml import cache
 from amc_utils.radioml.reader import RadioMLFile
-from amc_utils.runtime import locking
+from amc_utils.runtime import paths
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def wait_in_turn(folder, selection, first, second, words):
         words.put(text)
         second.set()
 
-    locking.print = heard
+    paths.print = heard
     cached_radioml(**selection)
 
 

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from amc_utils.losses import snr_loss
 from amc_utils.runtime.paths import REPOSITORY, Workspace
-from amc_utils.studies import claim_figures, claim_measures, claim_table, claims
+from amc_utils.studies import claim_figures, claim_measures, claims, pages
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.record import list_studies, named_study
 from amc_utils.studies.study import read_study
@@ -132,19 +132,19 @@ def test_measures_of_one_run_are_its_own_numbers():
     """Of a committed run: those of its record, and typed out from its history."""
     run = claims.named_run(HERE, "resnet18-stack-442")
     for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
-        found = claim_measures.FRAME_MEASURES[measure](run.predictions).mean()
+        found = claim_measures.MEASURES[measure].of(run.predictions).mean()
         assert found == pytest.approx(run.facts["test"][name]["value"])
-    found = claim_measures.FRAME_MEASURES["snr_label_mae"](run.predictions).mean()
+    found = claim_measures.MEASURES["snr_label_mae"].of(run.predictions).mean()
     assert found == pytest.approx(run.facts["test"]["snr_label_mae"]["value"])
     kept, last = run.facts["kept"], run.history.iloc[-1]
     logs = [
         math.log(kept[f"variance_{task}"]) - math.log(kept[f"train_eval_{task}_loss"])
         for task in ("modulation", "snr")
     ]
-    assert claim_measures.MEASURES["variance_beyond_loss"](run) == pytest.approx(max(map(abs, logs)))
+    assert claim_measures.MEASURES["variance_beyond_loss"].of(run) == pytest.approx(max(map(abs, logs)))
     same, counted = (last[f"{part}_joint_accuracy"] for part in ("train_eval", "train"))
     validation = last["validation_joint_accuracy"]
-    measures = claim_measures.MEASURES
+    measures = {name: measure.of for name, measure in claim_measures.MEASURES.items()}
     assert measures["validation_above_training_same_mode"](run) == pytest.approx(validation - same)
     assert measures["validation_above_training"](run) == pytest.approx(validation - counted)
     assert measures["dropout_in_training"](run) == pytest.approx(same - counted)
@@ -214,15 +214,15 @@ def test_claim_without_runs_is_not_run_yet(tmp_path):
     some = {"order": CLAIMS["order"]}
     rows = claims.evaluate(some, Workspace(tmp_path))
     assert list(rows["verdict"]) == ["not run yet"]
-    short, full = claim_table.short_table(some, rows), claim_table.full_table(rows)
+    short, full = pages.short_table(some, rows), pages.full_table(rows)
     assert "| new order less fixed order | not run yet |  |" in short
-    assert claim_table.verdicts(some, rows).endswith("| not run yet |  |")
+    assert pages.verdicts(some, rows).endswith("| not run yet |  |")
     assert "| joint accuracy |  | supported 0.005 to ∞; not -∞ to 0.005 |  | not run yet |" in full
 
 
 def test_short_table_counts_the_verdicts_that_it_leaves_out():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv")
-    short, full = claim_table.short_table(CLAIMS, rows), claim_table.full_table(rows)
+    short, full = pages.short_table(CLAIMS, rows), pages.full_table(rows)
     tallies = [line.split("|")[-2] for line in short.splitlines() if line.startswith("| **")]
     assert len(tallies) == len(CLAIMS)
     left_out = sum(int(number) for tally in tallies for number in re.findall(r"\d+", tally))

@@ -91,7 +91,8 @@ def test_one_frame_in_a_hundred_has_a_p_value_below_a_hundredth(prediction):
 
 def test_record_of_ood_signals_is_measured_as_the_classifier_decides(shipped, new_frames, prediction):
     iq = new_frames.iq(torch.arange(len(new_frames)))
-    assert np.array_equal(exporting._scores(shipped, iq)["distance"], 1 - prediction.p_value.numpy())
+    row = exporting._flagged(shipped, "these", 20, iq)
+    assert row["flagged"] == pytest.approx(float((prediction.p_value < 0.01).float().mean()))
 
 
 def test_frames_of_gnuradio_are_named_and_its_analogue_ones_are_flagged(shipped, gnuradio_slice):

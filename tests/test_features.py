@@ -148,8 +148,8 @@ def test_levels_exchanged_or_too_unsure_leave_the_slope_alone():
 
 def test_snr_convention_of_nothing_cannot_be_told():
     levels = pd.DataFrame({"level": [0, 2], "measured_db": [np.nan, np.nan], "error_db": np.inf})
-    assert not snr_line(levels).is_known
-    assert not snr_line(levels.assign(measured_db=[0.0, 2.0])).is_known
+    for some in (levels, levels.assign(measured_db=[0.0, 2.0])):
+        assert snr_line(some).convention == "cannot tell"
 
 
 def test_labels_are_the_published_counts():

@@ -16,8 +16,7 @@ from amc_utils.audit import identify, measures, snr
 from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
-from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import atomic_write, cache_folder
+from amc_utils.runtime.paths import atomic_write, cache_folder, one_at_a_time
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
 
@@ -213,7 +212,7 @@ def _measure(
     levels = snr.level_table(frames)
     line = snr.snr_line(levels)
     result: dict[str, Any] = {"snr_spread_db": None, "cells": [], "channel": None}
-    if line.is_known:
+    if line.convention != "cannot tell":
         result["snr"] = vars(line) | {"labels": list(line.labels)}
     if np.isfinite(line.offset_db):
         result["cells"] = snr.cell_measures(frames, levels, line).round(4).to_dict("records")

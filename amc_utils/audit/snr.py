@@ -74,11 +74,6 @@ class SnrLine:
     measured_slope: float
     labels: tuple[int, ...]
 
-    @property
-    def is_known(self) -> bool:
-        """Whether there is a line at all."""
-        return self.convention != "cannot tell"
-
     def snr_db(self, snr_label: Any) -> Any:
         """SNR per sample in dB of an SNR label, a number or an array: of label 6, say, 12 dB."""
         return self.slope * snr_label + self.offset_db

@@ -12,10 +12,10 @@ from torch import Tensor
 from amc_utils.dsp.features import mean_power
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
-from amc_utils.inference.recordings import FrameCut, evenly_spaced, open_recording
-from amc_utils.radioml.reader import open_radioml
+from amc_utils.inference.recordings import FrameCut, open_recording
+from amc_utils.radioml.reader import evenly_spaced, open_radioml
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import (
     NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
@@ -65,8 +65,7 @@ def classify_command(
         plugins: Python files that the model needs, as "[my_network.py]".
         csv: file to write, a row a frame.
     """
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     default = SHIPPED_FOR_RADIOML if Path(recording).suffix in _FILE_SUFFIXES else SHIPPED
     classifier = load_classifier(MODELS.get(model, model) or default)
     table = classify(
@@ -132,7 +131,7 @@ def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.Da
             samples[part] = some
     iq = torch.view_as_complex(samples)
     if classifier.keeps_scale:
-        _check_scale(float(mean_power(iq).mean()), path.name)
+        _check_scale(iq, path.name)
     else:
         iq = to_unit_power(iq)
     table = classifier.table(classifier(iq))
@@ -144,15 +143,15 @@ def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
     """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
     iq = cut.iq * cut.root_power[:, None]
     if kept:
-        _check_scale(float(mean_power(iq).mean()), "the array")
+        _check_scale(iq, "the array")
         return iq
     # Phases differ from frame to frame, so the mean that is kept is that of each.
     varying = mean_power(iq) - iq.mean(1).abs().square()
     return iq / varying.mean().sqrt()
 
 
-def _check_scale(power: float, name: str) -> None:
-    low, high = _RECORD_POWER
+def _check_scale(iq: Tensor, name: str) -> None:
+    power, (low, high) = float(mean_power(iq).mean()), _RECORD_POWER
     if not low <= power <= high:
         raise ValueError(
             f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -26,15 +24,21 @@ from amc_utils.inference.ood import (
     ood_frames,
     ood_kinds,
 )
-from amc_utils.inference.recordings import evenly_spaced
-from amc_utils.metrics import calibration_table, expected_calibration_error, wilson_interval
-from amc_utils.models import TwoHeadNetwork, count_parameters, untrained_network
+from amc_utils.metrics import (
+    TASKS,
+    accuracy_table,
+    calibration_table,
+    correct,
+    expected_calibration_error,
+)
+from amc_utils.models import TwoHeadNetwork, count_parameters
+from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.results import named_run
-from amc_utils.runtime.checkpoints import read_checkpoint
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
+from amc_utils.training import prediction_table, trained_network
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
 # for both, so that they are none of its own.
@@ -70,8 +74,7 @@ def export_command(
         plugins: Python files that the network needs, as "[my_network.py]".
         output_root: folder that holds results/ and outputs/; empty is the repository.
     """
-    for file in plugins:
-        load_plugin(file)
+    load_plugins(plugins)
     print(export(run, output_root, data_path, recalibrate=recalibrate))
 
 
@@ -124,13 +127,11 @@ def _trained(workspace: Workspace, run: str, exported: bool) -> tuple[TwoHeadNet
     if exported:
         classifier = load_classifier(workspace.model(run))
         return classifier.network, classifier.config.model_dump()
-    stored = read_checkpoint(workspace.checkpoints / run / "best.ckpt")
-    unused = {"resume_from": "", "data_path": ""}
-    network = untrained_network(TrainingParameters.checked(stored["config"] | unused))
+    network, _, stored = trained_network(workspace.checkpoints / run / "best.ckpt")
     # As they will be read back, see Classifier.save.
     weights = stored["network"].items()
     network.load_state_dict({n: w.half().float() if w.ndim > 1 else w for n, w in weights})
-    return network.eval().to(memory_format=torch.channels_last), stored["config"]
+    return network.to(memory_format=torch.channels_last), stored["config"]
 
 
 def _unseen(config: TrainingParameters, frames: Frames, split: Split) -> tuple[_Some, _Some]:
@@ -189,59 +190,35 @@ def _tested(written: Classifier, frames: Frames, index: Tensor) -> dict[str, Any
     uncalibrated = replace(written, temperatures=(1.0, 1.0))
     for name, classifier in (("uncalibrated", uncalibrated), ("calibrated", written)):
         said = classifier.prediction(*seen)
-        sure = {"modulation": said.modulation.amax(1), "snr": said.level_probability}
-        right = {
-            "modulation": said.modulation.argmax(1) == frames.modulation[index],
-            "snr": said.level == frames.snr_index[index],
-        }
+        modulation = said.modulation.max(1)
+        decided = (modulation.indices, said.level, modulation.values, said.level_probability)
+        table = prediction_table(frames, index, decided)
+        sure = {task: table[f"{task}_confidence"] for task in TASKS[1:]}
         sure["joint"] = sure["modulation"] * sure["snr"]
-        right["joint"] = right["modulation"] & right["snr"]
-        for task, hits in right.items():
-            low, high = map(float, wilson_interval(int(hits.sum()), len(index)))
-            found[f"{task}_accuracy"] = {"value": float(hits.float().mean()), "low": low, "high": high}
+        right = correct(table)
         found[f"calibration_error_{name}"] = {
-            task: expected_calibration_error(
-                calibration_table(pd.Series(sure[task].numpy()), pd.Series(hits.numpy()))
-            )
-            for task, hits in right.items()
+            task: expected_calibration_error(calibration_table(sure[task], right[task]))
+            for task in TASKS
         }
-    return found
+    scores = accuracy_table(table).set_index("metric")[["value", "low", "high"]]
+    return found | scores.to_dict("index")
 
 
 def _ood_signals(written: Classifier, frames: Frames, index: Tensor) -> list[dict[str, Any]]:
-    """Share of frames flagged, and how well two scores tell them from test frames of any SNR.
-
-    Energy is the logarithm of the sum of exponentials of both heads' logits. Source: Liu, Wang, Owens,
-    Li, "Energy-based Out-of-distribution Detection", 2020, equation 4.
-    """
+    """Share of frames that are flagged, of test frames and of each kind of OOD signals by SNR."""
     generator = torch.Generator().manual_seed(written.config.seed)
-    own, channel = _scores(written, frames.iq(index)), written.config.synthetic_channel
-    rows = [_row("test frames", "all", own, own)]
+    channel = written.config.synthetic_channel
+    rows = [_flagged(written, "test frames", "all", frames.iq(index))]
     for kind in progress(ood_kinds(written.config.modulation_names), desc="OOD signals"):
         for snr_db in _OOD_SNRS_DB:
             iq = ood_frames(kind, snr_db, _FRAMES_A_KIND, generator=generator, channel=channel)
-            rows.append(_row(kind, snr_db, _scores(written, iq), own))
+            rows.append(_flagged(written, kind, snr_db, iq))
     return rows
 
 
-def _scores(classifier: Classifier, iq: Tensor) -> dict[str, np.ndarray]:
-    """Scores that are high for OOD frames, float [B] each."""
-    features, logits = classifier.look(iq)
-    energy = sum(part.logsumexp(1) for part in logits)
-    p_value = classifier.prediction(features, logits).p_value
-    return {"distance": 1 - p_value.numpy(), "energy": -energy.numpy()}
-
-
-def _row(
-    kind: str, snr_db: int | str, some: dict[str, np.ndarray], own: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    flagged = some["distance"] > 1 - SIGNIFICANCE
-    row = {"signal": kind, "snr_db": snr_db, "num_frames": len(flagged)}
-    row["flagged"] = float(flagged.mean())
-    for name, score in some.items():
-        is_ood = np.repeat([0, 1], [len(own[name]), len(score)])
-        row[f"auroc_{name}"] = float(roc_auc_score(is_ood, np.concatenate([own[name], score])))
-    return row
+def _flagged(written: Classifier, signal: str, snr_db: int | str, iq: Tensor) -> dict[str, Any]:
+    share = float((written(iq).p_value < SIGNIFICANCE).float().mean())
+    return {"signal": signal, "snr_db": snr_db, "num_frames": len(iq), "flagged": share}
 
 
 def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:
@@ -255,7 +232,5 @@ def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str,
     return {
         "num_recordings": len(called),
         "frames_each": int(counts.max()),
-        "flagged_frames": int(flagged.sum()),
-        "most_flagged_frames": int(flagged.max()),
         "called_ood": sum(called),
     }

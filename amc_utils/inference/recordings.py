@@ -19,6 +19,7 @@ from scipy.signal import firwin, freqz, resample_poly
 from torch import Tensor
 
 from amc_utils.dsp.features import power_spectrum
+from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, to_unit_power
 
 # Names of files that hold nothing but complex64 samples, little-endian, I before Q.
@@ -35,17 +36,6 @@ _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
 _SIGNAL_EDGE = 0.11
 # Samples that are resampled at once.
 _AT_ONCE = 2**23
-
-
-def evenly_spaced(length: int, num_frames: int) -> np.ndarray:
-    """Indices of at most so many frames, spread over 0 to length - 1, int64.
-
-    Raises:
-        ValueError: none are wanted.
-    """
-    if num_frames < 1:
-        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
-    return np.linspace(0, length - 1, min(length, num_frames)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import torch
 
 from amc_utils.dsp.features import duplicate_pairs
 from amc_utils.radioml.reader import RadioMLFile
-from amc_utils.runtime.locking import one_at_a_time
-from amc_utils.runtime.paths import atomic_write, cache_folder
+from amc_utils.runtime.paths import atomic_write, cache_folder, one_at_a_time
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
 from amc_utils.signals import NUM_SAMPLES

@@ -28,6 +28,7 @@ from amc_utils.signals import (
     SNR_LABELS,
     Channel,
     generate_frames,
+    raised_cosine,
 )
 
 FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
@@ -165,8 +166,8 @@ def symbol_timing(iq: np.ndarray) -> np.ndarray:
 def _symbol_spaces(num_samples: int) -> list[np.ndarray]:
     """Orthonormal bases of what symbols of each timing can send, float64 [num_samples, dimensions]."""
     frequency = np.linspace(-0.705, 0.705, 129)
-    slope = np.clip((np.abs(frequency) - 0.295) / 0.41, 0, 1)
-    shape = (0.5 * (1 + np.cos(np.pi * slope))) ** 1.5
+    rolloff = torch.tensor(0.41, dtype=torch.float64)
+    shape = raised_cosine(torch.from_numpy(frequency), rolloff).numpy().clip(0) ** 1.5
     time = np.arange(num_samples)[:, None, None] / SAMPLES_PER_SYMBOL
     symbol = np.arange(-7, num_samples // SAMPLES_PER_SYMBOL + 8)[:, None]
     spaces = []
@@ -249,29 +250,29 @@ def _rows_of_excerpts(excerpts: Path) -> Iterator[tuple]:
 
 def published_results(excerpts: Path) -> pd.DataFrame:
     """Accuracies of others on the real file, a row a network, task and SNR label."""
-    rows, folder = [], excerpts / "published_confusions"
+    folder, even = excerpts / "published_confusions", np.arange(0, 31, 2)
     with np.load(folder / "shamoons_origin_272.npz") as origin:
         # Rows of a confusion are true classes; both tasks saw the same frames.
         frames = origin["snr"].sum(1)
         right = origin["snr"].diagonal(), origin["modulation_by_snr"].diagonal(0, 1, 2).sum(1)
-    for source, task, accuracy in (
-        (_ORIGIN, "snr", right[0] / frames),
-        (_ORIGIN, "modulation", right[1] / frames),
-        (f"{_ORIGIN}, as it states", "joint", _ORIGIN_JOINT),
-    ):
-        for place, (value, count) in enumerate(zip(accuracy, frames, strict=True)):
-            rows.append((source, "ResNet50", 272, task, 2 * place, value, count))
+    curves = [
+        (_ORIGIN, "ResNet50", 272, "snr", even, right[0] / frames, frames),
+        (_ORIGIN, "ResNet50", 272, "modulation", even, right[1] / frames, frames),
+        (f"{_ORIGIN}, as it states", "ResNet50", 272, "joint", even, _ORIGIN_JOINT, frames),
+    ]
     with np.load(folder / "da-steve101_radio_modulation.npz") as other:
         frames = other["confusion"].sum((2, 3))
         accuracy = other["confusion"].diagonal(0, 2, 3).sum(2) / frames
         names, labels = [str(name) for name in other["models"]], other["snr_db"]
     resnet = names.index("resnet")
     best = max((i for i in range(len(names)) if i != resnet), key=lambda i: accuracy[i].mean())
-    for model in (resnet, best):
-        for snr_label, value, count in zip(labels, accuracy[model], frames[model], strict=True):
-            rows.append((_QUANTISED, names[model], 24, "modulation", snr_label, value, count))
+    curves += [
+        (_QUANTISED, names[model], 24, "modulation", labels, accuracy[model], frames[model])
+        for model in (resnet, best)
+    ]
     columns = ["source", "network", "num_classes", "task", "snr_label", "value", "num_frames"]
-    return pd.DataFrame(rows, columns=columns)
+    tables = [pd.DataFrame(dict(zip(columns, curve, strict=True))) for curve in curves]
+    return pd.concat(tables, ignore_index=True)
 
 
 def simulate(
@@ -319,11 +320,11 @@ def simulated_clipping(channel: Channel, num_frames: int) -> pd.DataFrame:
     return _table(rows, "chance")
 
 
-def simulated_facts(num_frames: int, others: int = 4096) -> pd.DataFrame:
+def simulated_facts(num_frames: int) -> pd.DataFrame:
     """All simulated facts with the column channel; the twin clips `num_frames` a cell, others fewer."""
     tables = []
     for name, channel in SIMULATED.items():
-        of_cell = num_frames if name == "radioml_2018" else min(others, num_frames)
+        of_cell = num_frames if name == "radioml_2018" else min(NUM_COUNTED, num_frames)
         table = pd.concat([simulated_clipping(channel, of_cell), simulated_stretches(channel)])
         table.insert(0, "channel", name)
         tables.append(table)

@@ -172,7 +172,13 @@ def _refuse_first(bad: np.ndarray, values: np.ndarray, rule: str, start: int = 0
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
-    """Numbers from 0 to count - 1, all over the range; int64 [min(count, at_most)]."""
+    """Numbers from 0 to count - 1, all over the range; int64 [min(count, at_most)].
+
+    Raises:
+        ValueError: none are wanted.
+    """
+    if at_most < 1:
+        raise ValueError(f"num_frames must be at least 1, got {at_most}")
     return np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64)
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from amc_utils.radioml.checks import explaining
 from amc_utils.radioml.reader import RadioMLFile
-from amc_utils.signals import RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.signals import RADIOML_2018_MODULATIONS
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,8 @@ def _joint_class(
     modulation: np.ndarray, snr_label: np.ndarray, modulations: Sequence[str], snr_labels: Sequence[int]
 ) -> np.ndarray:
     """Joint class of every row, int64; -1 for rows of classes or levels that were not asked for."""
-    row_of = np.full(len(RADIOML_2018_MODULATIONS), -1)
-    row_of[[RADIOML_2018_MODULATIONS.index(name) for name in modulations]] = range(len(modulations))
-    level_of = np.full(len(SNR_LABELS), -1)
-    level_of[[SNR_LABELS.index(level) for level in snr_labels]] = range(len(snr_labels))
-    row, level = row_of[modulation], level_of[(snr_label - SNR_LABELS[0]) // 2]
+    numbers = pd.Index([RADIOML_2018_MODULATIONS.index(name) for name in modulations])
+    row, level = numbers.get_indexer(modulation), pd.Index(snr_labels).get_indexer(snr_label)
     return np.where((row >= 0) & (level >= 0), row * len(snr_labels) + level, -1)
 
 

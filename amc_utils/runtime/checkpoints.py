@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric import Fabric
 
-from amc_utils.runtime.paths import atomic_write, remove_leftovers
+from amc_utils.runtime.paths import atomic_write
 
 # Locks last as long as the process: a notebook may build its trainer again, another process may not.
 _LOCKS: dict[Path, FileLock] = {}
@@ -62,7 +62,9 @@ class Checkpoints:
                 f"choose another output_root"
             ) from error
         _LOCKS[key] = lock
-        remove_leftovers(self.folder)
+        # Temporary files of writers that were killed; there is no other writer now.
+        for leftover in self.folder.glob(".*.ckpt"):
+            leftover.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Give a claimed folder back, and remove it if it holds nothing: the run cannot begin."""
@@ -110,8 +112,8 @@ class Checkpoints:
         return None
 
 
-def read_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a checkpoint; nothing in it is executed.
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Content of a checkpoint, on the CPU; nothing in it is executed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -126,7 +128,7 @@ def read_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"checkpoint {path} must be whole, its part {damaged} is damaged")
-        content = torch.load(path, weights_only=True, map_location=map_location)
+        content = torch.load(path, weights_only=True, map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, NotImplementedError) as error:
         raise ValueError(f"checkpoint {path} must be a whole file, it is damaged ({error})") from None
     except pickle.UnpicklingError:

@@ -68,14 +68,14 @@ def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") ->
 
 
 def given_values(
-    parameters: type[BaseModel], words: Sequence[str] | None, *, prog: str, description: str
+    parameters: type[BaseModel], words: Sequence[str], *, prog: str, description: str
 ) -> tuple[list[str], dict[str, Any]]:
     """Files that --config names, in order, and values that options give; nothing that is not given.
 
     Args:
         parameters: a field is an option, without default a positional word; a field that is a class has
             options of its own, name.part.
-        words: of the command line; None for those of this process.
+        words: of the command line.
         prog: the command.
         description: what it does.
 
@@ -90,7 +90,7 @@ def given_values(
     parser.add_class_arguments(parameters, as_group=False)
     known = list(parameters.model_fields)
     required = [name for name, field in parameters.model_fields.items() if field.is_required()]
-    words = sys.argv[1:] if words is None else list(words)
+    words = list(words)
     for place, name in enumerate(required):
         if place < len(words) and not words[place].startswith("-"):
             words[place] = f"--{name}={words[place]}"

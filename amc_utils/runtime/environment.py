@@ -21,19 +21,14 @@ _CODE = ("amc_utils", "notebooks", "profiles", "pyproject.toml", "requirements.l
 def environment() -> dict[str, Any]:
     """Commit, whether code differs from it, versions and device names of this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     status = _git("status", "--porcelain", "--", *_CODE)
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": None if status is None else bool(status),
         "device": device,
         "threads": torch.get_num_threads(),
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -23,3 +24,9 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> 
     """Table in Markdown, a line a row."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """A number and the ends of its interval, in the format `form`; alone where it has no interval."""
+    ends = "" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+    return f"{value:{form}}{ends}"

@@ -92,8 +92,7 @@ def checked(parameters: type[Checked], values: Mapping[str, Any]) -> Checked:
     try:
         return parameters.model_validate(dict(values))
     except ValidationError as error:
-        sentence = _sentence(error, parameters)
-    raise ValueError(sentence)
+        raise ValueError(_sentence(error, parameters)) from None
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where things live: the repository, and the workspace that a run writes to."""
+"""Where things live, the repository and a run's workspace, and how they are written: whole, in turn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Folder of runs that stand alone; as those beside it in results/ no name for a study.
@@ -116,7 +118,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed writers left; only for a folder that has no writer now."""
-    for leftover in folder.glob(".*.ckpt"):
-        leftover.unlink(missing_ok=True)
+@contextmanager
+def one_at_a_time(lock_file: Path, work: str) -> Iterator[None]:
+    """Hold a lock while the block runs; says for what it waits where another process holds it.
+
+    Args:
+        lock_file: which work it is; its folder is made.
+        work: what the other process is doing.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process, which is {work}", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

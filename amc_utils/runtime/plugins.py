@@ -24,6 +24,13 @@ def load_plugin(file: str) -> None:
     _run(path)
 
 
+def load_plugins(files: list[str]) -> list[str]:
+    """Run Python files, see load_plugin; returns them, as validators of parameters do."""
+    for file in files:
+        load_plugin(file)
+    return files
+
+
 def refuse_taken(name: str, taken: Collection[str], what: str) -> None:
     """Refuse a plugin's name that this project uses itself.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -32,19 +34,13 @@ def mode_collapse_rate(run: Run) -> float:
     return float(wrong.value_counts().max() / len(predictions)) if len(wrong) else 0.0
 
 
-def validation_above_training(run: Run, part: str) -> float:
-    """Joint accuracy in validation less that in training, of the last epoch.
+def last_difference(run: Run, part: str, other: str) -> float:
+    """Joint accuracy of a part of the frames less that of another, both of the last epoch.
 
     The kept epoch is the best in validation, which would lift validation alone.
     """
     last = run.history.iloc[-1]
-    return float(last["validation_joint_accuracy"] - last[f"{part}_joint_accuracy"])
-
-
-def dropout_in_training(run: Run) -> float:
-    """Joint accuracy on training frames after the last epoch, less that counted while it went on."""
-    last = run.history.iloc[-1]
-    return float(last["train_eval_joint_accuracy"] - last["train_joint_accuracy"])
+    return float(last[f"{part}_joint_accuracy"] - last[f"{other}_joint_accuracy"])
 
 
 def variance_beyond_loss(run: Run) -> float:
@@ -143,11 +139,6 @@ def _rank_correlation(one: pd.Series, other: pd.Series) -> float:
     return float(spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic)
 
 
-def activation_megabytes_at_224(run: Run) -> float:
-    """`megabytes_at_224` of the run's network."""
-    return megabytes_at_224(run.facts["network"]["name"])
-
-
 @cache
 def megabytes_at_224(network: str) -> float:
     """Memory that one of the log's images needs in training beside the parameters, float32.
@@ -169,40 +160,48 @@ def changed_predictions(run: Run, other: Run) -> float:
     return float((run.predictions != other.predictions).any(axis=1).mean())
 
 
-# What is measured frame by frame; the run's number is the mean.
-FRAME_MEASURES: dict[str, Numbers] = {
-    "joint": lambda predictions: correct(predictions)["joint"],
-    "snr": lambda predictions: correct(predictions)["snr"],
-    "snr_label_mae": lambda predictions: (
-        predictions["snr_label"] - predictions["predicted_snr_label"]
-    ).abs(),
-}
-MEASURES: dict[str, Callable[[Run], float]] = {
-    "mode_collapse_rate": mode_collapse_rate,
-    "validation_above_training": lambda run: validation_above_training(run, "train"),
-    "validation_above_training_same_mode": lambda run: validation_above_training(run, "train_eval"),
-    "dropout_in_training": dropout_in_training,
-    "variance_beyond_loss": variance_beyond_loss,
-    "bound_cells": bound_cells,
-    "bound_cells_at_equal_snr": bound_cells_at_equal_snr,
-    "bound_confusions": bound_confusions,
-    "bound_confusions_beyond_noise": bound_confusions_beyond_noise,
-    "activation_megabytes_at_224": activation_megabytes_at_224,
-}
-PAIR_MEASURES: dict[str, Callable[[Run, Run], float]] = {"changed_predictions": changed_predictions}
-LABELS = {
-    "joint": "joint accuracy",
-    "snr": "SNR accuracy",
-    "snr_label_mae": "mean absolute error of the SNR label",
-    "mode_collapse_rate": "share of frames",
-    "validation_above_training": "joint accuracy",
-    "validation_above_training_same_mode": "joint accuracy",
-    "dropout_in_training": "joint accuracy",
-    "variance_beyond_loss": "absolute ln(variance / loss)",
-    "bound_cells": "rank correlation with the bound",
-    "bound_cells_at_equal_snr": "rank correlation with the bound",
-    "bound_confusions": "rank correlation with the bound",
-    "bound_confusions_beyond_noise": "rank correlation with the bound",
-    "activation_megabytes_at_224": "MB an image",
-    "changed_predictions": "share of test frames",
+@dataclass(frozen=True)
+class Measure:
+    """What claims are judged by.
+
+    Attributes:
+        unit: what its numbers are.
+        of: gives the number.
+        takes: a run; the predictions of a run, for a number a frame, whose mean is the run's; or a pair
+            of runs.
+    """
+
+    unit: str
+    of: Callable
+    takes: Literal["run", "predictions", "pair"] = "run"
+
+
+def _label_errors(predictions: pd.DataFrame) -> pd.Series:
+    return (predictions["snr_label"] - predictions["predicted_snr_label"]).abs()
+
+
+_WITH_BOUND = "rank correlation with the bound"
+MEASURES = {
+    "joint": Measure("joint accuracy", lambda some: correct(some)["joint"], "predictions"),
+    "snr": Measure("SNR accuracy", lambda some: correct(some)["snr"], "predictions"),
+    "snr_label_mae": Measure("mean absolute error of the SNR label", _label_errors, "predictions"),
+    "mode_collapse_rate": Measure("share of frames", mode_collapse_rate),
+    "validation_above_training": Measure(
+        "joint accuracy", lambda run: last_difference(run, "validation", "train")
+    ),
+    "validation_above_training_same_mode": Measure(
+        "joint accuracy", lambda run: last_difference(run, "validation", "train_eval")
+    ),
+    "dropout_in_training": Measure(
+        "joint accuracy", lambda run: last_difference(run, "train_eval", "train")
+    ),
+    "variance_beyond_loss": Measure("absolute ln(variance / loss)", variance_beyond_loss),
+    "bound_cells": Measure(_WITH_BOUND, bound_cells),
+    "bound_cells_at_equal_snr": Measure(_WITH_BOUND, bound_cells_at_equal_snr),
+    "bound_confusions": Measure(_WITH_BOUND, bound_confusions),
+    "bound_confusions_beyond_noise": Measure(_WITH_BOUND, bound_confusions_beyond_noise),
+    "activation_megabytes_at_224": Measure(
+        "MB an image", lambda run: megabytes_at_224(run.facts["network"]["name"])
+    ),
+    "changed_predictions": Measure("share of test frames", changed_predictions, "pair"),
 }

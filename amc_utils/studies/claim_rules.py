@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.runtime.yaml_text import read_yaml
-from amc_utils.studies.claim_measures import FRAME_MEASURES, MEASURES, PAIR_MEASURES
+from amc_utils.studies.claim_measures import MEASURES
 
 
 class ClaimTest(BaseModel):
@@ -38,25 +38,19 @@ class ClaimTest(BaseModel):
     tested_on: str = ""
     runs: list[str] = Field(default_factory=list)
     statistic: Literal["mean", "spread", "each"] = "mean"
-    supported: tuple[float, float] | None = None
-    refuted: tuple[float, float] | None = None
+    # YAML has lists, no tuples.
+    supported: tuple[float, float] | None = Field(None, strict=False)
+    refuted: tuple[float, float] | None = Field(None, strict=False)
     supports: Literal["supported", "artefact"] = "supported"
     decides: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _ranges_are_pairs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        pairs = {n: tuple(map(float, values[n])) for n in ("supported", "refuted") if values.get(n)}
-        return values | pairs
-
     @model_validator(mode="after")
     def _makes_sense(self) -> ClaimTest:
-        known = [*FRAME_MEASURES, *MEASURES, *PAIR_MEASURES]
-        if self.measure not in known:
-            raise ValueError(f"measure must be one of {', '.join(known)}, got {self.measure!r}")
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}")
         if bool(self.runs) == bool(self.study and self.variant):
             raise ValueError(f"{self.what!r} must name either runs, or a study and its variant")
-        if self.measure in PAIR_MEASURES and not self.minus:
+        if MEASURES[self.measure].takes == "pair" and not self.minus:
             raise ValueError(f"{self.what!r} must name a second variant, since it compares pairs")
         if not (self.supported or self.refuted):
             raise ValueError(f"{self.what!r} must say what would support or refute the claim")

@@ -12,7 +12,7 @@ from scipy.stats import chi2
 from amc_utils.metrics import half_interval
 from amc_utils.results import Run, named_run
 from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
-from amc_utils.studies.claim_measures import FRAME_MEASURES, LABELS, MEASURES, PAIR_MEASURES
+from amc_utils.studies.claim_measures import MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.pages import write_pages
 from amc_utils.studies.record import StudyRecord, list_studies
@@ -36,8 +36,8 @@ def evaluate(claims: dict[str, Claim], workspace: Workspace) -> pd.DataFrame:
     # Runs of a study are read once for all claims.
     studies = {study.name: study for study in list_studies(workspace)}
     rows = [
-        {"claim": name, "what": test.what, "measure": test.measure, "unit": LABELS[test.measure]}
-        | {"statistic": test.statistic, "decides": test.decides}
+        {"claim": name, "unit": MEASURES[test.measure].unit}
+        | test.model_dump(include={"what", "measure", "statistic", "decides"})
         | _measured(test, workspace, studies)
         for name, claim in claims.items()
         for test in claim.tests
@@ -77,23 +77,22 @@ def _values(test: ClaimTest, runs: list[Run], others: list[Run]) -> tuple[list[f
     seeds = [[run.trained.facts["config"]["seed"] for run in some] for some in (runs, others)]
     if others and seeds[0] != seeds[1]:
         raise ValueError(f"{test.what!r} compares runs by seed, and got {seeds[0]} against {seeds[1]}")
-    if test.measure in PAIR_MEASURES:
-        pairs = zip(runs, others, strict=True)
-        return [PAIR_MEASURES[test.measure](run, other) for run, other in pairs], 0.0
-    if test.measure in MEASURES:
-        values, minus = ([MEASURES[test.measure](run) for run in some] for some in (runs, others))
+    measure = MEASURES[test.measure]
+    if measure.takes == "pair":
+        return [measure.of(*pair) for pair in zip(runs, others, strict=True)], 0.0
+    if measure.takes == "run":
+        values, minus = ([measure.of(run) for run in some] for some in (runs, others))
         return list(np.subtract(values, minus) if others else values), 0.0
-    by_frame = [
-        [FRAME_MEASURES[test.measure](run.predictions).to_numpy(float) for run in some]
-        for some in (runs, others)
-    ]
+    by_frame, minus = (
+        [measure.of(run.predictions).to_numpy(float) for run in some] for some in (runs, others)
+    )
     if others:
-        by_frame[0] = [one - other for one, other in zip(*by_frame, strict=True)]
-    values = [float(frames.mean()) for frames in by_frame[0]]
+        by_frame = [one - other for one, other in zip(by_frame, minus, strict=True)]
+    values = [float(frames.mean()) for frames in by_frame]
     first = runs[0].facts["data"]
     if any(run.facts["data"] != first for run in runs):
         return values, 0.0
-    means = np.mean(by_frame[0], axis=0)
+    means = np.mean(by_frame, axis=0)
     return values, float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
@@ -137,13 +136,11 @@ def interval(
 
 
 def _verdict(test: ClaimTest, low: float, high: float) -> str:
-    def inside(bounds: tuple[float, float] | None) -> bool:
-        return bounds is not None and bounds[0] <= low and high <= bounds[1]
-
+    ranges = {test.supports: test.supported, "not supported": test.refuted}
     verdicts = [
         verdict
-        for verdict, bounds in ((test.supports, test.supported), ("not supported", test.refuted))
-        if inside(bounds)
+        for verdict, bounds in ranges.items()
+        if bounds is not None and bounds[0] <= low and high <= bounds[1]
     ]
     # An interval of no width may lie where both ranges meet.
     return verdicts[0] if len(verdicts) == 1 else _OPEN
@@ -151,19 +148,17 @@ def _verdict(test: ClaimTest, low: float, high: float) -> str:
 
 def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:
     first = runs[0].trained.facts
-    parts = []
-    for some in (runs, others):
-        networks = sorted({run.facts["network"]["name"] for run in some})
-        frames = sorted({run.trained.frames_seen for run in some})
-        seen = (
-            " to ".join(f"{count:,}" for count in dict.fromkeys([frames[0], frames[-1]]))
-            if some
-            else ""
-        )
-        parts.append(f"{', '.join(networks)}, {seen} frames")
-    against = f" less {parts[1]}" if others and parts[1] != parts[0] else ""
+    trained = dict.fromkeys(_training(some) for some in (runs, others) if some)
     about = f"{first['data']['num_classes']} classes, {first['data']['source']['label']}"
-    return f"{about}; {parts[0]}{against}; {first['config']['image_size']} px"
+    return f"{about}; {' less '.join(trained)}; {first['config']['image_size']} px"
+
+
+def _training(runs: Sequence[Run]) -> str:
+    """Networks of the runs, and how many frames they have seen."""
+    networks = sorted({run.facts["network"]["name"] for run in runs})
+    frames = sorted({run.trained.frames_seen for run in runs})
+    ends = dict.fromkeys(f"{count:,}" for count in (frames[0], frames[-1]))
+    return f"{', '.join(networks)}, {' to '.join(ends)} frames"
 
 
 def _tflop(runs: Sequence[Run]) -> float | None:
@@ -174,15 +169,6 @@ def _tflop(runs: Sequence[Run]) -> float | None:
     return float(f"{np.mean(costs) / 1e12:.4g}")
 
 
-def update(workspace: Workspace) -> pd.DataFrame:
-    """Write results/claims.csv and the generated parts of README.md and docs/; returns the rows."""
-    rows = evaluate(read_claims(), workspace)
-    with atomic_write(workspace.results / "claims.csv") as temporary:
-        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    write_pages(workspace, rows)
-    return rows
-
-
 def report(output_root: str = "") -> None:
     """Write RUNLOG.md from results/ and, of the repository, the generated parts of README.md and docs/.
 
@@ -191,6 +177,10 @@ def report(output_root: str = "") -> None:
     """
     print(update_runlog(Workspace.at(output_root)))
     if not output_root:
-        rows = update(Workspace(REPOSITORY))
+        workspace = Workspace(REPOSITORY)
+        rows = evaluate(read_claims(), workspace)
+        with atomic_write(workspace.results / "claims.csv") as temporary:
+            rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_pages(workspace, rows)
         columns = ["claim", "what", "number", "low", "high", "verdict"]
         print(rows[columns].round(4).to_string(index=False))

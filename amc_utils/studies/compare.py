@@ -24,21 +24,15 @@ def comparison(found: Workspace, committed: Workspace) -> pd.DataFrame:
 
 def _row(run: Run, same: Run | None, task: str) -> dict[str, object]:
     found = run.facts["test"][f"{task}_accuracy"]
-    row = {"task": task, "network": run.label, "found": found["value"]}
-    row |= {
-        "low": found["low"],
-        "high": found["high"],
-        "committed run": "none",
-        "committed": float("nan"),
-    }
-    if same is None:
-        return row | {"verdict": "nothing to compare with"}
-    value = same.facts["test"][f"{task}_accuracy"]["value"]
-    if value == found["value"]:
+    committed = same.facts["test"][f"{task}_accuracy"]["value"] if same else float("nan")
+    verdict = "not reproduced" if same else "nothing to compare with"
+    if committed == found["value"]:
         verdict = "identical"
-    else:
-        verdict = "reproduced" if found["low"] <= value <= found["high"] else "not reproduced"
-    return row | {"committed run": same.name, "committed": value, "verdict": verdict}
+    elif found["low"] <= committed <= found["high"]:
+        verdict = "reproduced"
+    row = {"committed run": same.name if same else "none", "network": run.label, "task": task}
+    row |= {"committed": committed, "found": found["value"], "low": found["low"], "high": found["high"]}
+    return row | {"verdict": verdict}
 
 
 def compare(folder: str) -> int | str:
@@ -56,8 +50,7 @@ def compare(folder: str) -> int | str:
     table = comparison(Workspace.at(folder), Workspace(REPOSITORY))
     if table.empty:
         return f"no new run was found in {folder}; `make reproduce` makes some"
-    columns = ["committed run", "network", "task", "committed", "found", "low", "high", "verdict"]
-    print(table[columns].round(3).to_string(index=False))
+    print(table.round(3).to_string(index=False))
     counts = table["verdict"].value_counts()
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     failed = not set(counts.index) <= {"identical", "reproduced"}

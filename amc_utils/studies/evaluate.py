@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,7 +23,7 @@ from amc_utils.runtime.devices import best_accelerator, best_fabric
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import NAME_PATTERN, Workspace
-from amc_utils.runtime.plugins import load_plugin
+from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 from amc_utils.training import Evaluator, prediction_table, trained_network
@@ -38,6 +37,8 @@ _SEEN_BY_GENIE = {
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
 # Roll-offs that far beyond those that a receiver tries cost it next to nothing.
 _ROLLOFF_ROOM = 0.03
+# Frames, what was decided on them, and facts of who decided.
+Decided = tuple[Frames, pd.DataFrame, dict[str, Any]]
 
 
 class EvaluationParameters(Parameters):
@@ -75,12 +76,7 @@ class EvaluationParameters(Parameters):
     channel: dict[str, float | int | bool | str | list[float]] = Field({})
     snr_known: bool = False
 
-    @field_validator("plugins")
-    @classmethod
-    def _plugins_run(cls, value: list[str]) -> list[str]:
-        for file in value:
-            load_plugin(file)
-        return value
+    _plugins_run = field_validator("plugins")(load_plugins)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
@@ -137,7 +133,7 @@ def evaluate(config: EvaluationParameters) -> Run:
     name = claim_run_name(config.run_name, workspace)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     decide = {"bound": _bound, "receiver": _receiver, "network": _network}[config.what]
-    predictions, facts = decide(config, torch.device(best_accelerator()))
+    frames, predictions, facts = decide(config, torch.device(best_accelerator()))
     facts |= {
         "run": name,
         "status": "completed",
@@ -146,6 +142,12 @@ def evaluate(config: EvaluationParameters) -> Run:
         "config": facts.pop("trained", {})
         | {"seed": config.seed, "num_frames_per_cell": config.num_frames_per_cell}
         | {"profile": config.profile, "data_path": Path(config.data_path).name},
+        "data": {
+            "description": frames.description,
+            "num_classes": frames.num_classes,
+            "source": frames.source,
+            "counts": {"test": len(frames)},
+        },
         "environment": environment(),
     }
     facts["config"].pop("output_root", None)
@@ -165,62 +167,41 @@ def evaluate_command(config: EvaluationParameters) -> None:
     print(evaluate(config).folder)
 
 
-def _bound(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the genie-aided receiver, and what was tested."""
+def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the genie-aided receiver."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
     cell = torch.arange(len(names) * len(grid), device=device)
     cell = cell.repeat_interleave(config.num_frames_per_cell)
     modulation, level = cell // len(grid), cell % len(grid)
     generator = torch.Generator(device).manual_seed(config.seed)
-    known, found = config.snr_known, []
-    channel = config.synthetic_channel
+    known, channel, found = config.snr_known, config.synthetic_channel, []
+    options = {"modulations": names, "snr_labels": grid, "channel": channel}
     for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
-        output = genie_frames(
-            modulation[part],
-            level[part],
-            snr_labels=grid,
-            modulations=names,
-            generator=generator,
-            channel=channel,
-        )
-        likelihoods = log_likelihoods(
-            output,
-            modulations=names,
-            snr_labels=grid,
-            channel=channel,
-            snr_level=level[part] if known else None,
-        )
-        found.append(_decide(likelihoods))
+        output = genie_frames(modulation[part], level[part], generator=generator, **options)
+        told = level[part] if known else None
+        found.append(_decide(log_likelihoods(output, snr_level=told, **options)))
     source = synthetic_source(channel, config.seed)
     # The bound makes its own, cyclic frames; those of this set have labels and no samples.
     no_samples = torch.empty(len(cell), 0, 2, device=device)
     tested = Frames(no_samples, modulation, level, names, grid, source)
     name = "genie-aided bound" + (", SNR known" if known else "")
-    return _table(tested, found), {"kind": "bound", "network": {"name": name}} | _data(tested)
+    return tested, _table(tested, found), {"kind": "bound", "network": {"name": name}}
 
 
-def _receiver(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the likelihood receiver that synchronises by itself, and what was tested."""
+def _receiver(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the likelihood receiver that synchronises by itself."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
     frames = _frames(config, names, grid, device)
-
-    def decide(part: Tensor) -> tuple[Tensor, ...]:
-        likelihoods = receiver_log_likelihoods(
-            frames.iq(part),
-            modulations=names,
-            snr_labels=grid,
-            channel=config.synthetic_channel,
-            receiver=receiver_settings(config.channel),
-        )
-        return _decide(likelihoods)
-
-    found = _over(frames, decide)
+    options = {"modulations": names, "snr_labels": grid, "channel": config.synthetic_channel}
+    options["receiver"] = receiver_settings(config.channel)
+    parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
+    found = [_decide(receiver_log_likelihoods(frames.iq(part), **options)) for part in progress(parts)]
     facts = {"kind": "receiver", "network": {"name": "likelihood receiver"}}
-    return _table(frames, found), facts | _data(frames)
+    return frames, _table(frames, found), facts
 
 
-def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.DataFrame, dict]:
-    """Decisions of the network of a checkpoint, and what was tested."""
+def _network(config: EvaluationParameters, device: torch.device) -> Decided:
+    """Decisions of the network of a checkpoint."""
     path = Path(config.checkpoint)
     network, trained, stored = trained_network(path)
     fabric = best_fabric(trained.precision)
@@ -237,29 +218,19 @@ def _network(config: EvaluationParameters, device: torch.device) -> tuple[pd.Dat
         "flops_per_frame": count_flops(network),
     }
     parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
-    facts = {"kind": "transfer", "network": described, "trained": stored["config"]}
-    return predictions.reset_index(drop=True), facts | _data(frames) | parent
+    facts = {"kind": "transfer", "network": described, "trained": stored["config"]} | parent
+    return frames, predictions.reset_index(drop=True), facts
 
 
 def _frames(
     config: EvaluationParameters, names: tuple[str, ...], grid: tuple[int, ...], device: torch.device
 ) -> Frames:
-    selection = {
-        "modulations": names,
-        "snr_labels": grid,
-        "num_frames_per_cell": config.num_frames_per_cell,
-        "seed": config.seed,
-        "device": device,
-    }
+    selection = {"modulations": names, "snr_labels": grid, "seed": config.seed, "device": device}
+    selection["num_frames_per_cell"] = config.num_frames_per_cell
     if config.data_path:
-        selection["label_order"] = config.label_order
-        return read_radioml(path=Path(config.data_path), **selection)
+        path = Path(config.data_path)
+        return read_radioml(path=path, label_order=config.label_order, **selection)
     return synthesise_frames(channel=config.synthetic_channel, **selection)
-
-
-def _over(frames: Frames, decide: Callable[[Tensor], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-    parts = torch.arange(len(frames), device=frames.device).split(_FRAMES_AT_ONCE)
-    return [decide(part) for part in progress(parts)]
 
 
 def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
@@ -277,14 +248,3 @@ def _decide(log_likelihoods: Tensor) -> tuple[Tensor, ...]:
 def _table(frames: Frames, found: list[tuple[Tensor, ...]]) -> pd.DataFrame:
     index = torch.arange(len(frames), device=frames.device)
     return prediction_table(frames, index, [torch.cat(c) for c in zip(*found, strict=True)])
-
-
-def _data(frames: Frames) -> dict[str, Any]:
-    return {
-        "data": {
-            "description": frames.description,
-            "num_classes": frames.num_classes,
-            "source": frames.source,
-            "counts": {"test": len(frames)},
-        }
-    }

@@ -6,18 +6,18 @@ A new table is a function here, its entry in `_parts`, and its marks in the page
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import pandas as pd
 
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, kept_runs, named_run
-from amc_utils.runtime.pages import markdown_table, with_table
+from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
-from amc_utils.studies.claim_rules import read_claims
-from amc_utils.studies.claim_table import full_table, short_table, verdicts
+from amc_utils.studies.claim_rules import Claim, read_claims
 from amc_utils.studies.record import named_study
 
 # The runs that README shows, by channel.
@@ -91,7 +91,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "verdicts": verdicts(ledger, claims),
         },
         "docs/results.md": {
-            "runs": _tables_of_runs(_best_first(kept_runs(workspace))),
+            "runs": _tables_of_runs(sorted(kept_runs(workspace), key=_best_first)),
             "labels": _by_label(workspace),
             "budgets": _budgets(workspace),
         },
@@ -122,7 +122,7 @@ def _tables_of_runs(runs: list[Run]) -> str:
     for run in runs:
         joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
         groups = ("all", "snr_label >= 0")
-        scores = [_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
+        scores = [with_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
         tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, *scores])
     columns = ["run", "decided by", "all labels", "labels from 0"]
     return "\n\n".join(
@@ -130,9 +130,9 @@ def _tables_of_runs(runs: list[Run]) -> str:
     )
 
 
-def _best_first(runs: list[Run]) -> list[Run]:
-    """Runs in groups of the same classes, labels and frames, in each the most accurate first."""
-    return sorted(runs, key=lambda run: (run.scope, -_joint_accuracy(run)))
+def _best_first(run: Run) -> tuple[str, float]:
+    """Order by groups of the same classes, labels and frames, in each the most accurate first."""
+    return run.scope, -_joint_accuracy(run)
 
 
 def _joint_accuracy(run: Run) -> float:
@@ -155,9 +155,8 @@ def _budgets(workspace: Workspace) -> str:
     seen = study.table.drop_duplicates("variant").set_index("variant")["frames_seen"]
     rows: dict[int, list[str]] = {}
     for variant in sorted(means.index, key=lambda name: (seen[name], name)):
-        rows.setdefault(seen[variant], []).append(
-            _interval(*means.loc[variant, ["mean", "low", "high"]])
-        )
+        mean = with_interval(*means.loc[variant, ["mean", "low", "high"]])
+        rows.setdefault(seen[variant], []).append(mean)
     lines = [[f"{frames:,}", *cells] for frames, cells in rows.items()]
     return markdown_table(["frames seen in training", "raw", "stack"], lines)
 
@@ -216,5 +215,59 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def verdicts(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
+    """README's table in Markdown: each claim, the verdict that decides, and a count of the others."""
+    lines = [
+        [f"**{row.claim}**: {claim.statement}", row.verdict, others]
+        for claim, row, others in _decided(claims, rows)
+    ]
+    return markdown_table(["claim of the log", "verdict here", "its other tests"], lines)
+
+
+def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
+    """A row a claim in Markdown, with the number that decides."""
+    lines = []
+    for claim, row, others in _decided(claims, rows):
+        number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
+        lines.append([f"**{row.claim}**: {claim.statement}", number, row.verdict, others])
+    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other tests"]
+    return markdown_table(columns, lines)
+
+
+def _decided(claims: dict[str, Claim], rows: pd.DataFrame) -> Iterator[tuple[Claim, Any, str]]:
+    """Each claim, its row that decides, and a count of its other verdicts.
+
+    Args:
+        claims: see read_claims.
+        rows: of amc_utils.studies.claims.evaluate.
+    """
+    for name, claim in claims.items():
+        of_claim = rows[rows["claim"] == name]
+        others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
+        (row,) = of_claim[of_claim["decides"]].itertuples()
+        yield claim, row, ", ".join(f"{count} {verdict}" for verdict, count in others.items())
+
+
+def full_table(rows: pd.DataFrame) -> str:
+    """All rows in Markdown, with the ranges of their rules and their scale."""
+    lines = []
+    for row in rows.itertuples():
+        scale = f"{row.scale}; {row.num_runs} runs" if _value(row) else ""
+        lines.append([row.claim, row.what, row.unit, _value(row), _rule(row), scale, row.verdict])
+    columns = ["claim", "what", "unit", "number [95 % interval]", "rule", "scale", "verdict"]
+    return markdown_table(columns, lines)
+
+
+def _value(row: Any) -> str:
+    """Number with its interval; nothing where there is none yet."""
+    return with_interval(row.number, row.low, row.high, "+.3f") if pd.notna(row.number) else ""
+
+
+def _rule(row: Any) -> str:
+    """The ranges that decide, in a few words."""
+    ranges = (
+        ("supported", row.support_low, row.support_high),
+        ("not", row.refute_low, row.refute_high),
+    )
+    texts = [f"{word} {low:g} to {high:g}" for word, low, high in ranges if pd.notna(low)]
+    return "; ".join(texts).replace("inf", "∞")

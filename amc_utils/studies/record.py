@@ -58,11 +58,13 @@ class StudyRecord:
     @cached_property
     def runs(self) -> list[Run]:
         """Its finished runs in the order of its plan, those no longer planned last."""
-        variants, tested_on = ([*self.plan["variants"]], ["", *self.plan["transfers"]])
+        variants = {name: number for number, name in enumerate(self.plan["variants"])}
+        transfers = {name: number for number, name in enumerate(["", *self.plan["transfers"]])}
 
         def place(run: Run) -> tuple[int, int, int]:
             variant, seed, transfer, *_ = _row(run)
-            return _index(variants, variant), seed, _index(tested_on, transfer)
+            last = len(variants), len(transfers)
+            return variants.get(variant, last[0]), seed, transfers.get(transfer, last[1])
 
         return sorted(list_runs(self.workspace), key=place)
 
@@ -90,10 +92,9 @@ class StudyRecord:
         table = self.table
         if minus:
             keys = ["seed", "tested_on"]
-            base = table[table["variant"] == minus].set_index(keys)[task]
-            table = table.set_index(keys)
-            table[task] = table[task] - base.reindex(table.index)
-            table = table.reset_index().dropna(subset=task)
+            base = table.loc[table["variant"] == minus, [*keys, task]]
+            table = table.merge(base, on=keys, suffixes=("", "_less"))
+            table[task] -= table[f"{task}_less"]
         groups = table.groupby(["variant", "tested_on"], sort=False)[task]
         means = groups.agg(mean="mean", error="sem", num_seeds="count").reset_index()
         half = half_interval(means.pop("error"), means["num_seeds"])
@@ -129,10 +130,6 @@ def named_study(workspace: Workspace, name: str) -> StudyRecord:
             f"no study named {name!r} in {workspace.results}, there are {known}; amc study runs one"
         )
     return study
-
-
-def _index(names: list[str], name: str) -> int:
-    return names.index(name) if name in names else len(names)
 
 
 def _row(run: Run) -> tuple[str | int | float, ...]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-
-import pandas as pd
 
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, kept_runs
-from amc_utils.runtime.pages import markdown_table
+from amc_utils.runtime.pages import markdown_table, with_interval
 from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.record import StudyRecord, list_studies
 
@@ -22,8 +20,10 @@ Runs, newest first, then studies. Everything but the paragraphs headed *Reading*
 fractions of test frames, those of runs with 95 % Wilson intervals, every run a single run; those of
 studies are means over seeds with the 95 % intervals of Student's t.
 """
-_TASKS = ("joint_accuracy", "modulation_accuracy", "snr_accuracy")
 _COLUMNS = ("joint", "modulation", "SNR")
+# What an epoch's tables show, and of which frames.
+_OF_EPOCH = ("loss", "joint_accuracy", "modulation_accuracy", "snr_accuracy")
+_PARTS = {"train_eval": "train, same mode", "validation": "validation"}
 _UNREAD = "_Not written yet: what was expected, what came, what it changes._"
 _READING = re.compile(r"^\*\*Reading[.:]?\*\*[.:]?\s*", re.M)
 
@@ -53,7 +53,10 @@ def render(workspace: Workspace, kept: dict[str, str]) -> str:
     A reading whose run or study is gone is kept too, at the end: nothing written by hand is lost.
     """
     newest_first = sorted(kept_runs(workspace), key=lambda run: run.facts["started"])[::-1]
-    entries = {f"Run {run.name}": _entry(run) for run in newest_first}
+    entries = {
+        f"Run {run.name}": _trained(run) if run.kind == "network" else _evaluated(run)
+        for run in newest_first
+    }
     entries |= {f"Study {study.name}": _study(study) for study in list_studies(workspace)}
     gone = [heading for heading in kept if heading not in entries]
     entries |= dict.fromkeys(gone, "It is no longer in `results/`.\n")
@@ -88,58 +91,46 @@ def _device(facts: dict) -> str:
     )
 
 
-def _interval(metric: dict) -> str:
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+def _accuracies(run: Run) -> list[str]:
+    """Accuracy of each task on the test frames, with its interval."""
+    return [with_interval(**run.facts["test"][f"{task}_accuracy"]) for task in TASKS]
+
+
+def _listed(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {' '.join(text.split())}" for name, text in facts.items()) + "\n"
 
 
 def _summary(runs: list[Run]) -> str:
     columns = ["run", "profile", "network and images", "classes and data", "epochs", "joint (test)"]
-    rows = [
-        (
-            *(run.name, run.facts["config"]["profile"], run.label, run.scope),
-            *(run.facts.get("epochs", 0), _interval(run.facts["test"]["joint_accuracy"])),
-            run.facts["config"]["seed"],
-        )
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        config, epochs = run.facts["config"], run.facts.get("epochs", 0)
+        row = (run.name, config["profile"], run.label, run.scope, epochs, _accuracies(run)[0])
+        rows.append((*row, config["seed"]))
     return markdown_table([*columns, "seed"], rows) + "\n"
-
-
-def _entry(run: Run) -> str:
-    return _trained(run) if run.kind == "network" else _evaluated(run)
 
 
 def _study(study: StudyRecord) -> str:
     """Entry of a study: its question, what its runs share, and its means over seeds."""
     trained = [run for run in study.runs if run.kind == "network"]
     if not trained:
-        return f"- **Question**: {study.question}\n\nNo run is finished.\n"
+        return _listed({"Question": study.question}) + "\nNo run is finished.\n"
     counts = sorted({run.facts["data"]["counts"]["train"] for run in trained})
-    devices = sorted({run.facts["environment"]["device"] for run in trained})
-    commits = sorted({_commit(run) for run in trained})
-    lines = [
-        f"- **Question**: {study.question}",
-        f"- **Runs**: {len(trained)} trained, {len(study.runs) - len(trained)} tests on other frames",
-        f"- **Data**: {trained[0].scope}; training frames {', '.join(map('{:,}'.format, counts))}",
-        f"- **Device**: {', '.join(devices)}",
-        f"- **Commit**: {', '.join(commits)}",
-    ]
-    means = {task: study.means(task) for task in TASKS}
-    rows = [
-        (
-            *(row["variant"], row["tested_on"] or "its own"),
-            *(_mean(means[task].loc[place]) for task in TASKS),
-            row["num_seeds"],
-        )
-        for place, row in means["joint"].iterrows()
-    ]
+    facts = {
+        "Question": study.question,
+        "Runs": f"{len(trained)} trained, {len(study.runs) - len(trained)} tests on other frames",
+        "Data": f"{trained[0].scope}; training frames {', '.join(map('{:,}'.format, counts))}",
+        "Device": ", ".join(sorted({run.facts["environment"]["device"] for run in trained})),
+        "Commit": ", ".join(sorted({_commit(run) for run in trained})),
+    }
+    means = [study.means(task) for task in TASKS]
+    rows = []
+    for place, row in means[0].iterrows():
+        of_tasks = (table.loc[place, ["mean", "low", "high"]] for table in means)
+        scores = [with_interval(*numbers) for numbers in of_tasks]
+        rows.append((row["variant"], row["tested_on"] or "its own", *scores, row["num_seeds"]))
     columns = ["variant", "tested on", *_COLUMNS, "seeds"]
-    return "\n".join([*lines, "", markdown_table(columns, rows), ""])
-
-
-def _mean(row: pd.Series) -> str:
-    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{row['mean']:.3f}{interval}"
+    return f"{_listed(facts)}\n{markdown_table(columns, rows)}\n"
 
 
 def _evaluated(run: Run) -> str:
@@ -152,9 +143,8 @@ def _evaluated(run: Run) -> str:
         "Device": _device(facts),
         "Commit": _commit(run),
     }
-    scores = [_interval(facts["test"][task]) for task in _TASKS]
-    listed = [f"- **{name}**: {text}" for name, text in lines.items()]
-    return "\n".join([*listed, "", markdown_table(["", *_COLUMNS], [("test", *scores)]), ""])
+    table = markdown_table(["", *_COLUMNS], [("test", *_accuracies(run))])
+    return f"{_listed(lines)}\n{table}\n"
 
 
 def _trained(run: Run) -> str:
@@ -191,30 +181,24 @@ def _trained(run: Run) -> str:
         "Commit": _commit(run),
         "Seed": str(config["seed"]),
     }
-    lines = [f"- **{name}**: {' '.join(text.split())}" for name, text in facts_lines.items()]
-    return "\n".join([*lines, "", _trajectory(run), _final(facts)])
+    return "\n".join([_listed(facts_lines), _trajectory(run), _kept_epoch(run)])
+
+
+def _numbers(row: Mapping[str, float], part: str) -> list[str]:
+    """Loss and accuracies of a part of the frames after an epoch."""
+    return [f"{row[f'{part}_{name}']:.3f}" for name in _OF_EPOCH]
 
 
 def _trajectory(run: Run) -> str:
     what = "loss / joint / modulation / SNR"
     rows = [
-        (
-            int(row["epoch"]),
-            *(
-                " / ".join(f"{row[f'{part}_{column}']:.3f}" for column in ("loss", *_TASKS))
-                for part in ("train_eval", "validation")
-            ),
-        )
+        (int(row["epoch"]), *(" / ".join(_numbers(row, part)) for part in _PARTS))
         for _, row in run.history.iterrows()
     ]
-    return markdown_table(["epoch", f"train, same mode: {what}", f"validation: {what}"], rows) + "\n"
+    return markdown_table(["epoch", *(f"{label}: {what}" for label in _PARTS.values())], rows) + "\n"
 
 
-def _final(facts: dict) -> str:
-    rows = [
-        (label, *(f"{facts['kept'][f'{part}_{column}']:.3f}" for column in ("loss", *_TASKS)))
-        for part, label in {"train_eval": "train, same mode", "validation": "validation"}.items()
-    ]
-    test = facts["test"]
-    rows.append(("test", f"{test['loss']:.3f}", *(_interval(test[task]) for task in _TASKS)))
+def _kept_epoch(run: Run) -> str:
+    rows = [(label, *_numbers(run.facts["kept"], part)) for part, label in _PARTS.items()]
+    rows.append(("test", f"{run.facts['test']['loss']:.3f}", *_accuracies(run)))
     return markdown_table(["kept epoch", "loss", *_COLUMNS], rows) + "\n"

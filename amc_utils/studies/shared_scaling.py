@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -104,19 +105,17 @@ def accuracies_by_label(classifier: Classifier) -> pd.DataFrame:
     tried = torch.arange(len(frames)) % _NUM_TRIED + _NUM_FITTED
     observed = counts[frames.modulation, frames.snr_index, tried]
     grey = grey_log_likelihoods(observed, counts[..., :_NUM_FITTED])
-    rows = []
+    label, tables = np.array(labels)[frames.snr_index], {}
     for knows, score in (("image", image), ("grey", grey), ("both", image + grey)):
-        joint = score.flatten(1).argmax(1)
         right = {
-            "joint": joint == frames.joint_class,
+            "joint": score.flatten(1).argmax(1) == frames.joint_class,
             "modulation": score.logsumexp(2).argmax(1) == frames.modulation,
             "snr": score.logsumexp(1).argmax(1) == frames.snr_index,
         }
-        for task, hits in right.items():
-            for number, label in enumerate(labels):
-                some = hits[frames.snr_index == number].float()
-                rows.append((knows, task, label, float(some.mean()), len(some)))
-    return pd.DataFrame(rows, columns=["knows", "task", "snr_label", "value", "num_frames"])
+        hits = pd.DataFrame(right | {"snr_label": label}).melt("snr_label", var_name="task")
+        values = hits.groupby(["task", "snr_label"])["value"]
+        tables[knows] = values.agg(value="mean", num_frames="size")
+    return pd.concat(tables, names=["knows"]).reset_index()
 
 
 def shared_scaling(runs: list[str], output_root: str = "") -> None:

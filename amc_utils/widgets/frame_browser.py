@@ -17,7 +17,7 @@ from amc_utils.data import load_frames, stratified_split
 from amc_utils.images import expand_channels, network_input
 from amc_utils.inference.classifier import Classifier, Prediction
 from amc_utils.models import Logits, TwoHeadNetwork
-from amc_utils.widgets.live import as_png, is_live
+from amc_utils.widgets.live import LOOK, Board, choice
 
 METHODS = ("occlusion", "integrated gradients")
 # Points between the empty image and the frame's; the sum of attributions is then within a few percent
@@ -29,12 +29,10 @@ _AT_ONCE = 64
 _WRONG, _ALL = "wrong ones", "all"
 
 
-class FrameBrowser:
+class FrameBrowser(Board):
     """The frames of one class and SNR that the network was tested on, with controls to leaf through.
 
-    Attributes:
-        controls: widgets by name: modulation, snr_label, show, frame, head, method.
-        widget: controls and figure, to be shown by JupyterLab.
+    Controls: modulation, snr_label, show, frame, head, method.
     """
 
     def __init__(self, classifier: Classifier, modulation: str, snr_label: int) -> None:
@@ -52,48 +50,32 @@ class FrameBrowser:
         self._frames = load_frames(
             config, shard=lambda labelled: stratified_split(labelled, seed=config.seed).test
         )
-        option = {"layout": {"width": "300px"}, "style": {"description_width": "90px"}}
-        names, grid = config.modulation_names, config.snr_labels
-
-        def choice(name: str, options: tuple, value: object) -> ipywidgets.Dropdown:
-            return ipywidgets.Dropdown(options=options, value=value, description=name, **option)
-
-        self.controls: dict[str, ipywidgets.ValueWidget] = {
-            "modulation": choice("modulation", names, modulation),
-            "snr_label": ipywidgets.SelectionSlider(
-                options=grid, value=snr_label, description="SNR label", **option
-            ),
+        grid = config.snr_labels
+        level = {"options": grid, "value": snr_label, "description": "SNR label"}
+        self._words = ipywidgets.HTML()
+        controls = {
+            "modulation": choice("modulation", config.modulation_names, modulation),
+            "snr_label": ipywidgets.SelectionSlider(**level, **LOOK),
             "show": choice("show", (_ALL, _WRONG), _ALL),
-            "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **option),
+            "frame": ipywidgets.IntSlider(0, 0, 0, description="frame", **LOOK),
             "head": choice("looks for", Logits._fields, "modulation"),
             "method": choice("map by", METHODS, METHODS[0]),
         }
-        self._image, self._words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        super().__init__(controls, self._words)
         self._still = False
         self._select()
         for name, control in self.controls.items():
             choosing = name in ("modulation", "snr_label", "show")
             control.observe(self._select if choosing else self._redraw, "value")
-        box = ipywidgets.GridBox(
-            list(self.controls.values()), layout={"grid_template_columns": "repeat(3, 310px)"}
-        )
-        self.widget = ipywidgets.VBox([box, self._words, self._image])
 
     @property
     def description(self) -> str:
         """Classes, SNR range and source of the frames that are shown."""
         return self._frames.description
 
-    def show(self) -> ipywidgets.VBox | None:
-        """The widget in JupyterLab; elsewhere nothing, so that the first frame stands as a figure."""
-        if not is_live():
-            return None
-        plt.close(self._board)
-        return self.widget
-
     def figure(self) -> Figure:
         """The frame that the controls ask for: images, attributions, and what both heads predict."""
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values
         row, config = self._shown[value["frame"]], self._classifier.config
         images, maps = self._explained(
             self._index, self._prediction, row, value["head"], value["method"]
@@ -102,7 +84,7 @@ class FrameBrowser:
         rows = [[f"{kind} {name}" for name in self._channels] + list(Logits._fields) for kind in kinds]
         widths = {"width_ratios": [1.0] * len(self._channels) + [1.1, 1.1]}
         size = (plots.WIDTH_INCHES["page"], 3.0)
-        self._board, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
+        self._drawn, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
         reach = float(maps.abs().amax()) or 1.0
         for name, image, attributions in zip(self._channels, images, maps, strict=True):
             plots.image(axes[f"image {name}"], image.numpy(), ticks=False).set_title(name)
@@ -117,7 +99,7 @@ class FrameBrowser:
         ):
             probability = getattr(self._prediction, task)[row].numpy()
             _bars(axes[task], probability, names, truth, plots.COLOUR_OF_TASK[task]).set_xlabel(label)
-        return self._board
+        return self._drawn
 
     def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
         """Share of each channel in the positive attributions to a head's prediction; one row a head.
@@ -150,7 +132,7 @@ class FrameBrowser:
 
     def words(self) -> str:
         """Truth and prediction of the frame that is shown, in one line."""
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values
         row, count = self._shown[value["frame"]], len(self._shown)
         said = self._classifier.table(self._prediction).iloc[row]
         return (
@@ -176,9 +158,9 @@ class FrameBrowser:
         self._redraw()
 
     def _redraw(self, _: object = None) -> None:
-        if is_live() and not self._still:
-            self._words.value, self._image.value = self.words(), as_png(self.figure())
-            plt.close(self._board)
+        if not self._still:
+            self._words.value = self.words()
+            super()._redraw()
 
 
 def attribution(

@@ -1,4 +1,4 @@
-"""What changes in a notebook: whether it is live, figures as PNGs, and the learning curve."""
+"""What changes in a notebook: figures under controls, and the learning curve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 from amc_utils import plots
 
 _DOTS_PER_INCH = 110
+# How every control looks.
+LOOK = {"layout": {"width": "340px"}, "style": {"description_width": "130px"}}
 
 
 def is_live() -> bool:
@@ -21,11 +24,51 @@ def is_live() -> bool:
     return "JPY_SESSION_NAME" in os.environ
 
 
-def as_png(fig: Figure) -> bytes:
-    """The figure for a screen."""
-    buffer = BytesIO()
-    fig.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
+def choice(name: str, options: tuple, value: object) -> ipywidgets.Dropdown:
+    """Control that offers some values."""
+    return ipywidgets.Dropdown(options=options, value=value, description=name, **LOOK)
+
+
+class Board:
+    """Controls above a figure, which is drawn anew whenever one of them is moved.
+
+    Attributes:
+        controls: widgets by name.
+        widget: controls and figure, to be shown by JupyterLab.
+    """
+
+    def __init__(
+        self, controls: dict[str, ipywidgets.ValueWidget], *between: ipywidgets.DOMWidget
+    ) -> None:
+        self.controls, self._image = controls, ipywidgets.Image(format="png")
+        layout = {"grid_template_columns": "repeat(auto-fit, 350px)"}
+        box = ipywidgets.GridBox(list(controls.values()), layout=layout)
+        self.widget = ipywidgets.VBox([box, *between, self._image])
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the controls ask for, by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def figure(self) -> Figure:
+        """What the controls ask for, drawn anew; subclasses say what that is."""
+        raise NotImplementedError
+
+    def show(self) -> ipywidgets.VBox | None:
+        """The widget in JupyterLab; elsewhere nothing, so that the figure drawn before stands there."""
+        if not is_live():
+            return None
+        plt.close(self._drawn)
+        self._redraw()
+        return self.widget
+
+    def _redraw(self, _: object = None) -> None:
+        if is_live():
+            buffer = BytesIO()
+            options = {"dpi": _DOTS_PER_INCH, "pil_kwargs": {"compress_level": 1}}
+            self.figure().savefig(buffer, format="png", **options)
+            self._image.value = buffer.getvalue()
+            plt.close(self._drawn)
 
 
 class LiveCurve:
