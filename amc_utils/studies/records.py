@@ -47,6 +47,7 @@ class Step(BaseModel):
         needs: "gpu" where a CPU would take days.
         command: as it is typed.
         leaves: file that tells that the command was carried out, where it is no run and no study.
+        minutes: that the command takes on a device that it needs, about; of a run those of its parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class Step(BaseModel):
     needs: Literal["gpu", "cpu"]
     command: str = Field(pattern="^(amc|python) ")
     leaves: str = ""
+    minutes: float | None = None
 
     @property
     def words(self) -> list[str]:
@@ -121,7 +123,7 @@ def status_of(step: Step, workspace: Workspace) -> StepStatus:
         return _of_study(step, workspace)
     if step.config is None and step.evaluation is None:
         done = (workspace.root / step.leaves).is_file()
-        return StepStatus("done" if done else "missing", done=done)
+        return StepStatus("done", done=True) if done else StepStatus("missing", minutes=step.minutes)
     for run in list_runs(workspace):
         if run.name != step.result:
             continue
