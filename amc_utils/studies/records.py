@@ -47,7 +47,7 @@ class Step(BaseModel):
         needs: "gpu" where a CPU would take days.
         command: as it is typed.
         leaves: file that tells that the command was carried out, where it is no run and no study.
-        minutes: that the command takes on a device that it needs, about; of a run those of its parameters.
+        minutes: that such a command takes, about, on the device that it needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
