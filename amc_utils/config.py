@@ -23,7 +23,7 @@ from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
-_RUNTIME_ONLY = {"checkpoint_minutes", "minutes", "samples_in", "skip_bad_steps", "tracker"}
+_RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
 # Images of a run from which on it is worth a minute to compile the network for a GPU.
@@ -37,7 +37,7 @@ class Engine(BaseModel):
         checkpoint_minutes: time between checkpoints inside an epoch; each epoch ends with one anyway.
         skip_bad_steps: leave out a step whose loss is not finite, and count it, instead of stopping.
         accumulate: parts that a batch is cut into, to save memory; batch_size stays what it says.
-        minutes: train for about so long, validation included, instead of num_epochs; 0 for num_epochs.
+        minutes: train for about so long, instead of num_epochs; 0 for num_epochs.
         compile: let torch.compile fuse the network's operations; "auto" where that pays, see on_device.
         fused: AdamW in a single kernel; "auto" on a GPU.
         sample_bits: bits of a stored sample; 16 halves the memory, at a rounding error of -66 dB; of a
@@ -232,19 +232,30 @@ class TrainingParameters(DataParameters):
         epochs = {"num_epochs"} if self.engine.minutes else set()
         return engine | epochs | ({"precision"} if self.precision == "auto" else set())
 
-    def on_device(self, kind: str) -> Self:
-        """The same with a value for each "auto", as suits a "cuda" or a "cpu" device."""
-        on_gpu = kind == "cuda"
+    def on_device(
+        self, kind: str, begun: Mapping[str, Any] | None = None, *, can_compile: bool = True
+    ) -> Self:
+        """The same with a value for each "auto".
+
+        Args:
+            kind: of the device that it shall suit, "cuda" or "cpu".
+            begun: parameters of a run that goes on, whose values stay as they are.
+            can_compile: whether torch.compile has what it needs.
+        """
+        on_gpu, begun = kind == "cuda", begun or {}
         precision = self.precision
         if precision == "auto":
-            precision = "bf16-mixed" if on_gpu else "32-true"
+            precision = begun.get("precision", "bf16-mixed" if on_gpu else "32-true")
         images = self.num_joint_classes * self.num_frames_per_cell * self.num_epochs
         choices = {
             # Compiling takes as long as a hundred thousand images and more.
-            "compile": on_gpu and (images >= _WORTH_COMPILING or self.engine.minutes >= 2),
+            "compile": on_gpu
+            and can_compile
+            and (images >= _WORTH_COMPILING or self.engine.minutes >= 2),
             # A fused step unscales gradients itself, too late for clipping them.
             "fused": on_gpu and (precision != "16-mixed" or not self.gradient_clip),
         }
+        choices |= {n: v for n, v in begun.get("engine", {}).items() if n in choices and v != "auto"}
         chosen = {name: v for name, v in choices.items() if getattr(self.engine, name) == "auto"}
         engine = self.engine.model_copy(update=chosen)
         return self.model_copy(update={"precision": precision, "engine": engine})
@@ -286,6 +297,15 @@ class TrainingParameters(DataParameters):
             raise ValueError(
                 f"fresh_frames must be false with a file, which has no new ones; got data_path "
                 f"{self.data_path!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _time_is_that_of_a_whole_run(self) -> Self:
+        if self.engine.minutes and self.resume_from:
+            raise ValueError(
+                f"engine.minutes must be 0 with resume_from, which has epochs behind it, got "
+                f"{self.engine.minutes}; set num_epochs"
             )
         return self
 

@@ -49,7 +49,7 @@ from amc_utils.models import (
 from amc_utils.results import Run, claim_run_name, new_run_name, write_run
 from amc_utils.runtime import tracking
 from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
-from amc_utils.runtime.devices import best_accelerator, best_fabric
+from amc_utils.runtime.devices import best_accelerator, best_fabric, missing_for_compiling
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.interruption import Stopped, StopRequests
 from amc_utils.runtime.paths import Workspace
@@ -136,10 +136,8 @@ def _what_fits(evaluator: Evaluator, *, learns: bool) -> str:
         return f"{said}; take a smaller image_size or network, or engine: {{samples_in: host}}"
     own = config.batch_size // fabric.world_size
     cut = next(count for count in range(1, own + 1) if own % count == 0 and own // count <= fits)
-    return (
-        f"{said}; at about {each / 1e6:.1f} MB each take engine: {{accumulate: {cut}}} or "
-        f"batch_size: {fits * parts}"
-    )
+    smaller = f" or batch_size: {fits * parts}" if fits * parts > 1 else ""
+    return f"{said}; at about {each / 1e6:.1f} MB each take engine: {{accumulate: {cut}}}{smaller}"
 
 
 class Evaluator:
@@ -324,7 +322,7 @@ class Learner:
             with self.fabric.no_backward_sync(self.network, enabled=place < parts - 1):
                 sums += self._backward(part, samples, parts)
         bad = ~torch.isfinite(self._gradient_norm() + sums[:2].sum())
-        if skip and self._any_rank(bad):
+        if skip and self.any_rank(bad):
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             self.skipped += 1
@@ -390,9 +388,10 @@ class Learner:
         gradients = [p.grad for part in both for p in part.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _any_rank(self, flag: Tensor) -> bool:
+    def any_rank(self, flag: Tensor) -> bool:
         """Whether the flag is up in any process."""
-        return bool(self.fabric.all_reduce(flag.double(), reduce_op="max"))
+        flag = flag.to(self.fabric.device, torch.float64)
+        return bool(self.fabric.all_reduce(flag, reduce_op="max"))
 
     def _update(self) -> None:
         gradient = self.weighting.log_variance.grad
@@ -639,32 +638,48 @@ class Trainer:
         self.weighting.load_state_dict(self._kept["weighting"])
 
 
-# Steps whose time is taken, after a first one that compiles and allocates.
+# Steps whose time is taken at most, after a first one that compiles and allocates.
 _TIMED_STEPS = 20
-# Time of an epoch over that of its steps: validation, new frames, checkpoints.
-_EPOCH_OVER_STEPS = 1.15
 
 
 def epochs_in_time(
     config: TrainingParameters, network: TwoHeadNetwork, frames: Frames, split: Split, fabric: Fabric
 ) -> int:
-    """Epochs, at least one, that fit into engine.minutes at the speed of some steps of a copy."""
-    plan = BatchPlan(config, split)
+    """Epochs, at least one, that fit into engine.minutes at the speed of a copy of the network.
+
+    Steps, validation and the drawing of frames are timed; the time that this takes is taken off.
+    """
+    plan, started = BatchPlan(config, split), time.perf_counter()
     learner = Learner(config, copy.deepcopy(network), frames, fabric=fabric, num_steps=plan.steps)
-    places = plan.places(fabric.global_rank, fabric.world_size)
-    budget, seconds = 60 * config.engine.minutes, []
-    for number, batch in enumerate(plan.batches(0)[: _TIMED_STEPS + 1, places]):
-        started = time.perf_counter()
+    budget, steps = 60 * config.engine.minutes, []
+    for number, batch in enumerate(
+        plan.batches(0)[: _TIMED_STEPS + 1, plan.places(fabric.global_rank, fabric.world_size)]
+    ):
+        begun = time.perf_counter()
         # Reading a number waits for the device.
         float(learner.step(batch.to(fabric.device), frames.iq(batch), number).sum())
-        seconds.append(time.perf_counter() - started)
-        if number and sum(seconds[1:]) > budget / 20:
+        steps.append(time.perf_counter() - begun)
+        # All processes leave at the same step, though their clocks differ.
+        if number and learner.any_rank(torch.tensor(sum(steps[1:]) > budget / 20)):
             break
-    epoch = float(np.median(seconds[1:] or seconds)) * plan.steps * _EPOCH_OVER_STEPS
-    epochs = max(int(budget / epoch), 1)
+    some = split.validation[:_EVALUATION_BATCH]
+    # The first look compiles.
+    for _ in range(2):
+        begun = time.perf_counter()
+        learner.evaluator.measure(some, "validation")
+        look = (time.perf_counter() - begun) / len(some)
+    begun = time.perf_counter()
+    if config.fresh_frames:
+        redraw_frames(frames, some, 0)
+    draw = (time.perf_counter() - begun) / len(some)
+    # Beside validation frames as many training frames are looked at.
+    epoch = plan.steps * float(np.median(steps[1:] or steps))
+    epoch += 2 * len(split.validation) * look + len(split.train) * draw
+    left = budget - (time.perf_counter() - started)
+    epochs = fabric.broadcast(max(int(left / epoch), 1))
     fabric.print(
         f"{config.batch_size * plan.steps / epoch:,.0f} images/s, validation included: an epoch takes "
-        f"{epoch:.0f} s, {epochs} of them about {epochs * epoch / 60:.1f} minutes"
+        f"{epoch:.3g} s, {epochs} of them about {epochs * epoch / 60:.1f} minutes"
     )
     return epochs
 
@@ -710,11 +725,16 @@ class Experiment:
         """
         # A process that was handed its parameters whole has not run these yet.
         load_plugins(config.plugins)
-        config = config.on_device(best_accelerator())
         workspace = Workspace.at(config.output_root, study)
         name = claim_run_name(config.run_name, workspace)
         while not config.run_name and (workspace.checkpoints / name).exists():
             name = new_run_name(workspace)
+        begun = Checkpoints(workspace.checkpoints / name).newest()
+        if not begun and config.resume_from:
+            begun = config.resume_from, read_checkpoint(config.resume_from)
+        can_compile = not missing_for_compiling()
+        stored = begun[1]["config"] if begun else {}
+        config = config.on_device(best_accelerator(), stored, can_compile=can_compile)
         now = datetime.datetime.now(datetime.UTC)
         return cls(config, notebook, name, workspace, now)
 
@@ -770,7 +790,7 @@ class Experiment:
         config, engine = self.config, self.config.engine
         if engine.samples_in != "auto" or fabric.device.type == "cpu":
             return engine.samples_in
-        images = max(config.batch_size // engine.accumulate // fabric.world_size, _EVALUATION_BATCH)
+        images = config.batch_size // engine.accumulate // fabric.world_size
         network = training_bytes(self.network(), images)
         num_frames = config.num_joint_classes * config.num_frames_per_cell // fabric.world_size
         width = 2 if config.data_path and engine.cache else engine.sample_bits // 8
@@ -786,15 +806,16 @@ class Experiment:
         config = self.config
         if config.engine.minutes:
             begun = Checkpoints(folder).newest()
-            epochs = begun[1]["config"]["num_epochs"] if begun else 0
+            # What the first process finds counts for all.
+            epochs = fabric.broadcast(begun[1]["config"]["num_epochs"] if begun else 0)
             epochs = epochs or epochs_in_time(config, network, frames, split, fabric)
-            config = config.model_copy(update={"num_epochs": fabric.broadcast(epochs)})
+            config = config.model_copy(update={"num_epochs": epochs})
         trainer = Trainer(config, network, frames, split, fabric=fabric, folder=folder)
         try:
             if not trainer.resume_if_begun() and self.config.resume_from:
                 trainer.resume(self.config.resume_from)
             tracked = self.workspace.outputs / "tracking" / self.name
-            told = self.config.model_dump(exclude={"output_root", "data_path"})
+            told = config.model_dump(exclude={"output_root", "data_path"})
             tracking.track(fabric, self.config.engine.tracker, tracked, told)
         except (ValueError, FileNotFoundError):
             trainer.checkpoints.abandon()
@@ -850,6 +871,7 @@ class Experiment:
                 "activation_bytes_per_frame": count_activation_bytes(self.network()),
             },
             "engine": {
+                "device": trainer.fabric.device.type,
                 "processes": trainer.fabric.world_size,
                 "steps_skipped": trainer.learner.skipped,
             },
@@ -872,9 +894,10 @@ def train(
         Stopped: by a signal; a checkpoint is written.
         ValueError: the wanted name belongs to a finished run, or to one that goes on elsewhere.
     """
-    fabric = best_fabric(config.on_device(best_accelerator()).precision)
-    # Without a wanted name, processes would choose a name each.
-    experiment = fabric.broadcast(Experiment.start(config, notebook, study=study))
+    experiment = Experiment.start(config, notebook, study=study)
+    fabric = experiment.fabric()
+    # Without a wanted name, every process has chosen one.
+    experiment = fabric.broadcast(experiment)
     # Before frames are read: a network that cannot be built is known in seconds.
     network = experiment.network()
     frames = experiment.frames(fabric)

@@ -4,7 +4,8 @@
     python benchmarks/run.py pictures reading --torchsig .venv-torchsig/bin/python
 
 Where there is a GPU, pictures, generation and training are measured on it alone. Prints medians and
-ratios; keeps every repeat in benchmarks/<device>.csv, each table as soon as it is there.
+ratios; keeps every repeat in benchmarks/<device>.csv, each table as soon as it is there, and what it
+prints, when all is done, in benchmarks/<device>.txt.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def main() -> None:
         for table in module.measure(*extra):
             tables.append(table.assign(**about))
             keep(tables[-1], path)
-    print(summarise(pd.concat(tables)).round(3).to_string(index=False))
+    printed = summarise(pd.concat(tables)).round(3).to_string(index=False)
+    with atomic_write(path.with_suffix(".txt")) as temporary:
+        temporary.write_text(printed + "\n", encoding="utf8")
+    print(printed)
     print(f"every repeat: {path.name}")
 
 

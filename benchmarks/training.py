@@ -78,8 +78,8 @@ def product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None
 def input_overhead(config: TrainingParameters, name: str, num_steps: int, repeats: int) -> pd.DataFrame:
     """Training steps on frames, against the same steps on one batch of pictures.
 
-    And against a step whose operations all are as fast as in a large product of matrices: the ratio of
-    the two is the utilisation of the device.
+    And beside a step whose operations all are as fast as in a large product of matrices, which is one
+    over the utilisation of the device times as fast as the network.
     """
     trainer = make_trainer(config, "overhead")
     learner, evaluator = trainer.learner, trainer.evaluator

@@ -66,11 +66,11 @@ def test_frame_has_the_carrier_and_the_noise_asked_for(knobs):
 def test_without_a_jupyter_server_an_image_stands_in_its_place(knobs, monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert knobs.show() is None
-    assert plt.fignum_exists(knobs._drawn.number)
+    assert plt.get_fignums()
 
 
 def test_in_jupyterlab_there_is_the_widget_and_no_second_image(knobs, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
     assert knobs.show() is knobs.widget
-    assert not plt.fignum_exists(knobs._drawn.number)
+    assert not plt.get_fignums()
     assert live.is_live()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from trainers import (
     start,
 )
 
+from amc_utils import training
 from amc_utils.data import BatchPlan, load_frames, share, stratified_split
 from amc_utils.models import convert_sync_batchnorm
 from amc_utils.results import load_run
@@ -65,6 +67,22 @@ def test_two_processes_equal_one(make_config, tmp_path):
     same = one.predictions["predicted_modulation"] == two.predictions["predicted_modulation"]
     assert same.mean() > 0.9
     assert one.history["train_loss"].iloc[-1] < one.history["train_loss"].iloc[0]
+
+
+def run_by_a_fast_clock(values, variables):
+    """Body of a child process whose clock runs three times as fast."""
+    training.time = SimpleNamespace(perf_counter=lambda: 3 * time.perf_counter())
+    run_alone(values, variables)
+
+
+def test_two_processes_agree_on_the_epochs_that_fit_into_a_time(make_config, tmp_path):
+    values = make_config(**TINY, engine={"minutes": 0.02}, run_name="timed").model_dump()
+    first, second = pair_of_variables()
+    pair = [start(values, first), SERVER.Process(target=run_by_a_fast_clock, args=(values, second))]
+    pair[1].start()
+    wait_for(pair)
+    run = load_run("timed", str(tmp_path))
+    assert run.facts["config"]["num_epochs"] == run.facts["epochs"]
 
 
 def test_two_processes_go_on_after_one_is_killed_and_after_sigterm(make_config, tmp_path):
@@ -128,7 +146,7 @@ def test_all_processes_leave_out_a_step_that_is_bad_in_one(make_config, tmp_path
         process.start()
     wait_for(pair)
     run = load_run("pair", str(tmp_path))
-    assert run.facts["engine"] == {"processes": 2, "steps_skipped": 1}
+    assert run.facts["engine"] == {"device": "cpu", "processes": 2, "steps_skipped": 1}
     assert np.isfinite(run.history.to_numpy()).all()
 
 

@@ -215,7 +215,7 @@ def test_work_that_is_stopped_goes_on_where_it_was(tmp_path):
     assert mine.predictions.equals(theirs.predictions)
 
 
-def test_runs_of_set_time_are_stopped_go_on_and_are_packed(tmp_path, capsys):
+def test_runs_of_set_time_are_stopped_go_on_and_are_packed(tmp_path, capsys, monkeypatch):
     """As on a GPU that is there for minutes; the number of epochs that was chosen first stays."""
     plan, archive = tmp_path / "plan.yaml", tmp_path / "results.tar.gz"
     words = ["--engine.minutes", "0.06", "--schedule", "one_cycle", "--num_frames_per_cell", "60"]
@@ -223,20 +223,49 @@ def test_runs_of_set_time_are_stopped_go_on_and_are_packed(tmp_path, capsys):
     plan.write_text(yaml.safe_dump({"steps": [step.model_dump() for step in steps]}), encoding="utf8")
     options = {"plan": str(plan), "output_root": str(tmp_path)}
     workspace = Workspace(tmp_path)
-    records.records(minutes=0.1, **options)
-    begun = [records.status_of(step, workspace) for step in steps]
-    assert not begun[1].done
+    tries = 0
     while not all(records.status_of(step, workspace).done for step in steps):
-        records.records(minutes=0.3, **options)
+        tries += 1
+        records.records(minutes=0.01 * 2**tries, **options)
+    assert tries > 1
     assert "another num_epochs" not in capsys.readouterr().out
     for run in list_runs(workspace):
         config = run.facts["config"]
         assert config["num_epochs"] == run.facts["epochs"]
-    records.records(pack=str(archive), **options)
+    half = workspace.runs / ".third.0" / "runs.jsonl"
+    half.parent.mkdir()
+    half.touch()
+    monkeypatch.chdir(tmp_path)
+    records.records(pack=archive.name, **options)
     with tarfile.open(archive) as packed:
         names = packed.getnames()
     assert {f"outputs/runs/main/{name}/runs.jsonl" for name in ("first", "second")} <= set(names)
-    assert not [name for name in names if name.endswith(".ckpt")]
+    assert not [name for name in names if name.endswith(".ckpt") or "/." in name]
+
+
+def test_studies_and_what_was_measured_are_packed(study_without):
+    study, workspace = study_without("learning_rate")
+    measured = Step(needs="gpu", command="python x.py", leaves="outputs/speed.txt")
+    workspace.outputs.mkdir()
+    for name in ("speed.csv", "other.csv"):
+        (workspace.outputs / name).touch()
+    archive = workspace.root / "results.tar.gz"
+    records.pack_results(workspace, [study, measured], archive)
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+    assert {"outputs/speed.csv", "results/learning_rate/runs.jsonl"} <= set(names)
+    assert "outputs/other.csv" not in names
+
+
+def test_a_run_that_took_other_time_or_no_gpu_is_not_the_one_wanted(tmp_path):
+    small = ("--engine.minutes", "0.001")
+    training.train(step_of(tmp_path, *small).config, "02_resnet_ceiling")
+    workspace, step = Workspace(tmp_path), step_of(tmp_path, *small)
+    assert records.status_of(step, workspace).done
+    longer = step_of(tmp_path, "--engine.minutes", "4.0")
+    assert records.status_of(longer, workspace).state == "made with another engine.minutes"
+    on_gpu = step.model_copy(update={"needs": "gpu"})
+    assert records.status_of(on_gpu, workspace) == records.StepStatus("made without a GPU")
 
 
 def test_nothing_to_pack_is_an_error(tmp_path):

@@ -68,10 +68,10 @@ def test_samples_off_the_device_give_the_same_run(make_config, tmp_path, place):
 
 
 def test_samples_lie_on_a_gpu_only_where_a_network_fits_beside_them(make_config, monkeypatch, capsys):
-    experiment = Experiment.start(make_config(num_frames_per_cell=1000), "test")
+    experiment = Experiment.start(make_config(), "test")
     gpu = SimpleNamespace(device=torch.device("cuda"), world_size=1, print=print)
-    samples = 6 * 1000 * 1024 * 8
-    network = training_bytes(experiment.network(), 256)
+    samples = 6 * 20 * 1024 * 8
+    network = training_bytes(experiment.network(), experiment.config.batch_size)
     for free, place in ((samples + network, "device"), (samples + network - 1, "host")):
         monkeypatch.setattr(storage, "free_bytes", lambda device, free=free: free)
         assert experiment._place(gpu) == place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pandas as pd
@@ -363,11 +364,15 @@ def test_epochs_follow_from_the_time_of_a_step(make_config, monkeypatch):
     split = stratified_split(frames, seed=config.seed)
     network = untrained_network(config)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    ticks = iter(range(1000))
-    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(training, "time", clock)
     epochs = training.epochs_in_time(config, network, frames, split, fabric)
     steps = len(split.train) // config.batch_size
-    assert epochs == int(120 / (1.15 * steps)) > 1
+    # A second for each step and for 12 frames that are looked at, or drawn in no time; one look at the
+    # clock more after each.
+    timed = 2 * steps + 2 * 2 + 2
+    assert epochs == int((120 - timed) / (steps + 2 + 96 / 12)) > 1
     hurried = config.model_copy(update={"engine": Engine(minutes=1e-3)})
     assert training.epochs_in_time(hurried, network, frames, split, fabric) == 1
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -388,6 +393,24 @@ def test_a_run_of_set_time_goes_on_with_the_epochs_chosen_first(make_config, mon
     monkeypatch.setattr(training, "epochs_in_time", lambda *rest: 7)
     trainer = begun()
     assert (trainer.config.num_epochs, len(trainer.history)) == (3, 1)
+
+
+def test_a_run_goes_on_as_it_was_begun_whatever_suits_the_device(make_config, monkeypatch):
+    """Longer, it would be worth compiling, and another device would take another precision."""
+    options = {"precision": "auto", "num_epochs": 1, "run_name": "begun"}
+    training.train(make_config(**options), record=False)
+    monkeypatch.setattr(training, "best_accelerator", lambda: "cuda")
+    longer = make_config(**options | {"num_epochs": 10**9})
+    config = Experiment.start(longer, "test").config
+    assert (config.precision, config.engine.compile, config.engine.fused) == ("32-true", False, False)
+    other = Experiment.start(longer.model_copy(update={"run_name": "other"}), "test").config
+    assert (other.precision, other.engine.compile) == ("bf16-mixed", True)
+
+
+def test_time_is_that_of_a_whole_run(make_config, tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=r"engine.minutes must be 0 with resume_from, .* got 1"):
+        make_config(engine={"minutes": 1.0}, resume_from=str(tmp_path / "last.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
@@ -11,6 +14,15 @@ from lightning.fabric import Fabric
 def best_accelerator() -> str:
     """Name of the fastest device that has the complex numbers of the images: "cuda", or "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def missing_for_compiling() -> str:
+    """What torch.compile needs and this machine has not; empty where it has all."""
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if not any(map(shutil.which, compilers)):
+        return f"a C++ compiler, {' or '.join(compilers)}"
+    has_header = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return "" if has_header else "Python.h, the header of this Python"
 
 
 def best_fabric(precision: str) -> Fabric:

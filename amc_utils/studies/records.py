@@ -129,6 +129,8 @@ def status_of(step: Step, workspace: Workspace) -> StepStatus:
             continue
         if changed := _changed(step, run):
             return StepStatus(f"made with another {changed[0]}")
+        if step.needs == "gpu" and run.facts.get("engine", {}).get("device") != "cuda":
+            return StepStatus("made without a GPU")
         score = run.facts["test"]["joint_accuracy"]["value"]
         place = "" if run.folder == workspace.kept else f"; amc keep {run.name} puts it into results/"
         return StepStatus(f"done, joint accuracy {score:.3f}{place}", done=True)
@@ -252,8 +254,8 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
     The plan lists them in the order in which they should be run. The first command says where things
     stand. The second carries out what is missing until the time is up, what needs a GPU if there is one
     and the rest if there is none; what was stopped goes on when it is given again. The third puts new
-    runs and what else was measured into an archive, without checkpoints, to be unpacked in the
-    repository on another machine.
+    runs, the plan's studies and what else was measured into an archive, without checkpoints, to be
+    unpacked in the repository on another machine.
 
     Args:
         minutes: carry out what is missing for so long.
@@ -268,6 +270,7 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
     for number in _SIGNALS:
         signal.signal(number, stop_at_once)
     steps = read_plan(Path(plan) if Path(plan).is_file() else REPOSITORY / plan)
+    archive = Path(pack).resolve()
     # The plan's commands name files by their place in the repository.
     os.chdir(REPOSITORY)
     print(report(steps, [status_of(step, workspace) for step in steps]), flush=True)
@@ -276,23 +279,34 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
         here = [step for step in steps if step.needs == device]
         print(run_pending(here, lambda step: status_of(step, workspace).done, REPOSITORY, minutes))
     if pack:
-        print(pack_results(workspace, steps, Path(pack)))
+        print(pack_results(workspace, steps, archive))
 
 
 def pack_results(workspace: Workspace, steps: Sequence[Step], path: Path) -> str:
-    """Put new runs, and the files that steps leave, into an archive; returns what it holds.
+    """Put new runs, the steps' studies and the files that steps leave into an archive.
+
+    Returns:
+        What it holds, in words.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    runs = replace(workspace, study="").outputs / "runs"
-    files = [file for file in sorted(runs.rglob("*")) if file.is_file()]
-    files += [file for step in steps if (file := workspace.root / step.leaves).is_file()]
+    root = workspace.root
+    runs = workspace.outputs / "runs"
+    # A name that begins with a dot is that of a folder in the making.
+    files = [f for f in runs.rglob("*") if "/." not in str(f.relative_to(root))]
+    for step in steps:
+        if step.command.startswith("amc study "):
+            files += (root / step.result).glob("[!.]*")
+        elif step.leaves:
+            # What was begun, too.
+            files += (root / step.leaves).parent.glob(f"{Path(step.leaves).stem}.*")
+    files = sorted(file for file in files if file.is_file())
     if not files:
         raise FileNotFoundError(f"{runs} must hold runs to be packed, it has none")
     with atomic_write(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for file in files:
-            archive.add(file, file.relative_to(workspace.root))
+            archive.add(file, file.relative_to(root))
     return f"{len(files)} files, {path.stat().st_size / 1e6:.1f} MB: {path}"
 
 

@@ -82,11 +82,11 @@ class SignalExplorer(Board):
         receiver = RECEIVERS[self.controls["preset"].value]
         images = constellation_images(iq[None], IMAGES, _IMAGE_SIZE, receiver=receiver)[0].numpy()
         rows = [["time"] * 2 + ["spectrum"] * 2 + ["eye"] * 2, list(IMAGES)]
-        self._drawn, axes = plt.subplot_mosaic(rows, figsize=(plots.WIDTH_INCHES["page"], 2.9))
+        figure, axes = plt.subplot_mosaic(rows, figsize=(plots.WIDTH_INCHES["page"], 2.9))
         plots.time_series(axes["time"], iq.numpy(), _NUM_SHOWN).set_ylim(-3.2, 3.2)
         plots.spectrum(axes["spectrum"], frequency.numpy(), power[0].numpy(), lw=0.6)
         axes["spectrum"].set_ylim(-65, 25)
         plots.eye_diagram(axes["eye"], eye_traces(iq).numpy()).set_ylim(-3.2, 3.2)
         for name, image in zip(IMAGES, images, strict=True):
             plots.image(axes[name], image, ticks=False).set_xlabel(name)
-        return self._drawn
+        return figure

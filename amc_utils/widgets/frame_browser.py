@@ -84,7 +84,7 @@ class FrameBrowser(Board):
         rows = [[f"{kind} {name}" for name in self._channels] + list(Logits._fields) for kind in kinds]
         widths = {"width_ratios": [1.0] * len(self._channels) + [1.1, 1.1]}
         size = (plots.WIDTH_INCHES["page"], 3.0)
-        self._drawn, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
+        figure, axes = plt.subplot_mosaic(rows, figsize=size, gridspec_kw=widths)
         reach = float(maps.abs().amax()) or 1.0
         for name, image, attributions in zip(self._channels, images, maps, strict=True):
             plots.image(axes[f"image {name}"], image.numpy(), ticks=False).set_title(name)
@@ -99,7 +99,7 @@ class FrameBrowser(Board):
         ):
             probability = getattr(self._prediction, task)[row].numpy()
             _bars(axes[task], probability, names, truth, plots.COLOUR_OF_TASK[task]).set_xlabel(label)
-        return self._drawn
+        return figure
 
     def shares(self, modulation: str, snr_label: int, *, num_frames: int = 8) -> pd.DataFrame:
         """Share of each channel in the positive attributions to a head's prediction; one row a head.

@@ -58,7 +58,8 @@ class Board:
         """The widget in JupyterLab; elsewhere nothing, so that the figure drawn before stands there."""
         if not is_live():
             return None
-        plt.close(self._drawn)
+        # The figure drawn before is shown no second time.
+        plt.close()
         self._redraw()
         return self.widget
 
@@ -66,9 +67,10 @@ class Board:
         if is_live():
             buffer = BytesIO()
             options = {"dpi": _DOTS_PER_INCH, "pil_kwargs": {"compress_level": 1}}
-            self.figure().savefig(buffer, format="png", **options)
+            figure = self.figure()
+            figure.savefig(buffer, format="png", **options)
             self._image.value = buffer.getvalue()
-            plt.close(self._drawn)
+            plt.close(figure)
 
 
 class LiveCurve:
