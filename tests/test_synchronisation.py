@@ -13,12 +13,11 @@ from amc_utils.data import read_radioml
 from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
 from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
+    ReceivedBatch,
     _at_symbols,
-    _equalised_spectrum,
     cfo_grid,
     equalised_powers,
     equaliser,
-    out_of_band_power,
     synchronise,
     synchronise_offset,
 )
@@ -105,29 +104,25 @@ def test_noise_beside_the_signal_is_found_without_leakage(snr_db):
     clean = make("8ASK", NOISELESS, 200, "radioml_2018", unit_mean_magnitude=False).iq
     gain = (made.iq * clean.conj()).mean(1).real / clean.abs().square().mean(1)
     noise = (made.iq - gain[:, None] * clean).abs().square().mean(1)
-    error_db = 10 * (out_of_band_power(made.iq).mean() / noise.mean()).log10()
+    error_db = 10 * (ReceivedBatch(made.iq).noise.mean() / noise.mean()).log10()
     assert abs(float(error_db)) < 0.1
-    leaked = 10 * (out_of_band_power(clean) / clean.abs().square().mean(1)).log10()
+    leaked = 10 * (ReceivedBatch(clean).noise / clean.abs().square().mean(1)).log10()
     assert float(leaked.max()) < -75
 
 
 def test_equaliser_is_the_matched_filter_where_that_leaves_no_interference():
-    frequency, ratio = torch.linspace(-0.8, 0.8, 161), torch.tensor([1e-3, 0.1, 3.0])
-    rolloff = torch.tensor([0.25])
-    found = equaliser(frequency, rolloff, ratio, TABLE_1)
-    matched = raised_cosine(frequency, rolloff[:, None]).sqrt()
-    torch.testing.assert_close(found * (1 + ratio[:, None]), matched.expand(3, -1))
+    upper, ratio = torch.linspace(0, 1, 161), torch.tensor([1e-3, 0.1, 3.0])
+    matched = raised_cosine(torch.stack([upper, upper - 1]), torch.tensor(0.25)).sqrt()
+    found = equaliser(matched[None], ratio)
+    torch.testing.assert_close(found * (1 + ratio[:, None, None]), matched.expand(3, -1, -1))
 
 
 def test_equalised_pulse_meets_nyquist_criterion_and_costs_noise():
     receiver = RECEIVERS["radioml_2018"]
     upper = torch.linspace(0, 1, 101, dtype=torch.float64)
-    ratio, rolloff = torch.full((1,), 1e-9, dtype=torch.float64), torch.tensor([0.415]).double()
-    parts = [
-        equaliser(f, rolloff, ratio, receiver) * raised_cosine(f, rolloff[:, None]) ** 1.5
-        for f in (upper, upper - 1)
-    ]
-    torch.testing.assert_close(sum(parts)[0], torch.ones(101).double(), atol=1e-6, rtol=0)
+    pulses = raised_cosine(torch.stack([upper, upper - 1]), torch.tensor(0.415)) ** 1.5
+    folded = (pulses * equaliser(pulses[None], torch.full((1,), 1e-9))[0]).sum(0)
+    torch.testing.assert_close(folded, torch.ones(101).double(), atol=1e-6, rtol=0)
     signal, interference = equalised_powers(torch.tensor([0.0, 69.0], dtype=torch.float64), receiver)
     # Noise is enhanced at high SNR; in noise it is the matched filter, which costs nothing.
     assert 0.7 * 8e6 < float(signal[1]) < 0.95 * 8e6
@@ -172,10 +167,11 @@ def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
         middle["rolloff_range"] = (0.415, 0.415)
     made = make(modulation, NOISELESS, preset=preset, **middle)
     timing = -made.state.timing_offset % SAMPLES_PER_SYMBOL
-    ratio, rolloff = torch.full((40,), 1e-7), made.state.rolloff
-    spectrum = _equalised_spectrum(made.iq, rolloff, ratio, receiver)[0]
+    frames = ReceivedBatch(made.iq, receiver)
+    frames.ratio = torch.full((40,), 1e-7)
+    bands = frames.filtered[0]
     late = SAMPLES_PER_SYMBOL / 2 * (modulation == "OQPSK")
-    parts = [_at_symbols(spectrum, timing + shift, 1024, receiver) for shift in (0.0, late)]
+    parts = [_at_symbols(bands, timing + shift, 1024, receiver) for shift in (0.0, late)]
     # The filter's transient at the ends of a frame is longer than what the images leave out.
     symbols = torch.complex(parts[0].real, parts[1].imag)[:, 8:-8]
     first = MARGIN_IN_SYMBOLS + receiver.guard_symbols + 8
