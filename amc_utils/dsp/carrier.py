@@ -21,7 +21,7 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 _CFO_STEP, _RING_WIDTH, _NUM_RINGS, _NUM_ANGLES, _NUM_HARMONICS = 1.5625e-5, 0.2, 8, 64, 16
 # Of the phase search, which tries as many phases as there are angles: magnitude rings up to the largest
 # that is told apart, waves over the magnitude of a symbol's parts, harmonics of a quarter turn.
-_NUM_FINE_RINGS, _LARGEST, _NUM_PART_WAVES, _NUM_PHASE_HARMONICS = 48, 1.6, 28, 24
+_NUM_FINE_RINGS, _LARGEST, _NUM_PART_WAVES, _NUM_PHASE_HARMONICS = 40, 1.6, 28, 20
 # Width of the box that smooths the density of the parts, and how far from its zero the waves are even.
 _SMOOTHING, _MARGIN = 0.084, 0.05
 # Integer angles: so many bits to a quarter turn, of which the upper six are the number of the bin.
@@ -39,8 +39,9 @@ def estimate_cfo(synchronised: Synchronised) -> Tensor:
     """
     symbols, receiver = synchronised.symbols, synchronised.receiver
     drift = _drifts(symbols.shape[1], receiver, symbols.device)
-    waves, order = _angle_waves(symbols.device)
-    energy = (_counts(symbols, _NUM_RINGS, _RING_WIDTH, drift) @ waves).square().sum(2)
+    series = torch.fft.rfft(_counts(symbols, _NUM_RINGS, _RING_WIDTH, drift))
+    energy = squared_magnitude(series[..., 1 : _NUM_HARMONICS + 1]).sum(2)
+    order = 4 * torch.arange(1, _NUM_HARMONICS + 1, device=symbols.device)
     weight = torch.exp(-synchronised.noise_power[:, None] / 2 * order.square())
     score = (energy @ weight[:, :, None])[:, :, 0].clamp_min(1e-12).log()
     top = score.argmax(1, keepdim=True).clamp(1, len(drift) - 2)
@@ -80,14 +81,12 @@ def _counts(symbols: Tensor, num_rings: int, width: float, drift: Tensor | int =
     """
     angle = (symbols.angle() * (2 / torch.pi * 2**_ANGLE_BITS)).to(torch.int32)[:, None] - drift
     ring = (symbols.abs() * (1 / width)).to(torch.int32).clamp_(0, num_rings - 1)[:, None]
+    first = torch.arange(angle.shape[1], dtype=torch.int32, device=symbols.device)[:, None]
     place = ((angle & (2**_ANGLE_BITS - 1)) >> _FRACTION_BITS) + ring * _NUM_ANGLES
-    counts = torch.zeros(*place.shape[:2], num_rings, _NUM_ANGLES, device=symbols.device)
-    # As one row, which on a CPU takes half the time.
-    first = torch.arange(0, counts.numel(), num_rings * _NUM_ANGLES, device=symbols.device)
-    place = (place + first.view(*place.shape[:2], 1)).flatten()
-    one = torch.ones((), device=symbols.device)
-    counts.view(-1).scatter_add_(0, place, one.expand(place.shape))
-    return counts
+    place = (place + first * (num_rings * _NUM_ANGLES)).flatten(1).to(torch.int64)
+    counts = torch.zeros(len(place), len(first) * num_rings * _NUM_ANGLES, device=place.device)
+    counts.scatter_add_(1, place, torch.ones(place.shape, device=place.device))
+    return counts.view(-1, len(first), num_rings, _NUM_ANGLES)
 
 
 def recover_carrier(synchronised: Synchronised) -> Tensor:
@@ -146,14 +145,6 @@ def _part_waves(device: torch.device) -> Tensor:
     weight = torch.sinc(cycles * _SMOOTHING) * torch.sinc(cycles * (_SMOOTHING / 3)) / 8
     series = torch.fft.rfft(added * weight, dim=1).real[:, : _NUM_PHASE_HARMONICS + 1]
     return series.transpose(0, 1).contiguous().to(device)
-
-
-@cache
-def _angle_waves(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines over the bins of a quarter turn, and the symmetry order of each."""
-    number = torch.arange(1, _NUM_HARMONICS + 1, device=device)
-    angle = torch.outer(torch.arange(_NUM_ANGLES, device=device), number) * (2 * torch.pi / _NUM_ANGLES)
-    return torch.cat([angle.cos(), angle.sin()], 1), 4.0 * torch.cat([number, number])
 
 
 @cache

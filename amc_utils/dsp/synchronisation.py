@@ -89,7 +89,7 @@ class ReceivedBatch:
         """Noise over signal density at the carrier, N0 / Es for the exponent 0.5; float32 [B]."""
         power = _power(self.iq)
         signal = torch.maximum(power - self.noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
-        energy = _mean_pulse_energy(self.receiver, self.iq.device)
+        energy = self._mean_pulse(self.iq.shape[1]).square().sum(1).mean()
         return (self.noise * energy / (SAMPLES_PER_SYMBOL * signal)).clamp(*_NOISE_RATIO_RANGE)
 
     @cached_property
@@ -106,10 +106,11 @@ class ReceivedBatch:
     @cached_property
     def filtered(self) -> tuple[Tensor, Tensor]:
         """What _equalised gives for the mean roll-off, for where none is estimated."""
+        return _equalised(self, self._mean_pulse(self.bands.shape[2]))
+
+    def _mean_pulse(self, num_bins: int) -> Tensor:
         rolloffs = (self.receiver.mean_rolloff,)
-        return _equalised(
-            self, _pulses(self.bands.shape[2], rolloffs, self.receiver, self.iq.device)[0]
-        )
+        return _pulses(num_bins, rolloffs, self.receiver, self.iq.device)[0]
 
     @cached_property
     def timed(self) -> Synchronised:
@@ -328,12 +329,6 @@ def _pulses(
         torch.tensor(rolloffs, device=device),
     )
     return torch.stack(_pulse_and_alias(upper, rolloff[:, None], receiver), 1), rolloff
-
-
-@cache
-def _mean_pulse_energy(receiver: ReceiverSettings, device: torch.device) -> Tensor:
-    rolloff = torch.full((), receiver.mean_rolloff, device=device)
-    return pulse_energy(rolloff, receiver.pulse_exponent)
 
 
 @cache
