@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor
 from amc_utils.dsp.carrier import power_lines, recover_carrier
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
-    Synchronised,
+    ReceivedBatch,
     offset_lines,
-    out_of_band,
-    synchronise,
+    squared_magnitude,
     synchronise_offset,
 )
 from amc_utils.runtime.plugins import refuse_taken
@@ -29,21 +28,8 @@ _SYMBOL_SCALE = 1.25
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
 
 
-class SynchronizedBatch:
-    """A batch of frames and what is made of it, each made once however many channels need it.
-
-    Attributes:
-        iq: complex64 [B, num_samples], of about unit mean power.
-        receiver: what is known about their channel.
-    """
-
-    def __init__(self, iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> None:
-        self.iq, self.receiver = iq, receiver
-
-    @cached_property
-    def timed(self) -> Synchronised:
-        """Symbols after timing recovery."""
-        return synchronise(self.iq, self.receiver)
+class SynchronizedBatch(ReceivedBatch):
+    """A batch of frames, of about unit mean power, and what images are made of, each made once."""
 
     @cached_property
     def recovered(self) -> Tensor:
@@ -95,9 +81,9 @@ def power_line_map(frames: SynchronizedBatch) -> Tensor:
     have nothing to do with each other leave -21 dB. On top the lines of OQPSK's square, twice the
     symbol rate apart; they are weak and shown 15 dB up.
     """
-    powers = power_lines(frames.timed).abs() / frames.timed.symbols.shape[1] ** 0.5
-    offset = offset_lines(frames.iq, frames.receiver).abs().sum(1) * _OFFSET_LINES_GAIN
-    level = 20 * torch.cat([powers.flatten(1), offset], 1).clamp_min(1e-12).log10()
+    powers = squared_magnitude(power_lines(frames.timed)) / frames.timed.symbols.shape[1]
+    offset = (offset_lines(frames).abs().sum(1) * _OFFSET_LINES_GAIN).square()
+    level = 10 * torch.cat([powers.flatten(1), offset], 1).clamp_min(1e-24).log10()
     num_rows = level.shape[1]
     up = (torch.arange(num_rows, device=level.device) + 0.5) * (2 / num_rows) - 1
     return torch.complex(level / 15 + 1, up.expand_as(level)) * WINDOW
@@ -109,25 +95,31 @@ def band_levels(frames: SynchronizedBatch) -> Tensor:
     The window spans the receiver's level_range_db. Noise reaches both, the signal the first only, so
     SNR is a displacement. Both levels are those of the noise alone when there is no signal.
     """
-    iq, receiver = frames.iq, frames.receiver
-    frequency = torch.fft.fftfreq(iq.shape[1], 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    rolloff = torch.full((), receiver.mean_rolloff, device=iq.device)
-    matched = raised_cosine(frequency, rolloff) ** receiver.pulse_exponent
-    inside = torch.fft.ifft(torch.fft.fft(iq) * matched) / matched.square().mean().sqrt()
-    outside = out_of_band(iq)
-    first = (iq.shape[1] - outside.shape[1]) // 2
+    receiver, outside = frames.receiver, frames.outside
+    num_samples = frames.iq.shape[1]
+    first = (num_samples - outside.shape[1]) // 2
+    inside = torch.fft.ifft(frames.spectrum * _matched_filter(num_samples, receiver, outside.device))
     inside = inside[:, first : first + outside.shape[1]]
     low, high = receiver.level_range_db
-    parts = []
+    scale, parts = 2 * WINDOW / (high - low), []
     for signal in (inside, outside):
-        level = 10 * torch.view_as_real(signal).square().sum(-1).clamp_min(1e-12).log10()
-        parts.append((2 * (level - low) / (high - low) - 1) * WINDOW)
+        level = squared_magnitude(signal).clamp_min_(1e-12).log10_()
+        parts.append(level.mul_(10 * scale).sub_(low * scale + WINDOW))
     return torch.complex(*parts)
+
+
+@cache
+def _matched_filter(num_samples: int, receiver: ReceiverSettings, device: torch.device) -> Tensor:
+    """Frequency response that white noise passes at its power, float32 [num_samples]."""
+    frequency = torch.fft.fftfreq(num_samples, 1 / SAMPLES_PER_SYMBOL, device=device)
+    rolloff = torch.full((), receiver.mean_rolloff, device=device)
+    matched = raised_cosine(frequency, rolloff) ** receiver.pulse_exponent
+    return matched / matched.square().mean().sqrt()
 
 
 # On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while images
 # are drawn so many bytes of them: 4 a pixel, and 64 a point on its way to its pixel.
-_FRAMES_IN_CACHE = 32
+_FRAMES_IN_CACHE = 64
 _BYTES_IN_CACHE = 2**23
 # In bins; more than the rounding of double precision, and times the bins of an axis still less than any
 # float32 is away from an edge that it does not lie on, but for those within 1e-11 of zero.
@@ -282,10 +274,11 @@ def constellation_images(
         raise ValueError(f"out must have the shape of the images {shape}, got {tuple(out.shape)}")
     on_cpu = iq.device.type == "cpu"
     seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
-    parts = [SynchronizedBatch(part, receiver) for part in iq.split(seen)]
-    for number, name in enumerate(channels):
-        points_of, grey = IMAGE_CHANNELS[name]
-        points = torch.cat([points_of(part) for part in parts])
+    drawings = [IMAGE_CHANNELS[name] for name in channels]
+    parts = (SynchronizedBatch(part, receiver) for part in iq.split(seen))
+    points_of_parts = [[points_of(part) for points_of, _ in drawings] for part in parts]
+    for number, (_, grey) in enumerate(drawings):
+        points = torch.cat([points[number] for points in points_of_parts])
         num_bytes = 4 * image_size**2 + 64 * points.shape[1]
         drawn = max(_BYTES_IN_CACHE // num_bytes, 1) if on_cpu else seen
         for some, image in zip(points.split(drawn), out[:, number].split(drawn), strict=True):

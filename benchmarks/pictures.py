@@ -26,14 +26,14 @@ def measure() -> list[pd.DataFrame]:
     tables = []
     # Each way gets as many as keep it busy for at least a twentieth of a second.
     many = frames(8192, "cpu")
-    some, few = many[:512], many[:16]
+    some, few, more = many[:512], many[:16], many[:2048]
     for size, batch in BATCH.items():
         tasks = {
             "numpy.histogram2d, a loop": Task(partial(by_numpy, some.numpy(), size), len(some)),
             "ours, raw": Task(partial(ours, many, size, ["raw"], batch), len(many)),
             "ours, raw, 16 at a time": Task(partial(ours, many, size, ["raw"], 16), len(many)),
             "ours, counts_8_bit": Task(partial(ours, many, size, ["counts_8_bit"], batch), len(many)),
-            "ours, stack": Task(partial(ours, some, size, ["stack"], batch), len(some)),
+            "ours, stack": Task(partial(ours, more, size, ["stack"], batch), len(more)),
             "fast-histogram, a loop": Task(partial(by_fast_histogram, many.numpy(), size), len(many)),
             "torch, a loop": Task(partial(by_torch_loop, some, size), len(some)),
             "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few.numpy(), size), len(few)),

@@ -10,15 +10,21 @@ import torch
 
 from amc_utils.baselines.bounds import class_es_n0_db
 from amc_utils.data import read_radioml
-from amc_utils.dsp.carrier import SYMMETRIES, estimate_cfo, power_lines, recover_carrier
+from amc_utils.dsp.carrier import (
+    SYMMETRIES,
+    estimate_cfo,
+    estimate_phase,
+    power_lines,
+    recover_carrier,
+)
 from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
+    ReceivedBatch,
     _at_symbols,
-    _equalised_spectrum,
     cfo_grid,
     equalised_powers,
     equaliser,
-    out_of_band_power,
+    offset_lines,
     synchronise,
     synchronise_offset,
 )
@@ -105,29 +111,25 @@ def test_noise_beside_the_signal_is_found_without_leakage(snr_db):
     clean = make("8ASK", NOISELESS, 200, "radioml_2018", unit_mean_magnitude=False).iq
     gain = (made.iq * clean.conj()).mean(1).real / clean.abs().square().mean(1)
     noise = (made.iq - gain[:, None] * clean).abs().square().mean(1)
-    error_db = 10 * (out_of_band_power(made.iq).mean() / noise.mean()).log10()
+    error_db = 10 * (ReceivedBatch(made.iq).noise.mean() / noise.mean()).log10()
     assert abs(float(error_db)) < 0.1
-    leaked = 10 * (out_of_band_power(clean) / clean.abs().square().mean(1)).log10()
+    leaked = 10 * (ReceivedBatch(clean).noise / clean.abs().square().mean(1)).log10()
     assert float(leaked.max()) < -75
 
 
 def test_equaliser_is_the_matched_filter_where_that_leaves_no_interference():
-    frequency, ratio = torch.linspace(-0.8, 0.8, 161), torch.tensor([1e-3, 0.1, 3.0])
-    rolloff = torch.tensor([0.25])
-    found = equaliser(frequency, rolloff, ratio, TABLE_1)
-    matched = raised_cosine(frequency, rolloff[:, None]).sqrt()
-    torch.testing.assert_close(found * (1 + ratio[:, None]), matched.expand(3, -1))
+    upper, ratio = torch.linspace(0, 1, 161), torch.tensor([1e-3, 0.1, 3.0])
+    matched = raised_cosine(torch.stack([upper, upper - 1]), torch.tensor(0.25)).sqrt()
+    found = equaliser(matched[None], ratio)
+    torch.testing.assert_close(found * (1 + ratio[:, None, None]), matched.expand(3, -1, -1))
 
 
 def test_equalised_pulse_meets_nyquist_criterion_and_costs_noise():
     receiver = RECEIVERS["radioml_2018"]
     upper = torch.linspace(0, 1, 101, dtype=torch.float64)
-    ratio, rolloff = torch.full((1,), 1e-9, dtype=torch.float64), torch.tensor([0.415]).double()
-    parts = [
-        equaliser(f, rolloff, ratio, receiver) * raised_cosine(f, rolloff[:, None]) ** 1.5
-        for f in (upper, upper - 1)
-    ]
-    torch.testing.assert_close(sum(parts)[0], torch.ones(101).double(), atol=1e-6, rtol=0)
+    pulses = raised_cosine(torch.stack([upper, upper - 1]), torch.tensor(0.415)) ** 1.5
+    folded = (pulses * equaliser(pulses[None], torch.full((1,), 1e-9))[0]).sum(0)
+    torch.testing.assert_close(folded, torch.ones(101).double(), atol=1e-6, rtol=0)
     signal, interference = equalised_powers(torch.tensor([0.0, 69.0], dtype=torch.float64), receiver)
     # Noise is enhanced at high SNR; in noise it is the matched filter, which costs nothing.
     assert 0.7 * 8e6 < float(signal[1]) < 0.95 * 8e6
@@ -172,10 +174,11 @@ def test_equalised_noiseless_symbols_are_the_symbols_sent(modulation, preset):
         middle["rolloff_range"] = (0.415, 0.415)
     made = make(modulation, NOISELESS, preset=preset, **middle)
     timing = -made.state.timing_offset % SAMPLES_PER_SYMBOL
-    ratio, rolloff = torch.full((40,), 1e-7), made.state.rolloff
-    spectrum = _equalised_spectrum(made.iq, rolloff, ratio, receiver)[0]
+    frames = ReceivedBatch(made.iq, receiver)
+    frames.ratio = torch.full((40,), 1e-7)
+    bands = frames.filtered[0]
     late = SAMPLES_PER_SYMBOL / 2 * (modulation == "OQPSK")
-    parts = [_at_symbols(spectrum, timing + shift, 1024, receiver) for shift in (0.0, late)]
+    parts = [_at_symbols(bands, timing + shift, 1024, receiver) for shift in (0.0, late)]
     # The filter's transient at the ends of a frame is longer than what the images leave out.
     symbols = torch.complex(parts[0].real, parts[1].imag)[:, 8:-8]
     first = MARGIN_IN_SYMBOLS + receiver.guard_symbols + 8
@@ -236,6 +239,36 @@ def test_strongest_line_is_that_of_the_symmetry(order):
     # It stands at the carrier offset, to within a step of the search.
     found = cfo_grid(TABLE_1, lines.device)[lines[:, SYMMETRIES.index(lowest)].argmax(1)]
     assert (found - made.state.cfo).abs().max() < 1.6e-5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_lines_between_the_few_offsets_are_those_of_the_sum(preset):
+    """Interpolated lines against the square of the filtered frame times each conjugate line."""
+    frames = ReceivedBatch(make("OQPSK", 10, preset=preset).iq, RECEIVERS[preset])
+    bands = frames.filtered[0].to(torch.complex128)
+    spectrum = torch.zeros(len(bands), 576, dtype=torch.complex128)
+    spectrum[:, :144], spectrum[:, -144:] = bands.unbind(1)
+    square = torch.fft.ifft(spectrum)[:, :512].square()
+    instants = 2 * torch.arange(512.0).double() - 512
+    sides = torch.tensor([1, -1])[:, None] / SAMPLES_PER_SYMBOL
+    frequency = (2 * cfo_grid(frames.receiver, square.real.device) + sides).flatten().double()
+    waves = torch.polar(torch.ones(()).double(), -2 * torch.pi * torch.outer(instants, frequency))
+    expected = (square @ waves / square.abs().sum(1, keepdim=True)).unflatten(1, (2, -1))
+    torch.testing.assert_close(offset_lines(frames).to(expected), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("modulation", ["QPSK", "16QAM", "64QAM", "16APSK"])
+def test_phase_is_found_to_half_a_step_of_the_search(modulation):
+    """Of turned points with little noise; a step is 1.4 degrees."""
+    points = torch.from_numpy(symbol_map(modulation).copy()).to(torch.complex64)
+    rng = torch.Generator().manual_seed(3)
+    sent = points[torch.randint(len(points), (200, 120), generator=rng)]
+    noise = 0.01 * torch.randn(200, 120, dtype=torch.complex64, generator=rng)
+    turn = torch.rand(200, generator=rng) * (math.pi / 2)
+    found = estimate_phase((sent + noise) * torch.polar(torch.ones(200), turn)[:, None])
+    error = (found - turn + math.pi / 4) % (math.pi / 2) - math.pi / 4
+    assert error.abs().max() < 0.6 * math.pi / 2 / 64
+    assert abs(error.mean()) < 0.002
 
 
 def test_lines_of_noise_have_unit_power():

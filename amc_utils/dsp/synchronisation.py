@@ -10,7 +10,7 @@ is found at random.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import scipy.signal
 import torch
@@ -29,6 +29,8 @@ _LEAST_SIGNAL = 0.003
 # Of the filter that lets noise beside the signal through: length, edge in cycles per sample. It holds
 # back a signal of roll-off 0.44 by 90 dB.
 _NUM_HIGH_PASS_TAPS, _HIGH_PASS_EDGE = 97, 0.12
+# Offsets, zeros of a Chebyshev polynomial, between which lines are interpolated to single precision.
+_NUM_NODES = 12
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,78 @@ class Synchronised:
     receiver: ReceiverSettings = DEFAULT_RECEIVER
 
 
+class ReceivedBatch:
+    """Frames and what several steps make of them, each made once.
+
+    Attributes:
+        iq: complex64 [B, num_samples], 8 samples per symbol.
+        receiver: what is known about their channel.
+    """
+
+    def __init__(self, iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> None:
+        self.iq, self.receiver = iq, receiver
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """Discrete Fourier transform of the frames, complex64 [B, num_samples]."""
+        return torch.fft.fft(self.iq)
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Noise beside the signal, white noise at the power that it has, [B, num_samples - 96].
+
+        A long filter, of which only what whole stretches of the frame give is kept: a window or a
+        frame's ends would let a millionth of the signal through, as much as all noise at 60 dB. Its
+        first sample belongs to the frame's sample 48.
+        """
+        filtered = torch.fft.ifft(self.spectrum * _high_pass(self.iq.shape[1], self.iq.device))
+        return filtered[:, _NUM_HIGH_PASS_TAPS - 1 :]
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """Noise variance per complex sample, float32 [B], from frequencies that no signal reaches."""
+        return _power(self.outside).clamp_min(1e-12)
+
+    @cached_property
+    def ratio(self) -> Tensor:
+        """Noise over signal density at the carrier, N0 / Es for the exponent 0.5; float32 [B]."""
+        power = _power(self.iq)
+        signal = torch.maximum(power - self.noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
+        energy = self._mean_pulse(self.iq.shape[1]).square().sum(1).mean()
+        return (self.noise * energy / (SAMPLES_PER_SYMBOL * signal)).clamp(*_NOISE_RATIO_RANGE)
+
+    @cached_property
+    def bands(self) -> Tensor:
+        """Spectrum to a symbol rate above and below the carrier, complex64 [B, 2, F]: all the signal.
+
+        At frequencies 0 to 1 and -1 to 0, in symbol rates. Zeros are appended to the frames first to
+        keep their two ends apart.
+        """
+        spectrum = torch.fft.fft(self.iq, self.iq.shape[1] + 2 * SAMPLES_PER_SYMBOL**2)
+        num_bins = spectrum.shape[1] // SAMPLES_PER_SYMBOL
+        return torch.stack([spectrum[:, :num_bins], spectrum[:, -num_bins:]], 1)
+
+    @cached_property
+    def filtered(self) -> tuple[Tensor, Tensor]:
+        """What _equalised gives for the mean roll-off, for where none is estimated."""
+        return _equalised(self, self._mean_pulse(self.bands.shape[2]))
+
+    def _mean_pulse(self, num_bins: int) -> Tensor:
+        rolloffs = (self.receiver.mean_rolloff,)
+        return _pulses(num_bins, rolloffs, self.receiver, self.iq.device)[0]
+
+    @cached_property
+    def timed(self) -> Synchronised:
+        """What synchronise gives."""
+        receiver, num_samples = self.receiver, self.iq.shape[1]
+        number, timing = estimate_timing(self)
+        pulses, rolloffs = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, self.iq.device)
+        known = receiver.rolloffs == (receiver.mean_rolloff,)
+        bands, gain = self.filtered if known else _equalised(self, pulses[number])
+        symbols, power = _unit_power(_at_symbols(bands, timing, num_samples, receiver))
+        return Synchronised(symbols, rolloffs[number], timing, self.noise * gain / power, receiver)
+
+
 def synchronise(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Synchronised:
     """Symbols at the instants of greatest likelihood, through the equaliser.
 
@@ -57,47 +131,24 @@ def synchronise(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Sy
         iq: complex64 [B, num_samples], 8 samples per symbol.
         receiver: what is known about the channel.
     """
-    noise = out_of_band_power(iq)
-    ratio = noise_ratio(iq, noise, receiver)
-    rolloff, timing = estimate_timing(iq, ratio, receiver)
-    spectrum, gain = _equalised_spectrum(iq, rolloff, ratio, receiver)
-    symbols, power = _unit_power(_at_symbols(spectrum, timing, iq.shape[1], receiver))
-    return Synchronised(symbols, rolloff, timing, noise * gain / power, receiver)
+    return ReceivedBatch(iq, receiver).timed
 
 
-def noise_ratio(iq: Tensor, noise: Tensor, receiver: ReceiverSettings) -> Tensor:
-    """Noise over signal density at the carrier, N0 / Es for the exponent 0.5; float32 [B].
-
-    Args:
-        iq: complex64 [B, num_samples].
-        noise: float32 [B], noise variance per sample.
-        receiver: what is known about the channel.
-    """
-    power = _power(iq)
-    signal = torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
-    rolloff = torch.full((), receiver.mean_rolloff, device=iq.device)
-    ratio = noise * pulse_energy(rolloff, receiver.pulse_exponent) / (SAMPLES_PER_SYMBOL * signal)
-    return ratio.clamp(*_NOISE_RATIO_RANGE)
-
-
-def equaliser(frequency: Tensor, rolloff: Tensor, ratio: Tensor, receiver: ReceiverSettings) -> Tensor:
-    """Filter of least mean-square error at the symbol instants, float32 [B, F].
+def equaliser(pulses: Tensor, ratio: Tensor) -> Tensor:
+    """Filter of least mean-square error at the symbol instants, float32 [B, 2, F].
 
     H / (H^2 + H_alias^2 + N0 / Es), where H_alias is the pulse's spectrum a symbol rate away: sampled
     once per symbol, the two fall together. Without noise no intersymbol interference is left. For the
     exponent 0.5 the sum of the squares is 1, and the filter is the matched filter.
 
     Args:
-        frequency: float32 [F], in symbol rates.
-        rolloff: float32 [B].
-        ratio: float32 [B], see noise_ratio.
-        receiver: gives the exponent.
+        pulses: float32 [B or 1, 2, F], spectrum of the pulse at frequencies a symbol rate apart.
+        ratio: float32 [B], see ReceivedBatch.
 
     Source: Proakis, "Digital Communications", linear equalisation with mean-square-error criterion.
     """
-    own, alias = _pulse_and_alias(frequency, rolloff[:, None], receiver)
     # Where both are zero the noise alone is left, and the filter is zero.
-    return own / (own.square() + alias.square() + ratio[:, None])
+    return pulses / (pulses.square().sum(1, keepdim=True) + ratio[:, None, None])
 
 
 def _pulse_and_alias(
@@ -109,25 +160,20 @@ def _pulse_and_alias(
     return own**receiver.pulse_exponent, alias**receiver.pulse_exponent * (distance < 1)
 
 
-def offset_lines(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Tensor:
+def offset_lines(frames: ReceivedBatch) -> Tensor:
     """Lines that the square of OQPSK has at twice the carrier offset plus and minus the symbol rate.
-
-    Args:
-        iq: complex64 [B, num_samples], 8 samples per symbol.
-        receiver: what is known about the channel.
 
     Returns:
         complex64 [B, 2, NUM_CFOS], in units of the power, so at most one; their phases are those at
         the middle of the frame.
     """
-    spectrum = _filtered(iq, receiver)[0]
-    # A quarter of the spectrum at either end holds the signal; what is left runs at half the rate.
-    quarter = spectrum.shape[1] // 4
-    slow = torch.fft.ifft(torch.cat([spectrum[:, :quarter], spectrum[:, -quarter:]], 1))
-    square = slow[:, : iq.shape[1] // 2].square()
-    power = square.abs().sum(1).clamp_min(1e-12)
-    lines = square @ _square_waves(iq.shape[1], receiver, iq.device) / power[:, None]
-    return lines.unflatten(1, (2, NUM_CFOS))
+    bands, num_samples = frames.filtered[0], frames.iq.shape[1]
+    # With as many zeros between the two bands, the signal at half the sample rate.
+    slow = torch.fft.ifft(torch.cat([bands[:, 0], torch.zeros_like(bands).flatten(1), bands[:, 1]], 1))
+    square = slow[:, : num_samples // 2].square()
+    power = squared_magnitude(slow[:, : num_samples // 2]).sum(1).clamp_min(1e-12)
+    waves, between = _square_waves(num_samples, frames.receiver, frames.iq.device)
+    return (square @ waves).unflatten(1, (2, -1)) @ between / power[:, None, None]
 
 
 def equalised_powers(es_n0_db: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
@@ -158,25 +204,25 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
         iq: complex64 [B, num_samples], 8 samples per symbol.
         receiver: what is known about the channel.
     """
-    num_samples, device = iq.shape[1], iq.device
-    upper, lower = offset_lines(iq, receiver).unbind(1)
+    num_samples, device, frames = iq.shape[1], iq.device, ReceivedBatch(iq, receiver)
+    upper, lower = offset_lines(frames).unbind(1)
     best = (upper.abs() + lower.abs()).argmax(1, keepdim=True)
     upper, lower = (side.gather(1, best)[:, 0].angle() for side in (upper, lower))
     cfo = cfo_grid(receiver, device)[best[:, 0]]
     phase = (upper + lower) / 4
     # Phases and timing are those at the middle of the frame.
     timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + num_samples / 2
-    (spectrum, gain), noise, parts = _filtered(iq, receiver), out_of_band_power(iq), []
+    (bands, gain), parts = frames.filtered, []
     for late in (0.0, SAMPLES_PER_SYMBOL / 2):
         first = (timing + late) % SAMPLES_PER_SYMBOL
         start = first + receiver.guard_symbols * SAMPLES_PER_SYMBOL - num_samples / 2
-        symbols = _at_symbols(spectrum, first, num_samples, receiver)
+        symbols = _at_symbols(bands, first, num_samples, receiver)
         instants = start[:, None] + SAMPLES_PER_SYMBOL * torch.arange(symbols.shape[1], device=device)
         parts.append(symbols * unit_phasor(-2 * torch.pi * cfo[:, None] * instants - phase[:, None]))
     symbols, power = _unit_power(torch.complex(parts[0].real, parts[1].imag))
     rolloff = torch.full_like(power, receiver.mean_rolloff)
     first = timing % SAMPLES_PER_SYMBOL
-    return Synchronised(symbols, rolloff, first, noise * gain / power, receiver)
+    return Synchronised(symbols, rolloff, first, frames.noise * gain / power, receiver)
 
 
 @cache
@@ -185,44 +231,38 @@ def cfo_grid(receiver: ReceiverSettings, device: torch.device) -> Tensor:
     return torch.linspace(-receiver.max_cfo, receiver.max_cfo, NUM_CFOS, device=device)
 
 
-def _filtered(iq: Tensor, receiver: ReceiverSettings) -> tuple[Tensor, Tensor]:
-    """What _equalised_spectrum gives with the mean roll-off, for where none is estimated."""
-    ratio = noise_ratio(iq, out_of_band_power(iq), receiver)
-    rolloff = torch.full((1,), receiver.mean_rolloff, device=iq.device)
-    return _equalised_spectrum(iq, rolloff, ratio, receiver)
+def _equalised(frames: ReceivedBatch, pulses: Tensor) -> tuple[Tensor, Tensor]:
+    """Both bands after the equaliser, and what it multiplies the noise of a symbol by, [B].
 
-
-def _equalised_spectrum(
-    iq: Tensor, rolloff: Tensor, ratio: Tensor, receiver: ReceiverSettings
-) -> tuple[Tensor, Tensor]:
-    """Spectrum after the equaliser, and what it multiplies the noise of a symbol by, [B].
-
-    Zeros are appended to keep the two ends of a frame apart. In the exponent 0.5 the equaliser is the
-    matched filter times a factor, which is left out: symbols of unit noise energy stay so.
+    In the exponent 0.5 the equaliser is the matched filter times a factor, which is left out: symbols
+    of unit noise energy stay so.
     """
-    length = iq.shape[1] + 2 * SAMPLES_PER_SYMBOL**2
-    frequency = torch.fft.fftfreq(length, 1 / SAMPLES_PER_SYMBOL, device=iq.device)
-    response = equaliser(frequency, rolloff, ratio, receiver) * (1 + ratio[:, None])
-    gain = response.square().sum(1) * (SAMPLES_PER_SYMBOL / length)
-    return torch.fft.fft(iq, length) * response, gain
+    response = equaliser(pulses, frames.ratio) * (1 + frames.ratio)[:, None, None]
+    return frames.bands * response, response.square().sum((1, 2)) / response.shape[2]
 
 
-def _at_symbols(
-    spectrum: Tensor, timing: Tensor, num_samples: int, receiver: ReceiverSettings
-) -> Tensor:
-    """Signal of an equalised spectrum once per symbol from `timing` on (samples), complex64 [B, K]."""
-    frequency = torch.fft.fftfreq(spectrum.shape[1], 1 / SAMPLES_PER_SYMBOL, device=spectrum.device)
-    turned = spectrum * unit_phasor(2 * torch.pi * frequency * (timing / SAMPLES_PER_SYMBOL)[:, None])
+def _at_symbols(bands: Tensor, timing: Tensor, num_samples: int, receiver: ReceiverSettings) -> Tensor:
+    """Signal of equalised bands once per symbol from `timing` on (samples), complex64 [B, K]."""
+    turn = timing * (2 * torch.pi / SAMPLES_PER_SYMBOL)
+    upper = torch.arange(bands.shape[2], device=bands.device) / bands.shape[2]
     # Sampling once per symbol folds the spectrum.
-    symbols = torch.fft.ifft(turned.unflatten(1, (SAMPLES_PER_SYMBOL, -1)).sum(1))
+    folded = bands[:, 0] + bands[:, 1] * unit_phasor(-turn)[:, None]
+    symbols = torch.fft.ifft(folded * unit_phasor(upper * turn[:, None]))
     # The noise of a symbol has the variance of a sample's when the pulse has unit energy.
     symbols = symbols / SAMPLES_PER_SYMBOL**0.5
     guard = receiver.guard_symbols
     return symbols[:, guard : num_samples // SAMPLES_PER_SYMBOL - guard]
 
 
+def squared_magnitude(z: Tensor) -> Tensor:
+    """|z|^2, float32 shaped like `z`."""
+    # Faster by far than the magnitude, or a sum over an axis of two.
+    squares = torch.view_as_real(z).square()
+    return squares[..., 0] + squares[..., 1]
+
+
 def _power(iq: Tensor) -> Tensor:
-    return torch.view_as_real(iq).square().sum(-1).mean(1)
+    return 2 * torch.view_as_real(iq).square().mean((1, 2))
 
 
 def _unit_power(symbols: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,35 +271,18 @@ def _unit_power(symbols: Tensor) -> tuple[Tensor, Tensor]:
     return symbols / power.sqrt()[:, None], power
 
 
-def out_of_band_power(iq: Tensor) -> Tensor:
-    """Noise variance per complex sample, float32 [B], from the frequencies that no signal reaches."""
-    return _power(out_of_band(iq)).clamp_min(1e-12)
-
-
-def out_of_band(iq: Tensor) -> Tensor:
-    """Noise beside the signal, white noise at the power that it has; complex64 [B, num_samples - 96].
-
-    A long filter, of which only what whole stretches of the frame give is kept: a window or a
-    frame's ends would let a millionth of the signal through, as much as all noise at 60 dB. Its first
-    sample belongs to the frame's sample 48.
-    """
-    taps = _high_pass_taps(iq.device)
-    spectrum = torch.fft.fft(iq) * torch.fft.fft(taps, iq.shape[1])
-    return torch.fft.ifft(spectrum)[:, _NUM_HIGH_PASS_TAPS - 1 :]
-
-
 @cache
-def _high_pass_taps(device: torch.device) -> Tensor:
+def _high_pass(num_samples: int, device: torch.device) -> Tensor:
+    """Frequency response of the filter that only noise passes, complex64 [num_samples]."""
     taps = scipy.signal.firwin(
         _NUM_HIGH_PASS_TAPS, 2 * _HIGH_PASS_EDGE, window=("kaiser", 9.0), pass_zero=False
     )
-    return torch.from_numpy(taps / (taps**2).sum() ** 0.5).to(torch.float32).to(device)
+    taps = torch.from_numpy(taps / (taps**2).sum() ** 0.5).to(torch.float32)
+    return torch.fft.fft(taps.to(device), num_samples)
 
 
-def estimate_timing(
-    iq: Tensor, ratio: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
-) -> tuple[Tensor, Tensor]:
-    """Roll-off and position of the first symbol's peak in samples, in [0, 8); float32 [B] each.
+def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor]:
+    """Number of the roll-off, int64 [B], and position of the first symbol's peak in samples, in [0, 8).
 
     Where the excess band is shared, the spectrum Y holds every frequency f of the symbols twice, at f
     and f - 1 (in symbol rates), weighted with the pulse H. With D = H(f)^2 + H(f-1)^2 + N0 / Es, the
@@ -267,23 +290,25 @@ def estimate_timing(
     / D but for what does not depend on it: its maximum has a closed form, and over the roll-off a
     short list.
     """
+    iq, receiver = frames.iq, frames.receiver
     num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
     spectrum = torch.fft.fft(iq * _taper(iq.shape[1], iq.device))
     upper, lower = spectrum[:, :num_symbols], spectrum[:, -num_symbols:]
-    own, alias, rolloffs = _timing_pulses(num_symbols, receiver, iq.device)
+    own, alias = _pulses(num_symbols, receiver.rolloffs, receiver, iq.device)[0].unbind(1)
     product = upper * lower.conj()
-    if len(rolloffs) == 1:
-        weight = own * alias / (own.square() + alias.square() + ratio[:, None])
-        cross, rolloff = (product * weight).sum(1), rolloffs.expand(len(iq))
+    if len(own) == 1:
+        weight = own * alias / (own.square() + alias.square() + frames.ratio[:, None])
+        cross = (product * weight).sum(1)
+        best = torch.zeros(len(iq), dtype=torch.int64, device=iq.device)
     else:
         # The sum of squares is 1 at every frequency, so noise changes no maximum.
         power_weight = torch.cat([own, alias], 1).square().T
-        power = torch.cat([upper, lower], 1).abs().square() @ power_weight
+        power = squared_magnitude(torch.cat([upper, lower], 1)) @ power_weight
         cross = torch.view_as_real(product).transpose(1, 2) @ (own * alias).T
         cross = torch.complex(cross[:, 0], cross[:, 1])
-        best = (power + 2 * cross.abs()).argmax(1, keepdim=True)
-        cross, rolloff = cross.gather(1, best)[:, 0], rolloffs[best[:, 0]]
-    return rolloff, (-cross.angle() / (2 * torch.pi) % 1.0) * SAMPLES_PER_SYMBOL
+        best = (power + 2 * cross.abs()).argmax(1)
+        cross = cross.gather(1, best[:, None])[:, 0]
+    return best, (-cross.angle() / (2 * torch.pi) % 1.0) * SAMPLES_PER_SYMBOL
 
 
 @cache
@@ -295,20 +320,31 @@ def _taper(num_samples: int, device: torch.device) -> Tensor:
 
 
 @cache
-def _timing_pulses(
-    num_symbols: int, receiver: ReceiverSettings, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pulse at frequencies 0 to 1, and at -1 to 0, [roll-offs, num_symbols]; and the roll-offs."""
-    upper = torch.arange(num_symbols, device=device) / num_symbols
-    rolloffs = torch.tensor(receiver.rolloffs, device=device)
-    own, alias = _pulse_and_alias(upper, rolloffs[:, None], receiver)
-    return own, alias, rolloffs
+def _pulses(
+    num_bins: int, rolloffs: tuple[float, ...], receiver: ReceiverSettings, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Pulse at frequencies 0 to 1 and -1 to 0, float32 [roll-offs, 2, num_bins]; and the roll-offs."""
+    upper, rolloff = (
+        torch.arange(num_bins, device=device) / num_bins,
+        torch.tensor(rolloffs, device=device),
+    )
+    return torch.stack(_pulse_and_alias(upper, rolloff[:, None], receiver), 1), rolloff
 
 
 @cache
-def _square_waves(num_samples: int, receiver: ReceiverSettings, device: torch.device) -> Tensor:
-    """Conjugate lines of a squared signal at half the sample rate, [num_samples / 2, 2 * offsets]."""
-    instants = 2.0 * torch.arange(num_samples // 2, device=device) - num_samples / 2
-    sides = torch.tensor([1.0, -1.0], device=device)[:, None] / SAMPLES_PER_SYMBOL
-    frequency = (2 * cfo_grid(receiver, device) + sides).flatten()
-    return unit_phasor(-2 * torch.pi * instants[:, None] * frequency)
+def _square_waves(
+    num_samples: int, receiver: ReceiverSettings, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Conjugate lines of a squared signal at half the sample rate, in two factors.
+
+    At a few offsets on either side, [num_samples / 2, 2 * few], and from there to all, [few, offsets]:
+    the offsets turn a frame by less than a radian or two, so that lines are polynomials in them.
+    """
+    instants = 2.0 * torch.arange(num_samples // 2).double()[:, None] - num_samples / 2
+    few = torch.cos(torch.pi / _NUM_NODES * (torch.arange(_NUM_NODES) + 0.5)) * receiver.max_cfo
+    waves, all_waves = (
+        (-4j * torch.pi * instants * cfo).exp() for cfo in (few, cfo_grid(receiver, few.device))
+    )
+    side = (-2j * torch.pi / SAMPLES_PER_SYMBOL * instants).exp()
+    factors = torch.cat([side * waves, side.conj() * waves], 1), torch.linalg.lstsq(waves, all_waves)[0]
+    return tuple(factor.to(device, torch.complex64) for factor in factors)
