@@ -30,7 +30,12 @@ HERE = Workspace.at("")
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
+    """There, with the handlers of signals put back that a command sets for its whole process."""
     monkeypatch.chdir(REPOSITORY)
+    former = {number: signal.getsignal(number) for number in records._SIGNALS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("step", PLAN, ids=lambda step: step.result)
