@@ -71,8 +71,9 @@ site: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# Without notebooks, figures, killed processes and speed.
-SLOW := notebooks figures processes survival runs_of_record benchmarks classifier
+# Without notebooks, figures, killed processes, runs of record, speed and devices.
+SLOW := notebooks figures processes survival runs_of_record benchmarks classifier gpu_check pretended_device \
+	readme train study
 test-fast: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile $(SLOW:%=--ignore tests/test_%.py)
 

@@ -53,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         close = difflib.get_close_matches(word, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(COMMANDS)}"
         sys.exit(f"amc has no command {word!r}; {hint}")
-    function = function_of(word)
-    import_module("amc_utils.runtime.command_line").run(function, rest[:-1], prog=f"amc {word}")
+    try:
+        function = function_of(word)
+        command_line = import_module("amc_utils.runtime.command_line")
+    except KeyboardInterrupt:
+        # Imports take seconds, in which nothing has been begun.
+        sys.exit(130)
+    command_line.run(function, rest[:-1], prog=f"amc {word}")
 
 
 def function_of(word: str) -> Callable[..., int | None]:

@@ -262,7 +262,7 @@ def constellation_images(
         out: float32 buffer of the result's shape to draw into; spares allocating one per batch.
 
     Raises:
-        ValueError: unknown channel, or `out` of another shape.
+        ValueError: unknown channel, points that are no complex numbers, or `out` of another shape.
     """
     channels = expand_channels(channels)
     if RAW_SAMPLES in channels:
@@ -279,6 +279,9 @@ def constellation_images(
     points_of_parts = [[points_of(part) for points_of, _ in drawings] for part in parts]
     for number, (_, grey) in enumerate(drawings):
         points = torch.cat([points[number] for points in points_of_parts])
+        if not points.is_complex():
+            channel = channels[number]
+            raise ValueError(f"image channel {channel} must give complex points, got {points.dtype}")
         num_bytes = 4 * image_size**2 + 64 * points.shape[1]
         drawn = max(_BYTES_IN_CACHE // num_bytes, 1) if on_cpu else seen
         for some, image in zip(points.split(drawn), out[:, number].split(drawn), strict=True):

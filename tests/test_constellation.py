@@ -119,3 +119,9 @@ def test_windows_and_plain_counts_of_the_raw_image(rng):
         scaled = reference_counts(iq * (WINDOW / half_width), 32)
         expected = np.log1p(scaled) / np.log(1025)
         np.testing.assert_allclose(constellation_images(iq, [channel], 32)[:, 0], expected, atol=1e-6)
+
+
+def test_points_that_are_no_complex_numbers_are_refused(monkeypatch):
+    monkeypatch.setitem(IMAGE_CHANNELS, "real", (lambda frames: frames.iq.abs(), lambda counts: counts))
+    with pytest.raises(ValueError, match=r"channel real must give complex points, got torch\.float"):
+        constellation_images(torch.zeros(2, 1024, dtype=torch.complex64), ["real"], 32)

@@ -87,7 +87,7 @@ def test_every_file_and_folder_stands_in_the_architecture():
     "command", [c for c in COMMANDS if re.search(r"^amc |-m amc_utils |exec amc ", c)]
 )
 def test_module_commands_are_understood(command):
-    word, text = re.search(r"\bamc(?:_utils)? (\w+) ([^']*)", command).groups()
+    word, text = re.search(r"\bamc(?:_utils)? ([\w-]+) ?([^']*)", command).groups()
     arguments = shlex.split(text)
     if word == "train" and "--plugins" in arguments:
         assert "[my_" in text, "what README shows is run below"
@@ -97,7 +97,7 @@ def test_module_commands_are_understood(command):
     elif word == "study":
         assert list(read_study(REPOSITORY / arguments[0]).configs(""))
     else:
-        assert arguments_of(function_of(word), arguments)
+        assert arguments_of(function_of(word), arguments) is not None
 
 
 def test_counts_of_bad_input_are_those_of_the_tests():

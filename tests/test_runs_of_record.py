@@ -255,7 +255,8 @@ def test_studies_and_what_was_measured_are_packed(study_without):
     for name in ("speed.csv", "other.csv"):
         (workspace.outputs / name).touch()
     archive = workspace.root / "results.tar.gz"
-    records.pack_results(workspace, [study, measured], archive)
+    on_gpu = study.model_copy(update={"needs": "gpu"})
+    records.pack_results(workspace, [on_gpu, measured], archive)
     with tarfile.open(archive) as packed:
         names = packed.getnames()
     assert {"outputs/speed.csv", "results/learning_rate/runs.jsonl"} <= set(names)

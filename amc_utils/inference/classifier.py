@@ -174,4 +174,7 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         return Classifier(network, config, detector=MahalanobisDetector.from_tensors(tensors), **facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} must be a model that amc export wrote: {problem}") from error
+        raise ValueError(
+            f"{path} must be a model that amc export wrote: {problem}; what a plugin registers needs "
+            f"that plugin here too"
+        ) from error

@@ -376,7 +376,8 @@ def carry_out(name: str, device: torch.device) -> dict[str, str | float]:
         required, came, verdict = "no error", f"{type(error).__name__}: {error}", "failed"
     seconds = round(time.perf_counter() - started, 2)
     row = {"check": name, "verdict": verdict, "seconds": seconds, "came": came, "required": required}
-    print("{verdict:9}{seconds:6.1f} s  {check:23}  {came}; {required}".format(**row), flush=True)
+    print("{verdict:9}{seconds:6.1f} s  {check:23}  {came}".format(**row), end="")
+    print(f"; {required}" if required else "", flush=True)
     return row
 
 

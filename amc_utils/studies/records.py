@@ -254,8 +254,8 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
     The plan lists them in the order in which they should be run. The first command says where things
     stand. The second carries out what is missing until the time is up, what needs a GPU if there is one
     and the rest if there is none; what was stopped goes on when it is given again. The third puts new
-    runs, the plan's studies and what else was measured into an archive, without checkpoints, to be
-    unpacked in the repository on another machine.
+    runs, the plan's studies on a GPU and what else was measured into an archive, without checkpoints,
+    to be unpacked in the repository on another machine.
 
     Args:
         minutes: carry out what is missing for so long.
@@ -283,7 +283,7 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
 
 
 def pack_results(workspace: Workspace, steps: Sequence[Step], path: Path) -> str:
-    """Put new runs, the steps' studies and the files that steps leave into an archive.
+    """Put new runs, the steps' studies on a GPU and the files that steps leave into an archive.
 
     Returns:
         What it holds, in words.
@@ -296,7 +296,8 @@ def pack_results(workspace: Workspace, steps: Sequence[Step], path: Path) -> str
     # A name that begins with a dot is that of a folder in the making.
     files = [f for f in runs.rglob("*") if "/." not in str(f.relative_to(root))]
     for step in steps:
-        if step.command.startswith("amc study "):
+        # Those of CPU cores lie in the repository from which this one was copied.
+        if step.command.startswith("amc study ") and step.needs == "gpu":
             files += (root / step.result).glob("[!.]*")
         elif step.leaves:
             # What was begun, too.
