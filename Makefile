@@ -73,7 +73,7 @@ test: lint
 
 # Without notebooks, figures, killed processes, runs of record, speed and devices.
 SLOW := notebooks figures processes survival runs_of_record benchmarks classifier gpu_check pretended_device \
-	readme train study
+	readme train training study bounds
 test-fast: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile $(SLOW:%=--ignore tests/test_%.py)
 
