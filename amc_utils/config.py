@@ -26,7 +26,7 @@ from amc_utils.signals import Channel, channel_from, expand_modulations, snr_gri
 _RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
-# Images of a run from which on it is worth a minute to compile the network for a GPU.
+# Images of a run from which on compiling the network for a GPU is taken to pay; an estimate.
 _WORTH_COMPILING = 500_000
 
 
@@ -248,7 +248,6 @@ class TrainingParameters(DataParameters):
             precision = begun.get("precision", "bf16-mixed" if on_gpu else "32-true")
         images = self.num_joint_classes * self.num_frames_per_cell * self.num_epochs
         choices = {
-            # Compiling takes as long as a hundred thousand images and more.
             "compile": on_gpu
             and can_compile
             and (images >= _WORTH_COMPILING or self.engine.minutes >= 2),

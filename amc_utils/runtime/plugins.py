@@ -9,25 +9,20 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 
-def load_plugin(file: str) -> None:
-    """Run a Python file, once in a process.
+def load_plugins(files: list[str]) -> list[str]:
+    """Run Python files, each once in a process; returns their names, as validators of parameters do.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no Python file, or one that fails; says how.
     """
-    path = Path(file).expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"plugin not found: {file}; it must be a Python file")
-    if path.suffix != ".py":
-        raise ValueError(f"plugins must be Python files, got {file}")
-    _run(path)
-
-
-def load_plugins(files: list[str]) -> list[str]:
-    """Run Python files, see load_plugin; returns them, as validators of parameters do."""
     for file in files:
-        load_plugin(file)
+        path = Path(file).expanduser().resolve()
+        if not path.is_file():
+            raise FileNotFoundError(f"plugin not found: {file}; it must be a Python file")
+        if path.suffix != ".py":
+            raise ValueError(f"plugins must be Python files, got {file}")
+        _run(path)
     return files
 
 

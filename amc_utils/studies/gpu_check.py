@@ -1,4 +1,4 @@
-"""Does a GPU do what a CPU does? Both on the same inputs, in a minute, before hours are spent."""
+"""Does a GPU do what a CPU does? Both on the same inputs, before hours are spent."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def carry_out(name: str, device: torch.device) -> dict[str, str | float]:
 
 
 def gpu_check(device: Literal["cuda", "cpu"] = "cuda", output: str = "") -> int:
-    """Compare a GPU with the CPU on the same inputs, in about a minute, before hours are spent on it.
+    """Compare a GPU with the CPU on the same inputs, before hours are spent on it.
 
     Prints a table, keeps it with versions and devices in a small file, and ends with status 1 if
     anything failed, with that file's name ending in .part.json. `amc gpu-check --device cpu` is the
