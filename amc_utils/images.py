@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.dsp.carrier import power_lines, recover_carrier
+from amc_utils.dsp.likelihood import COARSE, blind_es_n0_db, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
     ReceivedBatch,
@@ -26,6 +27,8 @@ WINDOW = 2.5
 _SYMBOL_SCALE = 1.25
 # Lines of OQPSK's square reach a twentieth of the power; this lifts them by 15 dB.
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
+# Logarithm of how much less likely a modulation at the left edge is.
+_LEAST_LIKELY = 60.0
 
 
 class SynchronizedBatch(ReceivedBatch):
@@ -108,6 +111,21 @@ def band_levels(frames: SynchronizedBatch) -> Tensor:
     return torch.complex(*parts)
 
 
+def likelihood_map(frames: SynchronizedBatch) -> Tensor:
+    """Log-likelihood (across) of each linear modulation (up), averaged over timing and carrier.
+
+    At the right edge lies the likeliest modulation, at the left one e^-60 times as likely; in between
+    distances count by their root, so that small ones show. A modulation has eight points, one above the
+    other.
+    """
+    ratios = likelihood_ratios(frames, blind_es_n0_db(frames)[:, None], COARSE)
+    behind = ratios.amax(1, keepdim=True) - ratios
+    across = (1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt()).repeat_interleave(8, 1)
+    num_rows = across.shape[1]
+    up = (torch.arange(num_rows, device=across.device) + 0.5) * (2 / num_rows) - 1
+    return torch.complex(across, up.expand_as(across)) * WINDOW
+
+
 @cache
 def _matched_filter(num_samples: int, receiver: ReceiverSettings, device: torch.device) -> Tensor:
     """Frequency response that white noise passes at its power, float32 [num_samples]."""
@@ -136,6 +154,11 @@ def _to_counts(counts: Tensor) -> Tensor:
     return (counts / 16).clamp_(max=1)
 
 
+def _to_presence(counts: Tensor) -> Tensor:
+    """One wherever there is a point."""
+    return counts.clamp_(max=1)
+
+
 def _to_log_of_maximum(counts: Tensor) -> Tensor:
     """log(1 + count) over its largest possible value, log(1 + points): no level is lost."""
     return counts.log1p().mul_(1 / np.log1p(counts.shape[1]).item())
@@ -154,6 +177,7 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
     "polar": (polar_symbols, _to_log_of_maximum),
     "lines": (power_line_map, _to_log_of_maximum),
     "noise": (band_levels, _to_log_of_maximum),
+    "likelihoods": (likelihood_map, _to_presence),
 }
 
 

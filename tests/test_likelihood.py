@@ -1,0 +1,133 @@
+"""Average likelihood ratios against their definition."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from amc_utils.baselines.bounds import class_es_n0_db
+from amc_utils.dsp import likelihood
+from amc_utils.dsp.likelihood import COARSE, FINE, blind_es_n0_db, likelihood_ratios
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS
+from amc_utils.dsp.synchronisation import ReceivedBatch
+from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
+from amc_utils.signals import CHANNEL_PRESETS, generate_frames
+
+CPU = torch.device("cpu")
+
+
+def ratio_by_definition(z, points, snr):
+    """Of noisy symbols of unit mean power, numpy complex [...]."""
+    noise = 1 / (1 + snr)
+    distance = np.abs(z[..., None] - np.sqrt(snr * noise) * points) ** 2
+    mean = np.exp(-distance / noise).mean(-1) / noise
+    return np.log(mean) + np.abs(z) ** 2
+
+
+@pytest.mark.parametrize("name", ["BPSK", "16PSK", "32APSK", "64QAM", "8ASK"])
+def test_ratio_of_a_symbol(name):
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=50) + 1j * rng.normal(size=50)
+    found = likelihood._symbol_ratio(
+        torch.from_numpy(np.stack([z.real, z.imag], 1)).float(), name, 5.0, True
+    )
+    expected = ratio_by_definition(z, symbol_map(name, unipolar_ask=True), 5.0)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_ratio_of_a_part_of_oqpsk_is_half_of_qpsk():
+    """The two parts of QPSK are independent, and each has the ratio of a part of OQPSK."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=50) + 1j * rng.normal(size=50)
+    parts = [torch.from_numpy(np.stack([part, 0 * part], 1)).float() for part in (z.real, z.imag)]
+    found = sum(likelihood._symbol_ratio(part, "OQPSK", 5.0, True) for part in parts)
+    np.testing.assert_allclose(found, ratio_by_definition(z, symbol_map("QPSK"), 5.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("unipolar", [True, False])
+def test_symmetry_of_the_maps(unipolar):
+    found = {turns: names for names, turns, _ in likelihood._by_symmetry(unipolar, CPU)}
+    assert found[2] == (("BPSK",) if unipolar else ("4ASK", "8ASK", "BPSK"))
+    assert found[1] == (("OOK", "4ASK", "8ASK") if unipolar else ("OOK",))
+    assert sorted(sum(found.values(), ("OQPSK",))) == sorted(LINEAR_MODULATIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "snr_db"), [("QPSK", 3), ("16QAM", 12), ("8PSK", 15), ("BPSK", -3), ("4ASK", 9)]
+)
+@pytest.mark.parametrize("resolution", [COARSE, FINE])
+def test_average_is_the_sum_over_the_grid(name, snr_db, resolution):
+    """The same sum, written out: every phase and offset, every symbol, every point of the map."""
+    snr, points = 10 ** (snr_db / 10), symbol_map(name, unipolar_ask=True)
+    rng = np.random.default_rng(3)
+    receiver, count = DEFAULT_RECEIVER, 120
+    number = np.arange(count) - (count - 1) / 2
+    turn = np.exp(1j * (0.4 + 2 * np.pi * 8 * 2e-5 * number))
+    noise = (rng.normal(size=count) + 1j * rng.normal(size=count)) / np.sqrt(2)
+    z = np.sqrt(snr) * rng.choice(points, count) * turn + noise
+    z /= np.sqrt(np.mean(np.abs(z) ** 2))
+    cfos, weights = (part.numpy() for part in likelihood._cfos(resolution, receiver, CPU))
+    terms = []
+    for cfo, weight in zip(cfos, weights, strict=True):
+        for phase in np.arange(256) * 2 * np.pi / 256:
+            still = z * np.exp(-1j * (2 * np.pi * 8 * cfo * number + phase))
+            terms.append(ratio_by_definition(still, points, snr).sum() + weight)
+    expected = np.logaddexp.reduce(terms) - math.log(256)
+    turns = next(t for names, t, _ in likelihood._by_symmetry(True, CPU) if name in names)
+    level = torch.tensor([[snr_db + 14]])
+    symbols = torch.from_numpy(z).to(torch.complex64)[None, None]
+    found = likelihood._by_carrier(symbols, level, (name,), turns, resolution, receiver)
+    found = likelihood._average(found, torch.zeros(1, 1, 1), resolution, receiver)
+    # Of dozens; rings, stretches and harmonics round off the sharpest structure.
+    assert float(found) == pytest.approx(expected, abs=max(0.5, 0.06 * abs(expected)))
+
+
+def made(names, label, count, seed=5, preset="radioml_2018"):
+    modulation = torch.arange(len(names)).repeat_interleave(count)
+    index = torch.arange(len(modulation))
+    labels = torch.full_like(index, label)
+    options = {"modulations": names, "seed": seed, "channel": CHANNEL_PRESETS[preset]}
+    return modulation, generate_frames(index, modulation, labels, **options).iq
+
+
+def rated(iq, preset="radioml_2018", resolution=COARSE):
+    frames = ReceivedBatch(iq, RECEIVERS[preset])
+    return likelihood_ratios(frames, blind_es_n0_db(frames)[:, None], resolution)
+
+
+@pytest.mark.parametrize(("preset", "label"), [("radioml_2018", 4), ("table_1", 10)])
+def test_the_modulation_that_was_sent_is_the_likeliest(preset, label):
+    names = tuple(name for name in LINEAR_MODULATIONS if name != "32PSK")
+    modulation, iq = made(names, label, 20, preset=preset)
+    columns = [LINEAR_MODULATIONS.index(name) for name in names]
+    right = rated(iq, preset)[:, columns].argmax(1) == modulation
+    by_name = right.float().view(len(names), -1).mean(1)
+    assert by_name.mean() > 0.85
+    assert by_name[names.index("OQPSK")] > 0.85
+
+
+def test_noise_is_no_modulation_and_carrier_and_scale_change_little():
+    _, noise = made(("QPSK",), -20, 30)
+    assert rated(noise).abs().mean() < 2
+    _, iq = made(("8PSK", "16QAM"), 2, 20)
+    turned = 3 * iq * torch.polar(torch.ones(1), torch.tensor([0.3]))
+    assert (rated(turned).argmax(1) == rated(iq).argmax(1)).float().mean() > 0.9
+
+
+def test_blind_es_n0_is_that_of_the_label():
+    _, iq = made(("16QAM",), 2, 100)
+    found = blind_es_n0_db(ReceivedBatch(iq)).mean()
+    sent = class_es_n0_db(("16QAM",), (2,), CHANNEL_PRESETS["radioml_2018"])[0]
+    expected = likelihood.effective_es_n0_db(sent, DEFAULT_RECEIVER)
+    assert float(found) == pytest.approx(float(expected), abs=0.2)
+
+
+def test_known_offset_needs_no_average():
+    known = replace(DEFAULT_RECEIVER, cfo_std=0.0)
+    cfos, weights = likelihood._cfos(FINE, known, CPU)
+    assert cfos.tolist() == [0.0]
+    assert weights.tolist() == [0.0]
