@@ -43,7 +43,9 @@ def test_ratio_of_a_part_of_oqpsk_is_half_of_qpsk():
     """The two parts of QPSK are independent, and each has the ratio of a part of OQPSK."""
     rng = np.random.default_rng(2)
     z = rng.normal(size=50) + 1j * rng.normal(size=50)
-    parts = [torch.from_numpy(np.stack([part, 0 * part], 1)).float() for part in (z.real, z.imag)]
+    parts = [
+        torch.from_numpy(np.stack(part, 1)).float() for part in ((z.real, z.imag), (z.imag, z.real))
+    ]
     found = sum(likelihood._symbol_ratio(part, "OQPSK", 5.0, True) for part in parts)
     np.testing.assert_allclose(found, ratio_by_definition(z, symbol_map("QPSK"), 5.0), atol=1e-4)
 

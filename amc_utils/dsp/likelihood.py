@@ -23,8 +23,6 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
 # Magnitude of the outermost ring, in units of the root mean square.
 _LARGEST = 2.4
-# Es/N0 in dB below which no map shows, and the steps in which it is taken.
-_LEAST_ES_N0_DB, _ES_N0_STEP_DB = -14.0, 1.0
 # Carrier offsets are averaged over so many standard deviations to each side.
 _CFO_DEVIATIONS = 2.5
 # Timings, evenly spaced over a symbol from the estimated one on.
@@ -36,7 +34,8 @@ class Resolution:
     """How finely symbols are looked at.
 
     Attributes:
-        max_es_n0_db: frames are judged as if they had no more; finer structure would not be resolved.
+        es_n0_db: what Es/N0 is rounded to, ascending; frames with more are judged as if they had no
+            more than the last, since finer structure would not be resolved.
         num_rings: magnitude rings.
         num_stretches: stretches of a frame within which a carrier offset is taken to turn nothing.
         num_harmonics: terms of the Fourier series of a map over what its symmetry leaves of a turn.
@@ -44,7 +43,7 @@ class Resolution:
         cfo_step: most from one carrier offset to the next, in cycles per sample.
     """
 
-    max_es_n0_db: float
+    es_n0_db: tuple[float, ...]
     num_rings: int
     num_stretches: int
     num_harmonics: int
@@ -53,8 +52,9 @@ class Resolution:
 
 
 # For images, of which others show what lies above 18 dB; and for a receiver that has nothing else.
-COARSE = Resolution(18.0, 40, 6, 9, 24, 4.2e-5)
-FINE = Resolution(20.0, 64, 20, 26, 48, 1.4e-5)
+# Below -14 dB no map shows.
+COARSE = Resolution(tuple(range(-14, 19)), 40, 6, 9, 24, 4.2e-5)
+FINE = Resolution(tuple(range(-14, 21)), 64, 20, 26, 48, 1.4e-5)
 
 
 def likelihood_ratios(frames: ReceivedBatch, es_n0_db: Tensor, resolution: Resolution) -> Tensor:
@@ -69,11 +69,11 @@ def likelihood_ratios(frames: ReceivedBatch, es_n0_db: Tensor, resolution: Resol
         resolution: how finely symbols are looked at.
     """
     receiver, options = frames.receiver, (resolution, frames.receiver)
-    limited_db = es_n0_db.clamp(_LEAST_ES_N0_DB, resolution.max_es_n0_db)
-    level = ((limited_db - _LEAST_ES_N0_DB) / _ES_N0_STEP_DB).round().long()
+    grid = _grid(resolution, es_n0_db.device)
+    level = torch.searchsorted((grid[1:] + grid[:-1]) / 2, es_n0_db.contiguous())
     level = level.expand(-1, len(LINEAR_MODULATIONS))
     # What the likelihood of a timing grows by with the power of its symbols.
-    gain = frames.timed.symbols.shape[1] * 10 ** (limited_db / 10).expand_as(level)
+    gain = frames.timed.symbols.shape[1] * 10 ** (grid[level] / 10)
     symbols, power = _at_timings(frames, frames.timed.timing)
     ratios = []
     for names, turns, columns in _by_symmetry(receiver.unipolar_ask, symbols.device):
@@ -149,7 +149,7 @@ def _by_carrier(
     ring = (magnitude * (resolution.num_rings / _LARGEST)).to(torch.int32)
     ring = ring.clamp_(0, resolution.num_rings - 1)[..., None]
     series = _angle_series(names, turns, resolution, receiver.unipolar_ask, symbols.device)
-    first = level + torch.arange(len(names), device=level.device) * _num_levels(resolution)
+    first = level + torch.arange(len(names), device=level.device) * len(resolution.es_n0_db)
     series = series[first[:, None] * resolution.num_rings + ring]
     # Of the series of each symbol, [T B, K, M, harmonics], the sum over each stretch.
     starts = _stretches(num_symbols, resolution)
@@ -243,8 +243,9 @@ def _orders(turns: int, resolution: Resolution, device: torch.device) -> Tensor:
     return turns * torch.arange(resolution.num_harmonics, device=device)
 
 
-def _num_levels(resolution: Resolution) -> int:
-    return 1 + int((resolution.max_es_n0_db - _LEAST_ES_N0_DB) / _ES_N0_STEP_DB)
+@cache
+def _grid(resolution: Resolution, device: torch.device) -> Tensor:
+    return torch.tensor(resolution.es_n0_db, dtype=torch.float32, device=device)
 
 
 @cache
@@ -287,11 +288,10 @@ def _angle_series(
     places = torch.view_as_real(radius[:, None] * unit_phasor(angle))
     cosines = torch.cos(_orders(turns, resolution, angle.device) * angle[:, None]) * (2 / num_angles)
     cosines[:, 0] /= 2
-    levels = _LEAST_ES_N0_DB + _ES_N0_STEP_DB * torch.arange(_num_levels(resolution))
     series = [
-        _symbol_ratio(places, name, snr, unipolar_ask) @ cosines
+        _symbol_ratio(places, name, 10 ** (db / 10), unipolar_ask) @ cosines
         for name in names
-        for snr in (10 ** (levels / 10)).tolist()
+        for db in resolution.es_n0_db
     ]
     return torch.cat(series).unflatten(0, (-1, 2)).mean(1).to(device)
 
@@ -299,12 +299,12 @@ def _angle_series(
 def _symbol_ratio(places: Tensor, name: str, snr: float, unipolar_ask: bool) -> Tensor:
     """Log-likelihood ratio to a Gaussian symbol at places of the plane, float32 [..., 2] to [...].
 
-    The noisy symbol has unit mean power, so the noise has 1 / (1 + snr). Of OQPSK it is that of one
-    part, the real one.
+    The noisy symbol has unit mean power, so the noise has 1 / (1 + snr). Of OQPSK it is the share of
+    the real part: what is subtracted must not depend on the phase over which is averaged.
     """
     points = torch.view_as_real(torch.from_numpy(symbol_map(name, unipolar_ask=unipolar_ask).copy()))
     parts = 1 if name == "OQPSK" else 2
-    points, places = points.float()[:, :parts] * (snr / (1 + snr)) ** 0.5, places[..., :parts]
-    exponent = 2 * places @ points.T - points.square().sum(1)
+    points = points.float()[:, :parts] * (snr / (1 + snr)) ** 0.5
+    exponent = 2 * places[..., :parts] @ points.T - points.square().sum(1)
     mean = (exponent * (1 + snr)).logsumexp(-1) - math.log(len(points))
-    return mean - snr * places.square().sum(-1) + parts / 2 * math.log(1 + snr)
+    return mean - parts / 2 * (snr * places.square().sum(-1) - math.log(1 + snr))
