@@ -230,3 +230,54 @@ def test_labels_of_radioml_2018_are_told_at_60_db():
     modulation, output = observe(names, 30, 20, channel=RADIOML_2018)
     options = {"modulations": names, "snr_labels": (26, 28, 30), "channel": RADIOML_2018}
     assert torch.equal(log_likelihoods(output, **options).flatten(1).argmax(1), modulation * 3 + 2)
+
+
+def without_phase(output, name, label):
+    """Log-likelihood averaged over 360 phases, from the definition; the noise level is known."""
+    points = symbol_map(name, unipolar_ask=True).astype(complex)
+    snr = float(10 ** (bounds.class_es_n0_db((name,), (label,), RADIOML_2018)[0, 0] / 10))
+    level = float(bounds.noise_levels((name,), (label,), RADIOML_2018)[0, 0])
+    found = []
+    for aligned, late, energy in zip(output.aligned, output.late, output.energy, strict=True):
+        terms = []
+        for turn in np.exp(-2j * np.pi * np.arange(360) / 360):
+            z, half_later = (part.numpy() * turn / level**0.5 for part in (aligned, late))
+            z = z.real + 1j * half_later.imag if name == "OQPSK" else z
+            inner = 2 * snr**0.5 * (z[:, None] * points.conj()).real - snr * np.abs(points) ** 2
+            terms.append(np.log(np.exp(inner).mean(1)).sum())
+        mean = np.logaddexp.reduce(terms) - np.log(360)
+        found.append(mean - float(energy) / level - output.num_dimensions * np.log(level))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("label", [-2, 2])
+def test_likelihood_without_the_phase_equals_the_sum_over_phases(label):
+    names = ("BPSK", "QPSK", "8PSK", "16QAM", "4ASK", "OQPSK")
+    _, output = observe(names, label, 1, channel=RADIOML_2018)
+    options = {"modulations": names, "snr_labels": [label], "channel": RADIOML_2018}
+    found = log_likelihoods(output, **options, phase_known=False)[:, :, 0]
+    for number, name in enumerate(names):
+        expected = without_phase(output, name, label)
+        near = expected > expected.max() - 50
+        np.testing.assert_allclose(found[near, number], expected[near], atol=0.6)
+
+
+def test_without_the_phase_clear_frames_are_still_named_and_unclear_ones_less_often():
+    names = ("QPSK", "8PSK", "16QAM", "64QAM", "OQPSK", "4ASK")
+    options = {"modulations": names, "channel": RADIOML_2018}
+    right = {}
+    for label in (0, 8):
+        modulation, output = observe(names, label, 40, channel=RADIOML_2018)
+        for known in (True, False):
+            found = log_likelihoods(output, snr_labels=[label], phase_known=known, **options)
+            right[label, known] = float((found[:, :, 0].argmax(1) == modulation).double().mean())
+    assert right[8, False] > 0.99
+    assert right[0, False] < right[0, True] + 0.02
+
+
+def test_bound_without_the_phase_needs_the_scale():
+    _, output = observe(("QPSK",), 4, 1)
+    with pytest.raises(ValueError, match="phase_known must be true for channels without record_scale"):
+        log_likelihoods(
+            output, modulations=["QPSK"], snr_labels=[4], channel=TABLE_1, phase_known=False
+        )

@@ -92,9 +92,40 @@ def test_channel_of_the_command_line_reaches_the_frames(trained, tmp_path):
     assert list(channel["rolloff_range"]) == [0.05, 0.6]
 
 
+def test_refitted_head_begins_with_what_the_two_heads_say_and_gets_no_worse(
+    trained, tmp_path, monkeypatch
+):
+    options = ("--checkpoint", str(trained[1].checkpoints.best), "--num_frames_per_cell", "30")
+    refit = (*options, "--refit_frames_per_cell", "60")
+    own = record("network", tmp_path, *options, "--run_name", "own")
+    fitted = record("network", tmp_path, *refit, "--run_name", "fitted")
+    monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_ROUNDS", 0)
+    begun = record("network", tmp_path, *refit, "--run_name", "begun")
+    columns = ["predicted_modulation", "predicted_snr_label"]
+    same = own.predictions[columns].astype(str) == begun.predictions[columns].astype(str)
+    assert same.all(axis=None)
+    joint = {run.name: run.facts["test"]["joint_accuracy"]["value"] for run in (own, fitted)}
+    assert joint["fitted"] > joint["own"] - 0.02
+    assert fitted.facts["network"]["name"].endswith(", refitted head")
+
+
+def test_bound_without_the_phase_is_no_higher(tmp_path):
+    channel = ("--channel", "{preset: radioml_2018}", "--num_frames_per_cell", "60")
+    classes = ("--modulations", "[QPSK, 8PSK, 16QAM]", "--snr_range_db", "[0, 4, 4]")
+    joint = []
+    for name in ("true", "false"):
+        words = ["bound", "--output_root", str(tmp_path), *classes, *channel, "--phase_known", name]
+        run = evaluate(EvaluationParameters.from_words([*words, "--run_name", f"phase-{name}"]))
+        joint.append(run.facts["test"]["joint_accuracy"]["value"])
+    assert joint[1] <= joint[0] + 0.01
+    assert run.label == "genie-aided bound, phase unknown"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("receiver", "--phase_known", "false"), "phase_known must be left out for receiver"),
+        (("bound", "--refit_frames_per_cell", "5"), "refit_frames_per_cell must be left out for bound"),
         (("bound", "--channel", "{delay_spread: 2}"), "delay_spread must be left out for bound"),
         (("bound", "--data_path", "x.h5"), "data_path must be left out for bound"),
         (("receiver", "--checkpoint", "x"), "checkpoint must be left out for receiver"),

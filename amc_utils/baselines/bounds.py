@@ -15,6 +15,9 @@ It is a bound on the mean alone. A single SNR, or a single task, is not bounded:
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver that knows
 the SNR as well bounds every SNR by itself, see amc_utils.studies.decisions.
 
+A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases.
+That is a bound for the same reasons, and a lower one, where every phase is as likely as any other.
+
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep
 the scale of their record, each class has the level that its SNR leaves, and the receiver knows it.
@@ -31,6 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.likelihood import phase_averaged_ratio, phaseless_resolution
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     NUM_SAMPLES,
@@ -48,6 +52,8 @@ from amc_utils.signals import (
 _NUM_CANDIDATES = 5
 # Expectation-maximisation steps for the level; more change no decision in the tests.
 _NUM_STEPS = 4
+# Es/N0 in dB that a receiver without the phase is taken to have at most.
+_MAX_PHASELESS_DB = 22.0
 # Elements of the largest temporary: it stays in a CPU's cache, and small on a GPU.
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
 
@@ -58,15 +64,20 @@ class MatchedFilterOutput:
 
     Attributes:
         aligned: complex128 [B, K], unit-energy matched filter at the symbol instants.
-        offset: complex128 [B, K], the same with the quadrature part taken half a symbol later.
+        late: complex128 [B, K], the same half a symbol later.
         energy: float64 [B], energy of the whole frame, signal and noise.
         num_dimensions: complex dimensions of the whole frame, N.
     """
 
     aligned: Tensor
-    offset: Tensor
+    late: Tensor
     energy: Tensor
     num_dimensions: int
+
+    @property
+    def offset(self) -> Tensor:
+        """Complex128 [B, K], the quadrature part taken half a symbol later."""
+        return torch.complex(self.aligned.real, self.late.imag)
 
 
 def genie_frames(
@@ -142,9 +153,7 @@ def matched_filter(iq: Tensor, rolloff: Tensor) -> MatchedFilterOutput:
     aligned = torch.fft.ifft(folded, norm="ortho")
     half_later = torch.fft.ifft(folded_late, norm="ortho")
     energy = torch.view_as_real(iq).square().sum((1, 2))
-    return MatchedFilterOutput(
-        aligned, torch.complex(aligned.real, half_later.imag), energy, iq.shape[1]
-    )
+    return MatchedFilterOutput(aligned, half_later, energy, iq.shape[1])
 
 
 def log_likelihoods(
@@ -155,6 +164,7 @@ def log_likelihoods(
     channel: Channel,
     num_candidates: int = _NUM_CANDIDATES,
     snr_level: Tensor | None = None,
+    phase_known: bool = True,
 ) -> Tensor:
     """Log-likelihood of every class, float64 [B, num_modulations, num_labels], but for a constant.
 
@@ -168,7 +178,16 @@ def log_likelihoods(
         channel: gives the SNRs of the labels, the levels of ASK and the scale of the frames.
         num_candidates: SNR labels per frame that are compared.
         snr_level: int64 [B], index of the true SNR label of each frame if the receiver may know it.
+        phase_known: whether the receiver knows the carrier phase; if not, it must know the scale.
+
+    Raises:
+        ValueError: neither the phase nor the scale of the frames is known.
     """
+    if not phase_known and not channel.record_scale:
+        raise ValueError(
+            f"phase_known must be true for channels without record_scale, whose level is averaged over "
+            f"already, got {channel}"
+        )
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
     symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10)
     levels = noise_levels(modulations, snr_labels, channel) if channel.record_scale else None
@@ -182,9 +201,12 @@ def log_likelihoods(
             chosen = fit.topk(min(num_candidates, len(snr_labels)), dim=1).indices
         else:
             chosen = snr_level[:, None]
-        points = torch.from_numpy(symbol_map(name, unipolar_ask=channel.unipolar_ask).copy())
-        of_frames = [symbols, output.energy, snr[chosen], None if level is None else level[chosen]]
-        found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)
+        if phase_known:
+            points = torch.from_numpy(symbol_map(name, unipolar_ask=channel.unipolar_ask).copy())
+            of_frames = [symbols, output.energy, snr[chosen], None if level is None else level[chosen]]
+            found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)
+        else:
+            found = _phase_averaged(output, name, chosen, snr, level, channel).double()
         result[:, number].scatter_(1, chosen, found)
     return result
 
@@ -248,6 +270,47 @@ def _likelihood(
         first = ((num_dimensions - z.shape[1]) / outside).sqrt()[:, None].expand(snr.shape)
         found.append(terms.averaged(first))
     return torch.cat(found)
+
+
+def _phase_averaged(
+    output: MatchedFilterOutput,
+    name: str,
+    chosen: Tensor,
+    symbol_snr: Tensor,
+    level: Tensor,
+    channel: Channel,
+) -> Tensor:
+    """Log-likelihood of one modulation at some SNRs without knowledge of the phase, float64 [B, G].
+
+    Args:
+        output: matched filter output of the frames.
+        name: the modulation.
+        chosen: int64 [B, G], which SNRs.
+        symbol_snr: float64 [num_labels], Es/N0 as a ratio.
+        level: float64 [num_labels], noise variance.
+        channel: gives the levels of ASK.
+    """
+    # With more, nearly all frames are decided rightly, and the grid of phases would be too coarse.
+    seen = symbol_snr.clamp(max=10 ** (_MAX_PHASELESS_DB / 10))
+    resolution = phaseless_resolution(tuple((10 * seen.log10()).tolist()))
+    # Where frames are judged as if they had less SNR, symbols are scaled to have it.
+    scale = (seen / symbol_snr / level / (1 + seen)).sqrt()
+    num_symbols, found = output.aligned.shape[1], []
+    for one in chosen.T:
+        parts = [part * scale[one, None] for part in (output.aligned, output.late)]
+        ratio = phase_averaged_ratio(name, *parts, one, resolution, channel.unipolar_ask)
+        energy, late_energy = (torch.view_as_real(part).square().sum((1, 2)) for part in parts)
+        inside = energy
+        if name == "OQPSK":
+            # Of the in-phase part of one and the quadrature part of the other; on average, and at most.
+            energy = (energy + late_energy) / 2
+            inside = energy + (parts[0].square().sum(1) - parts[1].square().sum(1)).abs() / 2
+        snr = seen[one]
+        shape = ratio + snr * energy - (1 + snr) * inside - num_symbols * (1 + snr).log()
+        scaled = num_symbols * (snr / symbol_snr[one]).log()
+        outside = (output.energy - inside / scale[one].square()) / level[one]
+        found.append(shape + scaled - outside - output.num_dimensions * level[one].log())
+    return torch.stack(found, 1)
 
 
 @dataclass(frozen=True)

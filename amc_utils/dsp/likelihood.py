@@ -10,13 +10,13 @@ which energies alone tell the likelihood, see amc_utils.baselines.bounds.energy_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.receiver_settings import ReceiverSettings
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import ReceivedBatch, equalised_powers, offset_carrier
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
@@ -88,6 +88,40 @@ def likelihood_ratios(frames: ReceivedBatch, es_n0_db: Tensor, resolution: Resol
     power = (power + power.roll(-later, 0)) / 2
     ratios.append(_average(found, power[..., None] * gain[:, number, None], *options))
     return torch.cat(ratios, 1)[:, _order(receiver.unipolar_ask, symbols.device)]
+
+
+def phase_averaged_ratio(
+    name: str,
+    symbols: Tensor,
+    late: Tensor,
+    level: Tensor,
+    resolution: Resolution,
+    unipolar_ask: bool,
+) -> Tensor:
+    """Log-likelihood ratio of symbols of which the carrier phase alone is not known, float64 [B].
+
+    Args:
+        name: the modulation.
+        symbols: complex [B, K], of unit mean power where the modulation is right.
+        late: the same half a symbol later, for OQPSK.
+        level: int64 [B], index into the resolution's Es/N0.
+        resolution: how finely symbols are looked at.
+        unipolar_ask: see Channel.
+    """
+    known = replace(DEFAULT_RECEIVER, cfo_std=0.0, unipolar_ask=unipolar_ask)
+    turns = next((t for names, t, _ in _by_symmetry(unipolar_ask, level.device) if name in names), 2)
+    options = level[:, None], (name,), turns, resolution, known
+    found = _by_carrier(symbols.to(torch.complex64)[None], *options)
+    if name == "OQPSK":
+        quadrature = _by_carrier(late.to(torch.complex64)[None], *options)
+        found = found + quadrature.roll(-resolution.num_phases, 4)
+    timing = found.new_zeros(1, len(level), 1)
+    return _average(found.double(), timing, resolution, known)[:, 0]
+
+
+def phaseless_resolution(es_n0_db: tuple[float, ...]) -> Resolution:
+    """As fine as float32 allows, for symbols without carrier offset, at the Es/N0 given in dB."""
+    return Resolution(es_n0_db, 160, 1, 48, 48, 1.0)
 
 
 def blind_es_n0_db(frames: ReceivedBatch) -> Tensor:
@@ -282,7 +316,7 @@ def _angle_series(
 
     Every map mirrors itself, so the series has no sines. A ring has the mean of two magnitudes.
     """
-    num_angles = 64
+    num_angles = 2 * max(resolution.num_harmonics, 32)
     radius = (torch.arange(2 * resolution.num_rings) + 0.5) * (_LARGEST / (2 * resolution.num_rings))
     angle = (torch.arange(num_angles) + 0.5) * (torch.pi / turns / num_angles)
     places = torch.view_as_real(radius[:, None] * unit_phasor(angle))

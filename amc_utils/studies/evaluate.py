@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import time
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, Literal, Self
 import pandas as pd
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from amc_utils.baselines.bounds import genie_frames, log_likelihoods
 from amc_utils.baselines.receiver import receiver_log_likelihoods
 from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
 from amc_utils.dsp.receiver_settings import receiver_settings
+from amc_utils.inference.classifier import Classifier
 from amc_utils.losses import TaskWeighting
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.results import Run, claim_run_name, write_run
@@ -37,6 +39,8 @@ _SEEN_BY_GENIE = {
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
 # Roll-offs that far beyond those that a receiver tries cost it next to nothing.
 _ROLLOFF_ROOM = 0.03
+# Rounds of ten steps after which a refitted head is taken as it is.
+_REFIT_ROUNDS = 30
 # Frames, what was decided on them, and facts of who decided.
 Decided = tuple[Frames, pd.DataFrame, dict[str, Any]]
 
@@ -59,6 +63,9 @@ class EvaluationParameters(Parameters):
         label_order: of the file's labels, corrected or shipped.
         channel: of synthetic frames: preset, and what differs from it; of a file what a receiver knows.
         snr_known: the bound's receiver knows the SNR, which bounds every SNR by itself.
+        phase_known: the bound's receiver knows the carrier phase.
+        refit_frames_per_cell: frames, of the next seed, to which one affine layer for all classes is
+            fitted in place of the network's two heads, see refitted_head; 0 for the heads as they are.
     """
 
     what: Literal["bound", "receiver", "network"]
@@ -75,15 +82,18 @@ class EvaluationParameters(Parameters):
     label_order: Literal["corrected", "shipped"] = "corrected"
     channel: dict[str, float | int | bool | str | list[float]] = Field({})
     snr_known: bool = False
+    phase_known: bool = True
+    refit_frames_per_cell: int = Field(0, ge=0)
 
     _plugins_run = field_validator("plugins")(load_plugins)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         useless = {
-            "bound": {"checkpoint", "data_path"} | self.channel.keys() - _SEEN_BY_GENIE,
-            "receiver": {"checkpoint", "snr_known"},
-            "network": {"snr_known", "modulations", "snr_range_db"},
+            "bound": {"checkpoint", "data_path", "refit_frames_per_cell"}
+            | (self.channel.keys() - _SEEN_BY_GENIE),
+            "receiver": {"checkpoint", "snr_known", "phase_known", "refit_frames_per_cell"},
+            "network": {"snr_known", "phase_known", "modulations", "snr_range_db"},
         }[self.what]
         if self.data_path:
             # The file has a channel of its own, of which the receiver knows some.
@@ -179,12 +189,14 @@ def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
     for part in progress(torch.arange(len(cell), device=device).split(_FRAMES_AT_ONCE)):
         output = genie_frames(modulation[part], level[part], generator=generator, **options)
         told = level[part] if known else None
-        found.append(_decide(log_likelihoods(output, snr_level=told, **options)))
+        told_phase = {"phase_known": config.phase_known}
+        found.append(_decide(log_likelihoods(output, snr_level=told, **told_phase, **options)))
     source = synthetic_source(channel, config.seed)
     # The bound makes its own, cyclic frames; those of this set have labels and no samples.
     no_samples = torch.empty(len(cell), 0, 2, device=device)
     tested = Frames(no_samples, modulation, level, names, grid, source)
     name = "genie-aided bound" + (", SNR known" if known else "")
+    name += "" if config.phase_known else ", phase unknown"
     return tested, _table(tested, found), {"kind": "bound", "network": {"name": name}}
 
 
@@ -207,12 +219,23 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     fabric = best_fabric(trained.precision)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
-    weighting = TaskWeighting(trained.task_weighting, trained.task_weights).to(device)
-    evaluator = Evaluator(network, weighting, frames, trained, fabric)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
-    predictions = pd.concat([evaluator.predict(part) for part in progress(parts)])
+    if config.refit_frames_per_cell:
+        classifier = Classifier(network, trained)
+        changed = {"seed": config.seed + 1, "num_frames_per_cell": config.refit_frames_per_cell}
+        fitted = config.model_copy(update=changed)
+        fitted_to = _frames(fitted, trained.modulation_names, trained.snr_labels, device)
+        head = refitted_head(classifier, fitted_to)
+        shape = len(trained.modulation_names), len(trained.snr_labels)
+        looked = (classifier.look(frames.iq(part))[0] for part in progress(parts))
+        found = [_decide(head(features).detach().unflatten(1, shape)) for features in looked]
+        predictions = _table(frames, found)
+    else:
+        weighting = TaskWeighting(trained.task_weighting, trained.task_weights).to(device)
+        evaluator = Evaluator(network, weighting, frames, trained, fabric)
+        predictions = pd.concat([evaluator.predict(part) for part in progress(parts)])
     described = {
-        "name": trained.network,
+        "name": trained.network + (", refitted head" if config.refit_frames_per_cell else ""),
         "options": trained.network_options,
         "parameters": count_parameters(network),
         "flops_per_frame": count_flops(network),
@@ -220,6 +243,55 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
     facts = {"kind": "transfer", "network": described, "trained": stored["config"]} | parent
     return frames, predictions.reset_index(drop=True), facts
+
+
+def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
+    """Affine layer from a frozen network's features to all joint classes, fitted to frames.
+
+    It has a modulation head of its own for every SNR level, and the level's own score. It begins as the
+    sum of the two heads, so that what it wins is what they lose by deciding apart; what is left to a
+    bound is what the features lack. A tenth of the frames says when to stop.
+
+    Args:
+        classifier: the network.
+        frames: frames of its classes.
+
+    Raises:
+        ValueError: the SNR head is not a single layer.
+    """
+    modulation, snr = classifier.network.modulation_head, classifier.network.snr_head
+    if not isinstance(snr, nn.Linear):
+        raise ValueError("refit_frames_per_cell must be 0 for a network whose snr_head is a bottleneck")
+    order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(0)).to(frames.device)
+    parts = progress(order.split(_FRAMES_AT_ONCE))
+    features = torch.cat([classifier.look(frames.iq(part))[0] for part in parts])
+    classes, held_out = frames.joint_class[order], len(order) // 10
+    head = nn.Linear(features.shape[1], frames.num_classes, device=features.device)
+    with torch.no_grad():
+        for own, first, second in zip(
+            head.parameters(), modulation.parameters(), snr.parameters(), strict=True
+        ):
+            own.copy_((first[:, None] + second).flatten(0, 1))
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(head(features[held_out:]), classes[held_out:])
+        value.backward()
+        return value
+
+    def score() -> float:
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(head(features[:held_out]), classes[:held_out]))
+
+    best, kept = score(), copy.deepcopy(head.state_dict())
+    for _ in range(_REFIT_ROUNDS):
+        optimizer.step(loss)
+        if (now := score()) >= best:
+            break
+        best, kept = now, copy.deepcopy(head.state_dict())
+    head.load_state_dict(kept)
+    return head
 
 
 def _frames(
