@@ -33,6 +33,21 @@ def drawn(rng, num_frames, modulation, snr):
     return predictions(*right, labels=np.where(np.arange(num_frames) % 2, 10, 0))
 
 
+def test_ladder_goes_down_by_differences_and_is_surer_between_the_same_frames():
+    many = np.arange(1000)
+    rungs = {
+        "physics": predictions(many[:500] < 450, many[:500] < 500),
+        "receiver": predictions(many < 800, many < 1000),
+        "network": predictions(many < 700, many < 1000),
+    }
+    found = ceiling.ladder(rungs)
+    assert found["accuracy"].to_list() == pytest.approx([0.9, 0.8, 0.7])
+    assert found["lost"].to_list() == pytest.approx([0.1, 0.1, 0.1])
+    # 1.96 standard errors: of one share, of two independent ones, and of a difference in pairs.
+    errors = [(0.09 / 500), (0.09 / 500 + 0.16 / 1000), (0.09 / 1000)]
+    assert found["95 % +-"].to_list() == pytest.approx([1.96 * e**0.5 for e in errors], rel=1e-3)
+
+
 @pytest.fixture
 def ladder():
     rng = np.random.default_rng(1)

@@ -76,6 +76,32 @@ def decompose(
     )
 
 
+def ladder(rungs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What is lost from each rung to the next, from certainty down.
+
+    Args:
+        rungs: predictions, see amc_utils.metrics, named by the cause of the step down to them.
+
+    Returns:
+        Index cause; columns accuracy, lost, and half the 95 % interval of what is lost, of frames in
+        pairs where two rungs have the same ones.
+    """
+    rows, above = {}, None
+    for cause, predictions in rungs.items():
+        hit = correct(predictions)["joint"].astype(float).to_numpy()
+        variance = hit.var() / len(hit)
+        lost, error = 1 - hit.mean(), variance
+        if above is not None:
+            other = correct(above)["joint"].astype(float).to_numpy()
+            lost, error = other.mean() - hit.mean(), variance + other.var() / len(other)
+            truth = ["frame", "modulation", "snr_label"]
+            if len(above) == len(predictions) and (above[truth] == predictions[truth]).all(axis=None):
+                error = (other - hit).var() / len(hit)
+        rows[cause] = {"accuracy": hit.mean(), "lost": lost, "95 % +-": half_interval(error**0.5)}
+        above = predictions
+    return pd.DataFrame(rows).T
+
+
 def _joint_by_label(predictions: pd.DataFrame) -> pd.Series:
     """Whether both tasks are right, as 0.0 and 1.0, indexed by the frame's SNR label."""
     return correct(predictions)["joint"].astype(float).set_axis(predictions["snr_label"])

@@ -91,6 +91,10 @@ class AnatomyParameters(Parameters):
     elsewhere: str
     channel_study: str
     frame_study: str
+    file_ladder: list[str]
+    file_receiver: str
+    file_seeds: list[str]
+    likelihood_study: str
 
 
 class RealFileParameters(Parameters):
