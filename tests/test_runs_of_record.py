@@ -67,6 +67,32 @@ def test_plan_holds_every_committed_run_but_those_of_make_record():
     assert own | studies <= set(planned)
 
 
+@pytest.mark.parametrize(
+    ("preset", "suffix"), [("radioml_2018", "-radioml_2018"), ("table_1", "")], ids=str
+)
+def test_no_network_is_above_the_bound(preset, suffix):
+    """Neither over all labels nor, where the receiver of the bound knows it, at any label."""
+    runs = {run.name: run for run in kept_runs(HERE)}
+    bound, known = runs[f"genie-bound{suffix}"], runs[f"genie-bound-snr-known{suffix}"]
+    of_channel = [
+        run
+        for run in runs.values()
+        if run.channel == known.channel
+        and not run.facts["config"]["data_path"]
+        and run.facts["data"]["num_classes"] == 442
+        and run.kind != "bound"
+    ]
+    assert len(of_channel) > 5
+    highest = known.by_label("joint")["high"]
+    for run in of_channel:
+        assert (
+            run.facts["test"]["joint_accuracy"]["low"]
+            <= (bound.facts["test"]["joint_accuracy"]["high"])
+        ), run.name
+        lowest = run.by_label("joint")["low"]
+        assert (lowest <= highest[lowest.index]).all(), run.name
+
+
 def step_of(root, *more, run="small"):
     words = ["--config", "profiles/smoke/02_resnet_ceiling.yaml", "--run_name", run]
     words += ["--output_root", str(root), "--network", "test_resnet", *more]
