@@ -106,18 +106,20 @@ def test_refitted_head_begins_with_what_the_two_heads_say_and_gets_no_worse(
     assert same.all(axis=None)
     joint = {run.name: run.facts["test"]["joint_accuracy"]["value"] for run in (own, fitted)}
     assert joint["fitted"] > joint["own"] - 0.02
+    assert not fitted.predictions[columns].equals(own.predictions[columns])
     assert fitted.facts["network"]["name"].endswith(", refitted head")
 
 
-def test_bound_without_the_phase_is_no_higher(tmp_path):
-    channel = ("--channel", "{preset: radioml_2018}", "--num_frames_per_cell", "60")
-    classes = ("--modulations", "[QPSK, 8PSK, 16QAM]", "--snr_range_db", "[0, 4, 4]")
+def test_bound_without_the_phase_is_lower(tmp_path):
+    channel = ("--channel", "{preset: radioml_2018}", "--num_frames_per_cell", "250")
+    classes = ("--modulations", "[QPSK, 8PSK, 16PSK, 16QAM]", "--snr_range_db", "[-2, -2, 2]")
     joint = []
     for name in ("true", "false"):
         words = ["bound", "--output_root", str(tmp_path), *classes, *channel, "--phase_known", name]
         run = evaluate(EvaluationParameters.from_words([*words, "--run_name", f"phase-{name}"]))
         joint.append(run.facts["test"]["joint_accuracy"]["value"])
-    assert joint[1] <= joint[0] + 0.01
+    # Both judge the same frames. Phases of the first two tell them from the last two at once.
+    assert 0.005 < joint[0] - joint[1] < 0.06
     assert run.label == "genie-aided bound, phase unknown"
 
 
@@ -126,6 +128,10 @@ def test_bound_without_the_phase_is_no_higher(tmp_path):
     [
         (("receiver", "--phase_known", "false"), "phase_known must be left out for receiver"),
         (("bound", "--refit_frames_per_cell", "5"), "refit_frames_per_cell must be left out for bound"),
+        (
+            ("network", "--data_path", __file__, "--refit_frames_per_cell", "5"),
+            "refit_frames_per_cell must be left out for network with data_path",
+        ),
         (("bound", "--channel", "{delay_spread: 2}"), "delay_spread must be left out for bound"),
         (("bound", "--data_path", "x.h5"), "data_path must be left out for bound"),
         (("receiver", "--checkpoint", "x"), "checkpoint must be left out for receiver"),

@@ -61,7 +61,7 @@ def test_what_is_made_is_what_was_made(kind, now):
         for name in (name for name in before.files if name.startswith(kind)):
             scale = np.abs(before[name]).max()
             close = np.isclose(now[name], before[name], rtol=1e-3, atol=1e-3 * scale)
-            assert close.mean() > 0.97, name
+            assert close.mean() > (0.97 if kind == "logits" else 0.995), name
 
 
 if __name__ == "__main__":

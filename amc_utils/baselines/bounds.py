@@ -302,7 +302,9 @@ def _phase_averaged(
         energy, late_energy = (torch.view_as_real(part).square().sum((1, 2)) for part in parts)
         inside = energy
         if name == "OQPSK":
-            # Of the in-phase part of one and the quadrature part of the other; on average, and at most.
+            # Energy of the in-phase part of one and the quadrature part of the other depends on the
+            # phase. The mean stands in the ratio; the greatest is taken for the signal's, and cancels
+            # where the SNR is not limited.
             energy = (energy + late_energy) / 2
             inside = energy + (parts[0].square().sum(1) - parts[1].square().sum(1)).abs() / 2
         snr = seen[one]

@@ -60,8 +60,9 @@ FINE = Resolution(tuple(range(-14, 21)), 64, 20, 26, 48, 1.4e-5)
 def likelihood_ratios(frames: ReceivedBatch, es_n0_db: Tensor, resolution: Resolution) -> Tensor:
     """Log-likelihood of each of LINEAR_MODULATIONS over that of Gaussian symbols, float32 [B, M].
 
-    Averaged over timing, carrier phase and carrier offset, the last with the spread that the channel
-    gives it. OQPSK has a timing of its own, and its quadrature part half a symbol later.
+    Averaged over carrier phase, over the offset with the spread that the channel gives it, and over the
+    estimated timing and three others, a quarter of a symbol apart. OQPSK has a timing of its own, and
+    its quadrature part half a symbol later.
 
     Args:
         frames: the frames.
@@ -109,7 +110,8 @@ def phase_averaged_ratio(
         unipolar_ask: see Channel.
     """
     known = replace(DEFAULT_RECEIVER, cfo_std=0.0, unipolar_ask=unipolar_ask)
-    turns = next((t for names, t, _ in _by_symmetry(unipolar_ask, level.device) if name in names), 2)
+    turns = {n: t for names, t, _ in _by_symmetry(unipolar_ask, level.device) for n in names}
+    turns = turns.get(name, 2)  # the parts of OQPSK are those of BPSK
     options = level[:, None], (name,), turns, resolution, known
     found = _by_carrier(symbols.to(torch.complex64)[None], *options)
     if name == "OQPSK":
@@ -203,7 +205,7 @@ def _by_carrier(
 def _average(
     by_carrier: Tensor, by_timing: Tensor, resolution: Resolution, receiver: ReceiverSettings
 ) -> Tensor:
-    """Logarithm of the mean likelihood over timings, offsets and phases, float32 [B, M].
+    """Logarithm of the mean likelihood over timings, offsets and phases, [B, M].
 
     Args:
         by_carrier: float32 [T, B, M, W, P].
@@ -312,7 +314,7 @@ def _angle_series(
     unipolar_ask: bool,
     device: torch.device,
 ) -> Tensor:
-    """Cosine series in the angle of a symbol's log-likelihood ratio, [M levels rings, harmonics].
+    """Cosine series in the angle of a symbol's log-likelihood ratio, [M * levels * rings, harmonics].
 
     Every map mirrors itself, so the series has no sines. A ring has the mean of two magnitudes.
     """

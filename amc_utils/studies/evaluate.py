@@ -98,6 +98,8 @@ class EvaluationParameters(Parameters):
         if self.data_path:
             # The file has a channel of its own, of which the receiver knows some.
             useless |= self.channel.keys() - (_KNOWN_OF_FILE if self.what == "receiver" else set())
+            # Another seed would choose some of the same frames again, or all.
+            useless |= {"refit_frames_per_cell"}
         else:
             useless |= {"label_order"}
         fields = type(self).model_fields
@@ -228,7 +230,8 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
         head = refitted_head(classifier, fitted_to)
         shape = len(trained.modulation_names), len(trained.snr_labels)
         looked = (classifier.look(frames.iq(part))[0] for part in progress(parts))
-        found = [_decide(head(features).detach().unflatten(1, shape)) for features in looked]
+        with torch.no_grad():
+            found = [_decide(head(features).unflatten(1, shape)) for features in looked]
         predictions = _table(frames, found)
     else:
         weighting = TaskWeighting(trained.task_weighting, trained.task_weights).to(device)
@@ -249,8 +252,8 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
     """Affine layer from a frozen network's features to all joint classes, fitted to frames.
 
     It has a modulation head of its own for every SNR level, and the level's own score. It begins as the
-    sum of the two heads, so that what it wins is what they lose by deciding apart; what is left to a
-    bound is what the features lack. A tenth of the frames says when to stop.
+    sum of the two heads; what it wins another decision on the same features can win at least. A tenth
+    of the frames says when to stop.
 
     Args:
         classifier: the network.
