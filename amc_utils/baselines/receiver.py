@@ -1,10 +1,11 @@
 """A likelihood receiver without a genie: it averages over what that of baselines.bounds knows.
 
 It averages over carrier phase, over the offset with the spread that the channel gives it, and over four
-timings: the estimated one and those up to three quarters of a symbol later. Roll-off is estimated. SNR follows from the energies in and out of the band.
-What lies between the bound and this receiver is the price of synchronisation and of this receiver's own
-limits: it drops symbols at the ends, takes interference between symbols for noise, and looks at symbols
-for the two likeliest SNR labels only. It is a mark to reach, not a bound.
+timings: the estimated one and those up to three quarters of a symbol later. Roll-off is estimated. SNR
+follows from the energies in and out of the band. What lies between the bound and this receiver is the
+price of synchronisation and of this receiver's own limits: it drops symbols at the ends, takes
+interference between symbols for noise, and looks at symbols for the two likeliest SNR labels only. It
+is a mark to reach, not a bound.
 
 Such a receiver is known as average likelihood ratio test (ALRT).
 """
