@@ -99,7 +99,7 @@ def test_refitted_head_begins_with_what_the_two_heads_say_and_gets_no_worse(
     refit = (*options, "--refit_frames_per_cell", "60")
     own = record("network", tmp_path, *options, "--run_name", "own")
     fitted = record("network", tmp_path, *refit, "--run_name", "fitted")
-    monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_ROUNDS", 0)
+    monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_STEPS", 0)
     begun = record("network", tmp_path, *refit, "--run_name", "begun")
     columns = ["predicted_modulation", "predicted_snr_label"]
     same = own.predictions[columns].astype(str) == begun.predictions[columns].astype(str)

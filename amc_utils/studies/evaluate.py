@@ -39,8 +39,8 @@ _SEEN_BY_GENIE = {
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
 # Roll-offs that far beyond those that a receiver tries cost it next to nothing.
 _ROLLOFF_ROOM = 0.03
-# Rounds of ten steps after which a refitted head is taken as it is.
-_REFIT_ROUNDS = 30
+# Steps after which a refitted head is taken as it is. Ten at a time overshoot what helps.
+_REFIT_STEPS = 100
 # Frames, what was decided on them, and facts of who decided.
 Decided = tuple[Frames, pd.DataFrame, dict[str, Any]]
 
@@ -275,7 +275,7 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
             head.parameters(), modulation.parameters(), snr.parameters(), strict=True
         ):
             own.copy_((first[:, None] + second).flatten(0, 1))
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=1, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -288,7 +288,7 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
             return float(nn.functional.cross_entropy(head(features[:held_out]), classes[:held_out]))
 
     best, kept = score(), copy.deepcopy(head.state_dict())
-    for _ in range(_REFIT_ROUNDS):
+    for _ in range(_REFIT_STEPS):
         optimizer.step(loss)
         if (now := score()) >= best:
             break
