@@ -259,7 +259,7 @@ def test_likelihood_without_the_phase_equals_the_sum_over_phases(label):
     for number, name in enumerate(names):
         expected = without_phase(output, name, label)
         near = expected > expected.max() - 50
-        np.testing.assert_allclose(found[near, number], expected[near], atol=0.6)
+        np.testing.assert_allclose(found[near, number], expected[near], atol=1.0)
 
 
 def test_without_the_phase_clear_frames_are_still_named_and_unclear_ones_less_often():

@@ -183,11 +183,6 @@ def log_likelihoods(
     Raises:
         ValueError: neither the phase nor the scale of the frames is known.
     """
-    if not phase_known and not channel.record_scale:
-        raise ValueError(
-            f"phase_known must be true for channels without record_scale, whose level is averaged over "
-            f"already, got {channel}"
-        )
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
     symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10)
     levels = noise_levels(modulations, snr_labels, channel) if channel.record_scale else None
@@ -277,7 +272,7 @@ def _phase_averaged(
     name: str,
     chosen: Tensor,
     symbol_snr: Tensor,
-    level: Tensor,
+    level: Tensor | None,
     channel: Channel,
 ) -> Tensor:
     """Log-likelihood of one modulation at some SNRs without knowledge of the phase, float64 [B, G].
@@ -287,9 +282,17 @@ def _phase_averaged(
         name: the modulation.
         chosen: int64 [B, G], which SNRs.
         symbol_snr: float64 [num_labels], Es/N0 as a ratio.
-        level: float64 [num_labels], noise variance.
+        level: float64 [num_labels], noise variance; None if it is not known.
         channel: gives the levels of ASK.
+
+    Raises:
+        ValueError: the noise variance is not known either.
     """
+    if level is None:
+        raise ValueError(
+            f"phase_known must be true for channels without record_scale, whose level is averaged over "
+            f"already, got {channel}"
+        )
     # With more, nearly all frames are decided rightly, and the grid of phases would be too coarse.
     seen = symbol_snr.clamp(max=10 ** (_MAX_PHASELESS_DB / 10))
     resolution = phaseless_resolution(tuple((10 * seen.log10()).tolist()))
