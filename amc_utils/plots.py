@@ -32,7 +32,7 @@ _RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _RUN_MARKERS = "os^Dv<>P"
 _RUN_LINES = ("-", "--", "-.", ":")
 # What takes accuracy away, from the top of a waterfall down.
-_STEP_COLOURS = ("#CCCCCC", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#009E73")
+_STEP_COLOURS = ("#CCCCCC", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#F0E442")
 
 
 def run_style(number: int) -> dict[str, str]:

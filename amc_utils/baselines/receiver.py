@@ -28,7 +28,7 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL, Channel
 # SNR labels per frame for which symbols are looked at.
 _NUM_CANDIDATES = 2
 # On a CPU the temporaries of so many frames stay in the cache.
-_FRAMES_AT_ONCE = 64
+_FRAMES_AT_ONCE = 32
 
 
 def receiver_log_likelihoods(

@@ -91,9 +91,15 @@ class AnatomyParameters(Parameters):
     elsewhere: str
     channel_study: str
     frame_study: str
-    file_ladder: list[str]
+    file_bound: str
+    file_phase_unknown: str
     file_receiver: str
-    file_seeds: list[str]
+    file_refitted: str
+    file_network: str
+    file_seed_2: str
+    file_seed_3: str
+    file_stack: str
+    file_plain: str
     likelihood_study: str
 
 
