@@ -132,7 +132,6 @@ def test_bound_without_the_phase_is_lower(tmp_path):
         words = ["bound", "--output_root", str(tmp_path), *classes, *channel, "--phase_known", name]
         run = evaluate(EvaluationParameters.from_words([*words, "--run_name", f"phase-{name}"]))
         joint.append(run.facts["test"]["joint_accuracy"]["value"])
-    # Both judge the same frames. Phases of the first two tell them from the last two at once.
     assert 0.005 < joint[0] - joint[1] < 0.06
     assert run.label == "genie-aided bound, phase unknown"
 

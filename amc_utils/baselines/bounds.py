@@ -16,7 +16,7 @@ It is a bound on the mean alone. A single SNR, or a single task, is not bounded:
 the SNR as well bounds every SNR by itself, see amc_utils.studies.decisions.
 
 A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases.
-That is a bound for the same reasons, and a lower one, where every phase is as likely as any other.
+That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep
