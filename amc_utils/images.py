@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.dsp.carrier import power_lines, recover_carrier
-from amc_utils.dsp.likelihood import COARSE, blind_es_n0_db, likelihood_ratios
+from amc_utils.dsp.likelihood import COARSE, blind_label, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import (
     ReceivedBatch,
@@ -118,7 +118,7 @@ def likelihood_map(frames: SynchronizedBatch) -> Tensor:
     distances count by their root, so that small ones show. A modulation has eight points, one above the
     other: from 144 pixels on, rows between them stay empty.
     """
-    ratios = likelihood_ratios(frames, blind_es_n0_db(frames)[:, None], COARSE)
+    ratios = likelihood_ratios(frames, blind_label(frames), COARSE)
     behind = ratios.amax(1, keepdim=True) - ratios
     across = (1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt()).repeat_interleave(8, 1)
     num_rows = across.shape[1]

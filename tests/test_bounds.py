@@ -11,11 +11,11 @@ import torch
 from amc_utils.baselines import bounds
 from amc_utils.baselines.bounds import (
     MatchedFilterOutput,
-    class_snr_db,
     genie_frames,
     log_likelihoods,
     matched_filter,
 )
+from amc_utils.dsp.receiver_settings import class_es_n0_db, class_snr_db
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, SNR_LABELS
 
@@ -235,7 +235,7 @@ def test_labels_of_radioml_2018_are_told_at_60_db():
 def without_phase(output, name, label):
     """Log-likelihood averaged over 360 phases, from the definition; the noise level is known."""
     points = symbol_map(name, unipolar_ask=True).astype(complex)
-    snr = float(10 ** (bounds.class_es_n0_db((name,), (label,), RADIOML_2018)[0, 0] / 10))
+    snr = float(10 ** (class_es_n0_db((name,), (label,), RADIOML_2018)[0, 0] / 10))
     level = float(bounds.noise_levels((name,), (label,), RADIOML_2018)[0, 0])
     found = []
     for aligned, late, energy in zip(output.aligned, output.late, output.energy, strict=True):

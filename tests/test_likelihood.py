@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from amc_utils.baselines.bounds import class_es_n0_db
 from amc_utils.dsp import likelihood
-from amc_utils.dsp.likelihood import COARSE, FINE, blind_es_n0_db, likelihood_ratios
+from amc_utils.dsp.likelihood import COARSE, FINE, blind_label, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
-from amc_utils.signals import CHANNEL_PRESETS, generate_frames
+from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS, generate_frames
 
 CPU = torch.device("cpu")
 
@@ -80,10 +79,12 @@ def test_average_is_the_sum_over_the_grid(name, snr_db, resolution):
             terms.append(ratio_by_definition(still, points, snr).sum() + weight)
     expected = np.logaddexp.reduce(terms) - math.log(256)
     turns = next(t for names, t, _ in likelihood._by_symmetry(True, CPU) if name in names)
-    level = torch.tensor([[snr_db + 14]])
-    symbols = torch.from_numpy(z).to(torch.complex64)[None, None]
-    found = likelihood._by_carrier(symbols, level, (name,), turns, resolution, receiver)
-    found = likelihood._average(found, torch.zeros(1, 1, 1), resolution, receiver)
+    series = likelihood._angle_series((name,), turns, ((0.0, snr_db),), resolution, True, CPU)
+    # The symbols come at another amplitude, and are brought to theirs.
+    symbols, amplitude = torch.from_numpy(z / 3).to(torch.complex64)[None, None], torch.tensor([[3.0]])
+    second = torch.tensor([1])
+    found = likelihood._by_carrier(symbols, amplitude, second, series, turns, resolution, receiver)
+    found = likelihood._average(found, torch.zeros(1, 1), resolution, receiver)
     # Rings, stretches and harmonics round off the sharpest structure.
     assert float(found) == pytest.approx(expected, abs=max(0.5, 0.012 * abs(expected)))
 
@@ -98,7 +99,7 @@ def made(names, label, count, seed=5, preset="radioml_2018"):
 
 def rated(iq, preset="radioml_2018", resolution=COARSE):
     frames = ReceivedBatch(iq, RECEIVERS[preset])
-    return likelihood_ratios(frames, blind_es_n0_db(frames)[:, None], resolution)
+    return likelihood_ratios(frames, blind_label(frames), resolution)
 
 
 @pytest.mark.parametrize(("preset", "label"), [("radioml_2018", 4), ("table_1", 10)])
@@ -120,16 +121,27 @@ def test_noise_is_no_modulation_and_carrier_and_scale_change_little():
     assert (rated(turned).argmax(1) == rated(iq).argmax(1)).float().mean() > 0.9
 
 
-def test_blind_es_n0_is_that_of_the_label():
-    _, iq = made(("16QAM",), 2, 100)
-    found = blind_es_n0_db(ReceivedBatch(iq)).mean()
-    sent = class_es_n0_db(("16QAM",), (2,), CHANNEL_PRESETS["radioml_2018"])[0]
-    expected = likelihood.effective_es_n0_db(sent, DEFAULT_RECEIVER)
-    assert float(found) == pytest.approx(float(expected), abs=0.2)
+@pytest.mark.parametrize(("preset", "labels"), [("radioml_2018", (0, 2, 28)), ("table_1", (2, 12))])
+def test_blind_label_is_that_of_the_frame(preset, labels):
+    for label in labels:
+        _, iq = made(("16QAM", "8PSK"), label, 50, preset=preset)
+        found = blind_label(ReceivedBatch(iq, RECEIVERS[preset]))
+        assert (found == SNR_LABELS.index(label)).float().mean() > 0.97
+
+
+def test_frames_of_more_power_than_their_modulation_has_are_rated_at_its_amplitude():
+    """Of OOK, half of the symbols are sent on average; a frame of many has a louder carrier."""
+    _, iq = made(("OOK",), 8, 100, preset="table_1")
+    frames = ReceivedBatch(iq, RECEIVERS["table_1"])
+    ratio = likelihood_ratios(frames, blind_label(frames), FINE)[:, LINEAR_MODULATIONS.index("OOK")]
+    power = 1 / frames.timed.noise_power
+    far = (power.log() - power.log().mean()).abs()
+    loud_or_low = far > far.quantile(0.7)
+    assert ratio[loud_or_low].mean() > 0.95 * ratio[~loud_or_low].mean()
 
 
 def test_known_offset_needs_no_average():
-    known = replace(DEFAULT_RECEIVER, cfo_std=0.0)
+    known = replace(DEFAULT_RECEIVER, channel=replace(DEFAULT_RECEIVER.channel, cfo_std=0.0))
     cfos, weights = likelihood._cfos(FINE, known, CPU)
     assert cfos.tolist() == [0.0]
     assert weights.tolist() == [0.0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, norm
 
-from amc_utils.baselines.bounds import class_snr_db
+from amc_utils.dsp.receiver_settings import class_snr_db
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import (
     CHANNEL_PRESETS,

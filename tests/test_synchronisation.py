@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amc_utils.baselines.bounds import class_es_n0_db
 from amc_utils.data import read_radioml
 from amc_utils.dsp.carrier import (
     SYMMETRIES,
@@ -17,7 +16,7 @@ from amc_utils.dsp.carrier import (
     power_lines,
     recover_carrier,
 )
-from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings
+from amc_utils.dsp.receiver_settings import RECEIVERS, ReceiverSettings, class_es_n0_db
 from amc_utils.dsp.synchronisation import (
     ReceivedBatch,
     _at_symbols,

@@ -34,16 +34,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.likelihood import phase_averaged_ratio, phaseless_resolution
+from amc_utils.dsp.likelihood import phase_averaged_ratio
+from amc_utils.dsp.receiver_settings import class_es_n0_db, class_snr_db, symbol_energy_share
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     NUM_SAMPLES,
     SAMPLES_PER_SYMBOL,
     Channel,
     ChannelState,
-    magnitude_excess_db,
     modulate,
-    pulse_energy,
     raised_cosine,
     symbol_table,
 )
@@ -295,13 +294,13 @@ def _phase_averaged(
         )
     # With more, nearly all frames are decided rightly, and the grid of phases would be too coarse.
     seen = symbol_snr.clamp(max=10 ** (_MAX_PHASELESS_DB / 10))
-    resolution = phaseless_resolution(tuple((10 * seen.log10()).tolist()))
+    es_n0_db = tuple((10 * seen.log10()).tolist())
     # Where frames are judged as if they had less SNR, symbols are scaled to have it.
     scale = (seen / symbol_snr / level / (1 + seen)).sqrt()
     num_symbols, found = output.aligned.shape[1], []
     for one in chosen.T:
         parts = [part * scale[one, None] for part in (output.aligned, output.late)]
-        ratio = phase_averaged_ratio(name, *parts, one, resolution, channel.unipolar_ask)
+        ratio = phase_averaged_ratio(name, *parts, one, es_n0_db, channel.unipolar_ask)
         energy, late_energy = (torch.view_as_real(part).square().sum((1, 2)) for part in parts)
         inside = energy
         if name == "OQPSK":
@@ -368,29 +367,3 @@ class _Terms:
         curvature = 4 * num + 2 * gain * mean.sum((2, 3)) - 4 * gain.square() * variance
         # Far from the truth the likelihood need not be concave at the last step; it is tiny there.
         return self.at(scale, exponent) - 0.5 * curvature.clamp_min(num).log()
-
-
-def class_snr_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
-    """SNR per sample in dB of each class, float64 [num_modulations, num_labels]."""
-    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), dtype=torch.float64)
-    return excess_db[:, None] + channel.snr_db(torch.tensor(snr_labels, dtype=torch.float64))
-
-
-def class_es_n0_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
-    """Energy of a symbol over noise density in dB of each linear class, float64 [M, num_labels].
-
-    10 log10(SAMPLES_PER_SYMBOL) above the SNR per sample, but for a sent carrier: of a pulse that
-    is narrower than the symbol rate's band it makes more power than of symbols.
-    """
-    return class_snr_db(modulations, snr_labels, channel) + 10 * torch.log10(
-        SAMPLES_PER_SYMBOL * symbol_energy_share(modulations, channel)[:, None]
-    )
-
-
-def symbol_energy_share(modulations: Sequence[str], channel: Channel) -> Tensor:
-    """Energy of a symbol over that of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
-    maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
-    direct = torch.tensor([abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
-    middle = torch.tensor(sum(channel.rolloff_range) / 2, dtype=torch.float64)
-    energy = pulse_energy(middle, channel.pulse_exponent)
-    return energy / (direct + (1 - direct) * energy)

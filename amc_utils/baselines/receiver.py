@@ -18,10 +18,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amc_utils.baselines.bounds import class_es_n0_db, energy_fit
-from amc_utils.dsp.likelihood import FINE, effective_es_n0_db, likelihood_ratios
+from amc_utils.baselines.bounds import energy_fit
+from amc_utils.dsp.likelihood import FINE, label_powers, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
-from amc_utils.dsp.synchronisation import ReceivedBatch, equalised_powers
+from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.signals import SAMPLES_PER_SYMBOL, Channel
 
@@ -66,21 +66,14 @@ def _log_likelihoods(
     channel: Channel,
     receiver: ReceiverSettings,
 ) -> Tensor:
-    known = replace(receiver, cfo_std=channel.cfo_std, unipolar_ask=channel.unipolar_ask)
+    known = replace(receiver, channel=channel, snr_labels=snr_labels)
     frames = ReceivedBatch(iq, known)
     symbols = frames.timed.symbols * frames.timed.noise_power.rsqrt()[:, None]
-    es_n0_db = class_es_n0_db(modulations, snr_labels, channel).to(iq.device)
-    # The interference at high SNR is a small difference, which float32 would not show.
-    power = sum(part.to(iq.real) for part in equalised_powers(es_n0_db, known))
-    fit = torch.stack([_snr_fit(symbols, iq.shape[1], snr) for snr in power], 1)
-    effective_db = effective_es_n0_db(es_n0_db, known).to(iq.real)
     rated = [LINEAR_MODULATIONS.index(name) for name in modulations]
-    seen_db = effective_db.new_zeros(len(iq), len(LINEAR_MODULATIONS))
+    power = label_powers(known, iq.device)[1][rated]
+    fit = torch.stack([_snr_fit(symbols, iq.shape[1], total - 1) for total in power], 1)
     candidates = fit.logsumexp(1).topk(min(_NUM_CANDIDATES, len(snr_labels)), 1).indices
-    ratios = []
-    for level in candidates.T:
-        seen_db[:, rated] = effective_db.T[level]
-        ratios.append(likelihood_ratios(frames, seen_db, FINE)[:, rated])
+    ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in candidates.T]
     # Other labels fit the energies less well, and so does any modulation at them.
     rating = ratios[0][..., None].repeat(1, 1, len(snr_labels))
     place = candidates[:, None].expand(-1, len(modulations), -1)

@@ -16,8 +16,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
-from amc_utils.dsp.synchronisation import ReceivedBatch, equalised_powers, offset_carrier
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings, class_es_n0_db
+from amc_utils.dsp.synchronisation import (
+    ReceivedBatch,
+    equalised_powers,
+    offset_carrier,
+    squared_magnitude,
+)
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
@@ -34,8 +39,8 @@ class Resolution:
     """How finely symbols are looked at.
 
     Attributes:
-        es_n0_db: what Es/N0 is rounded to, ascending; frames with more are judged as if they had no
-            more than the last, since finer structure would not be resolved.
+        es_n0_range_db: frames with more Es/N0 are judged as if they had no more, since finer structure
+            would not be resolved; with less, no map shows.
         num_rings: magnitude rings.
         num_stretches: stretches of a frame within which a carrier offset is taken to turn nothing.
         num_harmonics: terms of the Fourier series of a map over what its symmetry leaves of a turn.
@@ -43,7 +48,7 @@ class Resolution:
         cfo_step: most from one carrier offset to the next, in cycles per sample.
     """
 
-    es_n0_db: tuple[float, ...]
+    es_n0_range_db: tuple[float, float]
     num_rings: int
     num_stretches: int
     num_harmonics: int
@@ -52,51 +57,63 @@ class Resolution:
 
 
 # For images, of which others show what lies above 18 dB; and for a receiver that has nothing else.
-# Below -14 dB no map shows.
-COARSE = Resolution(tuple(range(-14, 19)), 40, 6, 9, 24, 4.2e-5)
-FINE = Resolution(tuple(range(-14, 21)), 64, 20, 26, 48, 1.4e-5)
+COARSE = Resolution((-14.0, 18.0), 40, 6, 9, 24, 4.2e-5)
+FINE = Resolution((-14.0, 20.0), 64, 20, 26, 48, 1.4e-5)
+# As fine as float32 allows, for symbols without carrier offset and labels that somebody else limits.
+_PHASE_ALONE = Resolution((-math.inf, math.inf), 160, 1, 48, 48, 1.0)
 
 
-def likelihood_ratios(frames: ReceivedBatch, es_n0_db: Tensor, resolution: Resolution) -> Tensor:
+def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resolution) -> Tensor:
     """Log-likelihood of each of LINEAR_MODULATIONS over that of Gaussian symbols, float32 [B, M].
 
     Averaged over carrier phase, over the offset with the spread that the channel gives it, and over the
-    estimated timing and three others, a quarter of a symbol apart. OQPSK has a timing of its own, and
-    its quadrature part half a symbol later.
+    estimated timing and three others, a quarter of a symbol apart. The amplitude is that of the SNR
+    label: few symbols have more power or less than their map. OQPSK has a timing of its own, and its
+    quadrature part half a symbol later.
 
     Args:
         frames: the frames.
-        es_n0_db: Es/N0 of equalised symbols, interference as noise; float32 [B, M], or [B, 1].
+        label: int64 [B], index into the receiver's snr_labels.
         resolution: how finely symbols are looked at.
     """
-    receiver, options = frames.receiver, (resolution, frames.receiver)
-    grid = _grid(resolution, es_n0_db.device)
-    level = torch.searchsorted((grid[1:] + grid[:-1]) / 2, es_n0_db.contiguous())
-    level = level.expand(-1, len(LINEAR_MODULATIONS))
-    # What the likelihood of a timing grows by with the power of its symbols.
-    gain = frames.timed.symbols.shape[1] * 10 ** (grid[level] / 10)
-    symbols, power = _at_timings(frames, frames.timed.timing)
-    ratios = []
-    for names, turns, columns in _by_symmetry(receiver.unipolar_ask, symbols.device):
-        found = _by_carrier(symbols, level[:, columns], names, turns, *options)
-        ratios.append(_average(found, power[..., None] * gain[:, columns], *options))
+    receiver, device, options = frames.receiver, label.device, (resolution, frames.receiver)
+    unipolar_ask = receiver.channel.unipolar_ask
+    es_n0_db, power = label_powers(receiver, device)
+    snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
+    amplitude = (power.T[label] * frames.timed.noise_power[:, None]).rsqrt()
+
+    def by_carrier(symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor) -> Tensor:
+        series = _series(names, turns, *options, device)
+        return _by_carrier(symbols, amplitude[:, columns], label, series, turns, *options)
+
+    # The energy of other timings' symbols, from the whole frame: their first and last ones differ.
+    turn = torch.arange(_NUM_TIMINGS, device=device) * (2 * torch.pi / _NUM_TIMINGS)
+    by_timing = (turn.cos() - 1)[:, None] * frames.timing_likelihood
+    symbols = _at_timings(frames, frames.timed.timing)
+    ratios = [
+        _average(by_carrier(symbols, *group), by_timing, *options)
+        for group in _by_symmetry(unipolar_ask, device)
+    ]
+    symbols = _at_timings(frames, offset_carrier(frames)[2] % SAMPLES_PER_SYMBOL)
     number = LINEAR_MODULATIONS.index("OQPSK")
-    symbols, power = _at_timings(frames, offset_carrier(frames)[2] % SAMPLES_PER_SYMBOL)
-    found = _by_carrier(symbols, level[:, number, None], ("OQPSK",), 2, *options)
+    found = by_carrier(symbols, ("OQPSK",), 2, [number])
     # Half a symbol later the quadrature part, which a quarter turn puts in phase.
     later = _NUM_TIMINGS // 2
     found = found + found.roll((-later, -resolution.num_phases), (0, 4))
-    power = (power + power.roll(-later, 0)) / 2
-    ratios.append(_average(found, power[..., None] * gain[:, number, None], *options))
-    return torch.cat(ratios, 1)[:, _order(receiver.unipolar_ask, symbols.device)]
+    # What a part's ratio has subtracted is the energy of exactly these symbols; for the frame's.
+    excess = squared_magnitude(symbols).mean(2)
+    excess = (excess + excess.roll(-later, 0)) / 2 - 1
+    gain = symbols.shape[2] * (snr * amplitude.square())[:, number]
+    ratios.append(_average(found, excess * gain, *options))
+    return torch.cat(ratios, 1)[:, _order(unipolar_ask, device)]
 
 
 def phase_averaged_ratio(
     name: str,
     symbols: Tensor,
     late: Tensor,
-    level: Tensor,
-    resolution: Resolution,
+    label: Tensor,
+    es_n0_db: tuple[float, ...],
     unipolar_ask: bool,
 ) -> Tensor:
     """Log-likelihood ratio of symbols of which the carrier phase alone is not known, float64 [B].
@@ -105,63 +122,56 @@ def phase_averaged_ratio(
         name: the modulation.
         symbols: complex [B, K], of unit mean power where the modulation is right.
         late: the same half a symbol later, for OQPSK.
-        level: int64 [B], index into the resolution's Es/N0.
-        resolution: how finely symbols are looked at.
+        label: int64 [B], index into `es_n0_db`.
+        es_n0_db: of each label.
         unipolar_ask: see Channel.
     """
-    known = replace(DEFAULT_RECEIVER, cfo_std=0.0, unipolar_ask=unipolar_ask)
-    turns = {n: t for names, t, _ in _by_symmetry(unipolar_ask, level.device) for n in names}
+    still = replace(DEFAULT_RECEIVER, channel=replace(DEFAULT_RECEIVER.channel, cfo_std=0.0))
+    turns = {n: t for names, t, _ in _by_symmetry(unipolar_ask, label.device) for n in names}
     turns = turns.get(name, 2)  # the parts of OQPSK are those of BPSK
-    options = level[:, None], (name,), turns, resolution, known
+    series = _angle_series((name,), turns, (es_n0_db,), _PHASE_ALONE, unipolar_ask, label.device)
+    options = torch.ones_like(label[:, None]), label, series, turns, _PHASE_ALONE, still
     found = _by_carrier(symbols.to(torch.complex64)[None], *options)
     if name == "OQPSK":
         quadrature = _by_carrier(late.to(torch.complex64)[None], *options)
-        found = found + quadrature.roll(-resolution.num_phases, 4)
-    timing = found.new_zeros(1, len(level), 1)
-    return _average(found.double(), timing, resolution, known)[:, 0]
+        found = found + quadrature.roll(-_PHASE_ALONE.num_phases, 4)
+    timing = found.new_zeros(1, len(label))
+    return _average(found.double(), timing, _PHASE_ALONE, still)[:, 0]
 
 
-def phaseless_resolution(es_n0_db: tuple[float, ...]) -> Resolution:
-    """As fine as float32 allows, for symbols without carrier offset, at the Es/N0 given in dB."""
-    return Resolution(es_n0_db, 160, 1, 48, 48, 1.0)
-
-
-def blind_es_n0_db(frames: ReceivedBatch) -> Tensor:
-    """Es/N0 of equalised symbols in dB, by the noise beside the signal, float32 [B]."""
-    es_n0_db, total = _es_n0_table(frames.receiver, frames.iq.device)
-    place = torch.searchsorted(total, 1 / frames.timed.noise_power.clamp_min(1e-9))
-    return es_n0_db[place.clamp_(0, len(es_n0_db) - 1)]
-
-
-def effective_es_n0_db(es_n0_db: Tensor, receiver: ReceiverSettings) -> Tensor:
-    """Es/N0 of equalised symbols, interference as noise, float64, from that of the signal."""
-    signal, interference = equalised_powers(es_n0_db.double(), receiver)
-    return 10 * (signal / (1 + interference)).log10()
+def blind_label(frames: ReceivedBatch) -> Tensor:
+    """Index of the SNR label whose noise the frame has beside its signal, int64 [B]."""
+    log_power = label_powers(frames.receiver, frames.iq.device)[1].log().mean(0)
+    between = (log_power[1:] + log_power[:-1]) / 2
+    return torch.searchsorted(between, -frames.timed.noise_power.clamp_min(1e-9).log())
 
 
 @cache
-def _es_n0_table(receiver: ReceiverSettings, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What blind_es_n0_db finds, and the power of the symbols over their noise, ascending."""
-    es_n0_db = torch.arange(-20.0, 60.0, 0.25, dtype=torch.float64)
-    total = 1 + sum(equalised_powers(es_n0_db, receiver))
-    return effective_es_n0_db(es_n0_db, receiver).float().to(device), total.float().to(device)
+def label_powers(receiver: ReceiverSettings, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What equalised symbols of each of LINEAR_MODULATIONS have at each label, float32 [M, labels].
 
-
-def _at_timings(frames: ReceivedBatch, timing: Tensor) -> tuple[Tensor, Tensor]:
-    """Symbols at every timing, complex64 [T, B, K], and by how much more power they have.
-
-    By what share of the estimated timing's, float32 [T, B].
+    Es/N0 in dB, interference as noise; and the power of all in units of the noise.
     """
+    sent = class_es_n0_db(LINEAR_MODULATIONS, receiver.snr_labels, receiver.channel)
+    # The interference at high SNR is a small difference, which float32 would not show.
+    signal, interference = equalised_powers(sent, receiver)
+    es_n0_db = 10 * (signal / (1 + interference)).log10()
+    return es_n0_db.float().to(device), (1 + signal + interference).float().to(device)
+
+
+def _at_timings(frames: ReceivedBatch, timing: Tensor) -> Tensor:
+    """Symbols at every timing, complex64 [T, B, K]; unit mean power at the estimated one."""
     steps = torch.arange(_NUM_TIMINGS) * (SAMPLES_PER_SYMBOL / _NUM_TIMINGS)
     parts = [frames.symbols_at(timing + step) for step in steps.tolist()]
-    power = torch.stack([frames.timed.noise_power / part.noise_power for part in parts])
-    return torch.stack([part.symbols for part in parts]), power - 1
+    scale = torch.stack([frames.timed.noise_power / part.noise_power for part in parts]).sqrt()
+    return torch.stack([part.symbols for part in parts]) * scale[..., None]
 
 
 def _by_carrier(
     symbols: Tensor,
-    level: Tensor,
-    names: tuple[str, ...],
+    amplitude: Tensor,
+    label: Tensor,
+    series: Tensor,
     turns: int,
     resolution: Resolution,
     receiver: ReceiverSettings,
@@ -170,23 +180,24 @@ def _by_carrier(
 
     Args:
         symbols: complex64 [T, B, K], unit mean power.
-        level: int64 [B, M], index of the Es/N0 that each modulation would have.
-        names: modulations of the same symmetry.
+        amplitude: what each modulation's symbols are brought to; float32 [B, M].
+        label: int64 [B], index of the SNR label.
+        series: of modulations of the same symmetry, see _angle_series.
         turns: as many turns of a whole one leave their maps as they are.
         resolution: how finely symbols are looked at.
         receiver: what is known about the channel.
     """
     num_timings, _, num_symbols = symbols.shape
-    symbols, level = symbols.flatten(0, 1), level.repeat(num_timings, 1)
-    magnitude = symbols.abs()
+    symbols, label = symbols.flatten(0, 1), label.repeat(num_timings)
+    magnitude = symbols.abs()[..., None] * amplitude.repeat(num_timings, 1)[:, None]
     angle = symbols.angle()[..., None, None] * _orders(turns, resolution, symbols.device)
     # Real and imaginary parts each by themselves: products of them are far faster.
     waves = angle.cos(), angle.sin()
     ring = (magnitude * (resolution.num_rings / _LARGEST)).to(torch.int32)
-    ring = ring.clamp_(0, resolution.num_rings - 1)[..., None]
-    series = _angle_series(names, turns, resolution, receiver.unipolar_ask, symbols.device)
-    first = level + torch.arange(len(names), device=level.device) * len(resolution.es_n0_db)
-    series = series[first[:, None] * resolution.num_rings + ring]
+    ring = ring.clamp_(0, resolution.num_rings - 1)
+    number = torch.arange(len(series), device=label.device)
+    first = (label[:, None] + number * series.shape[1]) * resolution.num_rings
+    series = series.flatten(0, 2)[first[:, None] + ring]
     # Of the series of each symbol, [T B, K, M, harmonics], the sum over each stretch.
     starts = _stretches(num_symbols, resolution)
     ends = [*starts[1:], num_symbols]
@@ -209,12 +220,12 @@ def _average(
 
     Args:
         by_carrier: float32 [T, B, M, W, P].
-        by_timing: log-likelihood of the timing itself, float32 [T, B, M].
+        by_timing: log-likelihood of the timing itself, float32 [T, B].
         resolution: how finely symbols are looked at.
         receiver: says how likely an offset is.
     """
     weight = _cfos(resolution, receiver, by_carrier.device)[1]
-    table = by_carrier + weight[:, None] + by_timing[..., None, None]
+    table = by_carrier + weight[:, None] + by_timing[..., None, None, None]
     table = table.permute(1, 2, 0, 3, 4).flatten(2)
     largest = table.amax(2, keepdim=True)
     # Numbers too small for normal floats slow the exponential down by far.
@@ -262,9 +273,10 @@ def _cfos(
     resolution: Resolution, receiver: ReceiverSettings, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Carrier offsets, in cycles per sample, and the logarithms of their weights."""
-    reach = _CFO_DEVIATIONS * receiver.cfo_std
+    spread = receiver.channel.cfo_std
+    reach = _CFO_DEVIATIONS * spread
     cfos = torch.linspace(-reach, reach, 1 + 2 * math.ceil(reach / resolution.cfo_step), device=device)
-    deviations = cfos / max(receiver.cfo_std, 1e-12)
+    deviations = cfos / max(spread, 1e-12)
     return cfos, torch.log_softmax(-deviations.square() / 2, 0)
 
 
@@ -277,11 +289,6 @@ def _stretches(num_symbols: int, resolution: Resolution) -> list[int]:
 def _orders(turns: int, resolution: Resolution, device: torch.device) -> Tensor:
     """Multiples of the angle that a map of such symmetry has waves of, int64 [harmonics]."""
     return turns * torch.arange(resolution.num_harmonics, device=device)
-
-
-@cache
-def _grid(resolution: Resolution, device: torch.device) -> Tensor:
-    return torch.tensor(resolution.es_n0_db, dtype=torch.float32, device=device)
 
 
 @cache
@@ -306,15 +313,30 @@ def _carriers(
     )
 
 
+def _series(
+    names: tuple[str, ...],
+    turns: int,
+    resolution: Resolution,
+    receiver: ReceiverSettings,
+    device: torch.device,
+) -> Tensor:
+    """Those of _angle_series at the receiver's labels."""
+    rows = [LINEAR_MODULATIONS.index(name) for name in names]
+    seen = label_powers(receiver, torch.device("cpu"))[0][rows].clamp(*resolution.es_n0_range_db)
+    levels = tuple(tuple(row) for row in seen.tolist())
+    return _angle_series(names, turns, levels, resolution, receiver.channel.unipolar_ask, device)
+
+
 @cache
 def _angle_series(
     names: tuple[str, ...],
     turns: int,
+    es_n0_db: tuple[tuple[float, ...], ...],
     resolution: Resolution,
     unipolar_ask: bool,
     device: torch.device,
 ) -> Tensor:
-    """Cosine series in the angle of a symbol's log-likelihood ratio, [M * levels * rings, harmonics].
+    """Cosine series in the angle of a symbol's log-likelihood ratio, [M, labels, rings, harmonics].
 
     Every map mirrors itself, so the series has no sines. A ring has the mean of two magnitudes.
     """
@@ -324,12 +346,13 @@ def _angle_series(
     places = torch.view_as_real(radius[:, None] * unit_phasor(angle))
     cosines = torch.cos(_orders(turns, resolution, angle.device) * angle[:, None]) * (2 / num_angles)
     cosines[:, 0] /= 2
-    series = [
-        _symbol_ratio(places, name, 10 ** (db / 10), unipolar_ask) @ cosines
-        for name in names
-        for db in resolution.es_n0_db
-    ]
-    return torch.cat(series).unflatten(0, (-1, 2)).mean(1).to(device)
+    series = []
+    for name, levels in zip(names, es_n0_db, strict=True):
+        # Many labels lie beyond the range, where all are alike.
+        made = {db: _symbol_ratio(places, name, 10 ** (db / 10), unipolar_ask) for db in set(levels)}
+        made = {db: (ratio @ cosines).unflatten(0, (-1, 2)).mean(1) for db, ratio in made.items()}
+        series.append(torch.stack([made[db] for db in levels]))
+    return torch.stack(series).to(device)
 
 
 def _symbol_ratio(places: Tensor, name: str, snr: float, unipolar_ask: bool) -> Tensor:

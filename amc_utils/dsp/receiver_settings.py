@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amc_utils.signals import DEFAULT_PRESET
+import torch
+from torch import Tensor
+
+from amc_utils.modulation.constellations import symbol_map
+from amc_utils.signals import (
+    CHANNEL_PRESETS,
+    DEFAULT_PRESET,
+    SAMPLES_PER_SYMBOL,
+    SNR_LABELS,
+    Channel,
+    magnitude_excess_db,
+    pulse_energy,
+)
 
 
 @dataclass(frozen=True)
@@ -21,9 +33,9 @@ class ReceiverSettings:
         guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
         max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
             standard deviations of the channel's.
-        cfo_std: standard deviation of the channel's, in cycles per sample.
-        unipolar_ask: see Channel.
         level_range_db: lowest and highest level that the image of levels shows.
+        channel: gives the spread of carrier offsets, the levels of ASK and the SNRs of the labels.
+        snr_labels: ascending; no frame has an SNR between theirs.
     """
 
     rolloffs: tuple[float, ...] = (0.415,)
@@ -31,9 +43,9 @@ class ReceiverSettings:
     pulse_exponent: float = 1.5
     guard_symbols: int = 4
     max_cfo: float = 1.25e-4
-    cfo_std: float = 3.3e-5
-    unipolar_ask: bool = True
     level_range_db: tuple[float, float] = (-72.0, 18.0)
+    channel: Channel = CHANNEL_PRESETS[DEFAULT_PRESET]
+    snr_labels: tuple[float, ...] = SNR_LABELS
 
     def __post_init__(self) -> None:
         if len(self.rolloffs) > 1 and self.pulse_exponent != 0.5:
@@ -51,9 +63,8 @@ RECEIVERS = {
         pulse_exponent=0.5,
         guard_symbols=2,
         max_cfo=3.75e-4,
-        cfo_std=1e-4,
-        unipolar_ask=False,
         level_range_db=(-45.0, 15.0),
+        channel=CHANNEL_PRESETS["table_1"],
     ),
 }
 
@@ -64,3 +75,29 @@ DEFAULT_RECEIVER = RECEIVERS[DEFAULT_PRESET]
 def receiver_settings(channel: Mapping[str, Any]) -> ReceiverSettings:
     """Receiver for the preset that settings of a channel name, see channel_from."""
     return RECEIVERS[channel.get("preset", DEFAULT_PRESET)]
+
+
+def class_snr_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
+    """SNR per sample in dB of each class, float64 [num_modulations, num_labels]."""
+    excess_db = torch.tensor(magnitude_excess_db(modulations, channel), dtype=torch.float64)
+    return excess_db[:, None] + channel.snr_db(torch.tensor(snr_labels, dtype=torch.float64))
+
+
+def class_es_n0_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:
+    """Energy of a symbol over noise density in dB of each linear class, float64 [M, num_labels].
+
+    10 log10(SAMPLES_PER_SYMBOL) above the SNR per sample, but for a sent carrier: of a pulse that
+    is narrower than the symbol rate's band it makes more power than of symbols.
+    """
+    return class_snr_db(modulations, snr_labels, channel) + 10 * torch.log10(
+        SAMPLES_PER_SYMBOL * symbol_energy_share(modulations, channel)[:, None]
+    )
+
+
+def symbol_energy_share(modulations: Sequence[str], channel: Channel) -> Tensor:
+    """Energy of a symbol over that of SAMPLES_PER_SYMBOL samples, float64 [M]; 1 without carrier."""
+    maps = [symbol_map(name, unipolar_ask=channel.unipolar_ask) for name in modulations]
+    direct = torch.tensor([abs(points.mean()) ** 2 for points in maps], dtype=torch.float64)
+    middle = torch.tensor(sum(channel.rolloff_range) / 2, dtype=torch.float64)
+    energy = pulse_energy(middle, channel.pulse_exponent)
+    return energy / (direct + (1 - direct) * energy)

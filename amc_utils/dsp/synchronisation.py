@@ -117,6 +117,15 @@ class ReceivedBatch:
         """What synchronise gives."""
         return self.symbols_at(self._timing[1])
 
+    @cached_property
+    def timing_likelihood(self) -> Tensor:
+        """By how much the best timing's log-likelihood is above the mean of all, float32 [B].
+
+        Of Gaussian symbols. Another timing's is lower by it times 1 - cos of the turn between the two,
+        where a whole turn is a symbol's duration.
+        """
+        return self._timing[2]
+
     def symbols_at(self, timing: Tensor) -> Synchronised:
         """Symbols from a timing on, float32 [B], in samples; equalised for the estimated roll-off."""
         receiver, number = self.receiver, self._timing[0]
@@ -126,7 +135,7 @@ class ReceivedBatch:
         return Synchronised(symbols, rolloff, timing, self.noise * gain / power, receiver)
 
     @cached_property
-    def _timing(self) -> tuple[Tensor, Tensor]:
+    def _timing(self) -> tuple[Tensor, Tensor, Tensor]:
         return estimate_timing(self)
 
     @cached_property
@@ -330,8 +339,9 @@ def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor]:
         cross = torch.view_as_real(product).transpose(1, 2) @ (own * alias).T
         cross = torch.complex(cross[:, 0], cross[:, 1])
         best = (power + 2 * cross.abs()).argmax(1)
-        cross = cross.gather(1, best[:, None])[:, 0]
-    return best, (-cross.angle() / (2 * torch.pi) % 1.0) * SAMPLES_PER_SYMBOL
+        cross = cross.gather(1, best[:, None])[:, 0] / (1 + frames.ratio)
+    timing = (-cross.angle() / (2 * torch.pi) % 1.0) * SAMPLES_PER_SYMBOL
+    return best, timing, 2 * cross.abs() / (frames.noise * iq.shape[1])
 
 
 @cache
