@@ -11,7 +11,7 @@ import torch
 
 from amc_utils.dsp import likelihood
 from amc_utils.dsp.likelihood import COARSE, FINE, blind_label, likelihood_ratios
-from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS, class_es_n0_db
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS, generate_frames
@@ -32,7 +32,7 @@ def test_ratio_of_a_symbol(name):
     rng = np.random.default_rng(1)
     z = rng.normal(size=50) + 1j * rng.normal(size=50)
     found = likelihood._symbol_ratio(
-        torch.from_numpy(np.stack([z.real, z.imag], 1)).float(), name, 5.0, True
+        torch.from_numpy(np.stack([z.real, z.imag], 1)).float(), name, 5.0, DEFAULT_RECEIVER
     )
     expected = ratio_by_definition(z, symbol_map(name, unipolar_ask=True), 5.0)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -45,13 +45,14 @@ def test_ratio_of_a_part_of_oqpsk_is_half_of_qpsk():
     parts = [
         torch.from_numpy(np.stack(part, 1)).float() for part in ((z.real, z.imag), (z.imag, z.real))
     ]
-    found = sum(likelihood._symbol_ratio(part, "OQPSK", 5.0, True) for part in parts)
+    found = sum(likelihood._symbol_ratio(part, "OQPSK", 5.0, DEFAULT_RECEIVER) for part in parts)
     np.testing.assert_allclose(found, ratio_by_definition(z, symbol_map("QPSK"), 5.0), atol=1e-4)
 
 
 @pytest.mark.parametrize("unipolar", [True, False])
 def test_symmetry_of_the_maps(unipolar):
-    found = {turns: names for names, turns, _ in likelihood._by_symmetry(unipolar, CPU)}
+    receiver = RECEIVERS["radioml_2018" if unipolar else "table_1"]
+    found = {turns: names for names, turns, _ in likelihood._by_symmetry(receiver, CPU)}
     assert found[2] == (("BPSK",) if unipolar else ("4ASK", "8ASK", "BPSK"))
     assert found[1] == (("OOK", "4ASK", "8ASK") if unipolar else ("OOK",))
     assert sorted(sum(found.values(), ("OQPSK",))) == sorted(LINEAR_MODULATIONS)
@@ -78,8 +79,11 @@ def test_average_is_the_sum_over_the_grid(name, snr_db, resolution):
             still = z * np.exp(-1j * (2 * np.pi * 8 * cfo * number + phase))
             terms.append(ratio_by_definition(still, points, snr).sum() + weight)
     expected = np.logaddexp.reduce(terms) - math.log(256)
-    turns = next(t for names, t, _ in likelihood._by_symmetry(True, CPU) if name in names)
-    series = likelihood._angle_series((name,), turns, ((0.0, snr_db),), resolution, True, CPU)
+    turns = next(t for names, t, _ in likelihood._by_symmetry(receiver, CPU) if name in names)
+    # Of the genie-aided bound, whose symbols have the Es/N0 that was sent; that of this modulation.
+    sent_db = snr_db - float(class_es_n0_db((name,), (0,), receiver.channel))
+    known = replace(receiver, pulse_exponent=0.5, snr_labels=(0, sent_db / receiver.channel.snr_slope))
+    series = likelihood._angle_series((name,), turns, resolution, known, CPU)
     # The symbols come at another amplitude, and are brought to theirs.
     symbols, amplitude = torch.from_numpy(z / 3).to(torch.complex64)[None, None], torch.tensor([[3.0]])
     second = torch.tensor([1])

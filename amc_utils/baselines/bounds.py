@@ -29,13 +29,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.likelihood import phase_averaged_ratio
-from amc_utils.dsp.receiver_settings import class_es_n0_db, class_snr_db, symbol_energy_share
+from amc_utils.dsp.likelihood import PHASE_ALONE, phase_averaged_ratio
+from amc_utils.dsp.receiver_settings import (
+    ReceiverSettings,
+    class_es_n0_db,
+    class_snr_db,
+    symbol_energy_share,
+)
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     NUM_SAMPLES,
@@ -51,8 +56,6 @@ from amc_utils.signals import (
 _NUM_CANDIDATES = 5
 # Expectation-maximisation steps for the level; more change no decision in the tests.
 _NUM_STEPS = 4
-# Es/N0 in dB that a receiver without the phase is taken to have at most.
-_MAX_PHASELESS_DB = 22.0
 # Elements of the largest temporary: it stays in a CPU's cache, and small on a GPU.
 _ELEMENTS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 27}
 
@@ -183,15 +186,15 @@ def log_likelihoods(
         ValueError: neither the phase nor the scale of the frames is known.
     """
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
-    symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10)
-    levels = noise_levels(modulations, snr_labels, channel) if channel.record_scale else None
-    for number, name in enumerate(modulations):
+    symbol_snr, levels = class_es_n0_db(modulations, snr_labels, channel), [None] * len(modulations)
+    symbol_snr = (10 ** (symbol_snr / 10)).to(result.device)
+    if channel.record_scale:
+        levels = noise_levels(modulations, snr_labels, channel).to(result.device)
+    for number, (name, snr, level) in enumerate(zip(modulations, symbol_snr, levels, strict=True)):
         symbols = output.offset if name == "OQPSK" else output.aligned
-        outside = (output.energy - torch.view_as_real(symbols).square().sum((1, 2)))[:, None]
-        snr = symbol_snr[number].to(result.device)
-        level = None if levels is None else levels[number].to(result.device)
         if snr_level is None:
-            fit = energy_fit(symbols, outside, output.num_dimensions, snr, level)
+            outside = output.energy - torch.view_as_real(symbols).square().sum((1, 2))
+            fit = energy_fit(symbols, outside[:, None], output.num_dimensions, snr, level)
             chosen = fit.topk(min(num_candidates, len(snr_labels)), dim=1).indices
         else:
             chosen = snr_level[:, None]
@@ -200,7 +203,10 @@ def log_likelihoods(
             of_frames = [symbols, output.energy, snr[chosen], None if level is None else level[chosen]]
             found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)
         else:
-            found = _phase_averaged(output, name, chosen, snr, level, channel).double()
+            # The genie takes interference away, as if the pulse had this exponent, and the offset.
+            still = {"pulse_exponent": 0.5, "channel": replace(channel, cfo_std=0.0)}
+            genie = ReceiverSettings(**still, snr_labels=tuple(snr_labels))
+            found = _phase_averaged(output, name, chosen, snr, level, genie).double()
         result[:, number].scatter_(1, chosen, found)
     return result
 
@@ -272,7 +278,7 @@ def _phase_averaged(
     chosen: Tensor,
     symbol_snr: Tensor,
     level: Tensor | None,
-    channel: Channel,
+    receiver: ReceiverSettings,
 ) -> Tensor:
     """Log-likelihood of one modulation at some SNRs without knowledge of the phase, float64 [B, G].
 
@@ -282,7 +288,7 @@ def _phase_averaged(
         chosen: int64 [B, G], which SNRs.
         symbol_snr: float64 [num_labels], Es/N0 as a ratio.
         level: float64 [num_labels], noise variance; None if it is not known.
-        channel: gives the levels of ASK.
+        receiver: see phase_averaged_ratio.
 
     Raises:
         ValueError: the noise variance is not known either.
@@ -290,17 +296,15 @@ def _phase_averaged(
     if level is None:
         raise ValueError(
             f"phase_known must be true for channels without record_scale, whose level is averaged over "
-            f"already, got {channel}"
+            f"already, got {receiver.channel}"
         )
-    # With more, nearly all frames are decided rightly, and the grid of phases would be too coarse.
-    seen = symbol_snr.clamp(max=10 ** (_MAX_PHASELESS_DB / 10))
-    es_n0_db = tuple((10 * seen.log10()).tolist())
+    seen = symbol_snr.clamp(max=10 ** (PHASE_ALONE.es_n0_range_db[1] / 10))
     # Where frames are judged as if they had less SNR, symbols are scaled to have it.
     scale = (seen / symbol_snr / level / (1 + seen)).sqrt()
     num_symbols, found = output.aligned.shape[1], []
     for one in chosen.T:
         parts = [part * scale[one, None] for part in (output.aligned, output.late)]
-        ratio = phase_averaged_ratio(name, *parts, one, es_n0_db, channel.unipolar_ask)
+        ratio = phase_averaged_ratio(name, *parts, one, receiver)
         energy, late_energy = (torch.view_as_real(part).square().sum((1, 2)) for part in parts)
         inside = energy
         if name == "OQPSK":

@@ -71,16 +71,12 @@ def _log_likelihoods(
     symbols = frames.timed.symbols * frames.timed.noise_power.rsqrt()[:, None]
     rated = [LINEAR_MODULATIONS.index(name) for name in modulations]
     power = label_powers(known, iq.device)[1][rated]
-    fit = torch.stack([_snr_fit(symbols, iq.shape[1], total - 1) for total in power], 1)
+    outside = iq.shape[1] * (1 - 1 / SAMPLES_PER_SYMBOL)
+    size = symbols.shape[1] + int(outside)
+    fit = torch.stack([energy_fit(symbols, outside, size, total - 1) for total in power], 1)
     candidates = fit.logsumexp(1).topk(min(_NUM_CANDIDATES, len(snr_labels)), 1).indices
     ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in candidates.T]
     # Other labels fit the energies less well, and so does any modulation at them.
     rating = ratios[0][..., None].repeat(1, 1, len(snr_labels))
     place = candidates[:, None].expand(-1, len(modulations), -1)
     return fit + rating.scatter(2, place, torch.stack(ratios, 2))
-
-
-def _snr_fit(symbols: Tensor, num_samples: int, symbol_snr: Tensor) -> Tensor:
-    """Log-likelihood of each SNR from energies alone, for symbols at unit noise variance."""
-    outside = num_samples * (1 - 1 / SAMPLES_PER_SYMBOL)
-    return energy_fit(symbols, outside, symbols.shape[1] + int(outside), symbol_snr)

@@ -10,13 +10,13 @@ which energies alone tell the likelihood, see amc_utils.baselines.bounds.energy_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings, class_es_n0_db
+from amc_utils.dsp.receiver_settings import ReceiverSettings, class_es_n0_db
 from amc_utils.dsp.synchronisation import (
     ReceivedBatch,
     equalised_powers,
@@ -59,8 +59,9 @@ class Resolution:
 # For images, of which others show what lies above 18 dB; and for a receiver that has nothing else.
 COARSE = Resolution((-14.0, 18.0), 40, 6, 9, 24, 4.2e-5)
 FINE = Resolution((-14.0, 20.0), 64, 20, 26, 48, 1.4e-5)
-# As fine as float32 allows, for symbols without carrier offset and labels that somebody else limits.
-_PHASE_ALONE = Resolution((-math.inf, math.inf), 160, 1, 48, 48, 1.0)
+# As fine as float32 allows, for symbols without carrier offset. With more than 22 dB nearly all are
+# decided rightly, and the grid of phases would be too coarse.
+PHASE_ALONE = Resolution((-math.inf, 22.0), 160, 1, 48, 48, 1.0)
 
 
 def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resolution) -> Tensor:
@@ -77,26 +78,26 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
         resolution: how finely symbols are looked at.
     """
     receiver, device, options = frames.receiver, label.device, (resolution, frames.receiver)
-    unipolar_ask = receiver.channel.unipolar_ask
     es_n0_db, power = label_powers(receiver, device)
     snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
     amplitude = (power.T[label] * frames.timed.noise_power[:, None]).rsqrt()
 
-    def by_carrier(symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor) -> Tensor:
-        series = _series(names, turns, *options, device)
+    def by_carrier(
+        symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor | slice
+    ) -> Tensor:
+        series = _angle_series(names, turns, *options, device)
         return _by_carrier(symbols, amplitude[:, columns], label, series, turns, *options)
 
     # The energy of other timings' symbols, from the whole frame: their first and last ones differ.
     turn = torch.arange(_NUM_TIMINGS, device=device) * (2 * torch.pi / _NUM_TIMINGS)
     by_timing = (turn.cos() - 1)[:, None] * frames.timing_likelihood
     symbols = _at_timings(frames, frames.timed.timing)
-    ratios = [
-        _average(by_carrier(symbols, *group), by_timing, *options)
-        for group in _by_symmetry(unipolar_ask, device)
-    ]
+    ratios = torch.empty_like(snr)
+    for group in _by_symmetry(receiver, device):
+        ratios[:, group[2]] = _average(by_carrier(symbols, *group), by_timing, *options)
     symbols = _at_timings(frames, offset_carrier(frames)[2] % SAMPLES_PER_SYMBOL)
     number = LINEAR_MODULATIONS.index("OQPSK")
-    found = by_carrier(symbols, ("OQPSK",), 2, [number])
+    found = by_carrier(symbols, ("OQPSK",), 2, slice(number, number + 1))
     # Half a symbol later the quadrature part, which a quarter turn puts in phase.
     later = _NUM_TIMINGS // 2
     found = found + found.roll((-later, -resolution.num_phases), (0, 4))
@@ -104,17 +105,12 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     excess = squared_magnitude(symbols).mean(2)
     excess = (excess + excess.roll(-later, 0)) / 2 - 1
     gain = symbols.shape[2] * (snr * amplitude.square())[:, number]
-    ratios.append(_average(found, excess * gain, *options))
-    return torch.cat(ratios, 1)[:, _order(unipolar_ask, device)]
+    ratios[:, number] = _average(found, excess * gain, *options)[:, 0]
+    return ratios
 
 
 def phase_averaged_ratio(
-    name: str,
-    symbols: Tensor,
-    late: Tensor,
-    label: Tensor,
-    es_n0_db: tuple[float, ...],
-    unipolar_ask: bool,
+    name: str, symbols: Tensor, late: Tensor, label: Tensor, receiver: ReceiverSettings
 ) -> Tensor:
     """Log-likelihood ratio of symbols of which the carrier phase alone is not known, float64 [B].
 
@@ -122,21 +118,18 @@ def phase_averaged_ratio(
         name: the modulation.
         symbols: complex [B, K], of unit mean power where the modulation is right.
         late: the same half a symbol later, for OQPSK.
-        label: int64 [B], index into `es_n0_db`.
-        es_n0_db: of each label.
-        unipolar_ask: see Channel.
+        label: int64 [B], index into the receiver's snr_labels.
+        receiver: of a channel without carrier offset.
     """
-    still = replace(DEFAULT_RECEIVER, channel=replace(DEFAULT_RECEIVER.channel, cfo_std=0.0))
-    turns = {n: t for names, t, _ in _by_symmetry(unipolar_ask, label.device) for n in names}
+    turns = {n: t for names, t, _ in _by_symmetry(receiver, label.device) for n in names}
     turns = turns.get(name, 2)  # the parts of OQPSK are those of BPSK
-    series = _angle_series((name,), turns, (es_n0_db,), _PHASE_ALONE, unipolar_ask, label.device)
-    options = torch.ones_like(label[:, None]), label, series, turns, _PHASE_ALONE, still
-    found = _by_carrier(symbols.to(torch.complex64)[None], *options)
+    options = turns, PHASE_ALONE, receiver
+    known = torch.ones_like(label[:, None]), label, _angle_series((name,), *options, label.device)
+    found = _by_carrier(symbols.to(torch.complex64)[None], *known, *options)
     if name == "OQPSK":
-        quadrature = _by_carrier(late.to(torch.complex64)[None], *options)
-        found = found + quadrature.roll(-_PHASE_ALONE.num_phases, 4)
-    timing = found.new_zeros(1, len(label))
-    return _average(found.double(), timing, _PHASE_ALONE, still)[:, 0]
+        quadrature = _by_carrier(late.to(torch.complex64)[None], *known, *options)
+        found = found + quadrature.roll(-PHASE_ALONE.num_phases, 4)
+    return _average(found.double(), found.new_zeros(1, len(label)), PHASE_ALONE, receiver)[:, 0]
 
 
 def blind_label(frames: ReceivedBatch) -> Tensor:
@@ -234,32 +227,26 @@ def _average(
 
 
 @cache
-def _by_symmetry(unipolar_ask: bool, device: torch.device) -> list[tuple[tuple[str, ...], int, Tensor]]:
+def _by_symmetry(
+    receiver: ReceiverSettings, device: torch.device
+) -> list[tuple[tuple[str, ...], int, Tensor]]:
     """Modulations whose map 4 turns, 2 or 1 leave as it is: names, turns, and index int64.
 
     Without OQPSK, whose parts differ.
     """
-    groups = []
+    left, groups = [name for name in LINEAR_MODULATIONS if name != "OQPSK"], []
     for turns in (4, 2, 1):
-        known = [name for names, _, _ in groups for name in names]
-        names = tuple(
-            name
-            for name in LINEAR_MODULATIONS
-            if name not in (*known, "OQPSK")
-            and _is_symmetric(
-                torch.from_numpy(symbol_map(name, unipolar_ask=unipolar_ask).copy()), turns
-            )
-        )
+        names = tuple(name for name in left if _is_symmetric(_points(name, receiver), turns))
+        left = [name for name in left if name not in names]
         index = [LINEAR_MODULATIONS.index(name) for name in names]
         groups.append((names, turns, torch.tensor(index, device=device)))
     return groups
 
 
-@cache
-def _order(unipolar_ask: bool, device: torch.device) -> Tensor:
-    """Where each of LINEAR_MODULATIONS is in the groups with OQPSK after them, int64 [M]."""
-    names = [name for group, _, _ in _by_symmetry(unipolar_ask, device) for name in group]
-    return torch.tensor([[*names, "OQPSK"].index(name) for name in LINEAR_MODULATIONS], device=device)
+def _points(name: str, receiver: ReceiverSettings) -> Tensor:
+    """Symbol map, complex64 [points]."""
+    points = symbol_map(name, unipolar_ask=receiver.channel.unipolar_ask)
+    return torch.tensor(points, dtype=torch.complex64)
 
 
 def _is_symmetric(points: Tensor, turns: int) -> bool:
@@ -313,57 +300,43 @@ def _carriers(
     )
 
 
-def _series(
+@cache
+def _angle_series(
     names: tuple[str, ...],
     turns: int,
     resolution: Resolution,
     receiver: ReceiverSettings,
     device: torch.device,
 ) -> Tensor:
-    """Those of _angle_series at the receiver's labels."""
-    rows = [LINEAR_MODULATIONS.index(name) for name in names]
-    seen = label_powers(receiver, torch.device("cpu"))[0][rows].clamp(*resolution.es_n0_range_db)
-    levels = tuple(tuple(row) for row in seen.tolist())
-    return _angle_series(names, turns, levels, resolution, receiver.channel.unipolar_ask, device)
-
-
-@cache
-def _angle_series(
-    names: tuple[str, ...],
-    turns: int,
-    es_n0_db: tuple[tuple[float, ...], ...],
-    resolution: Resolution,
-    unipolar_ask: bool,
-    device: torch.device,
-) -> Tensor:
     """Cosine series in the angle of a symbol's log-likelihood ratio, [M, labels, rings, harmonics].
 
     Every map mirrors itself, so the series has no sines. A ring has the mean of two magnitudes.
     """
-    num_angles = 2 * max(resolution.num_harmonics, 32)
+    num_angles = 3 * resolution.num_harmonics
     radius = (torch.arange(2 * resolution.num_rings) + 0.5) * (_LARGEST / (2 * resolution.num_rings))
     angle = (torch.arange(num_angles) + 0.5) * (torch.pi / turns / num_angles)
     places = torch.view_as_real(radius[:, None] * unit_phasor(angle))
     cosines = torch.cos(_orders(turns, resolution, angle.device) * angle[:, None]) * (2 / num_angles)
     cosines[:, 0] /= 2
+    es_n0_db = label_powers(receiver, angle.device)[0].clamp(*resolution.es_n0_range_db)
     series = []
-    for name, levels in zip(names, es_n0_db, strict=True):
+    for name in names:
         # Many labels lie beyond the range, where all are alike.
-        made = {db: _symbol_ratio(places, name, 10 ** (db / 10), unipolar_ask) for db in set(levels)}
-        made = {db: (ratio @ cosines).unflatten(0, (-1, 2)).mean(1) for db, ratio in made.items()}
-        series.append(torch.stack([made[db] for db in levels]))
+        levels, of_label = es_n0_db[LINEAR_MODULATIONS.index(name)].unique(return_inverse=True)
+        snrs = (10 ** (levels / 10)).tolist()
+        made = torch.stack([_symbol_ratio(places, name, snr, receiver) @ cosines for snr in snrs])
+        series.append(made.unflatten(1, (-1, 2)).mean(2)[of_label])
     return torch.stack(series).to(device)
 
 
-def _symbol_ratio(places: Tensor, name: str, snr: float, unipolar_ask: bool) -> Tensor:
+def _symbol_ratio(places: Tensor, name: str, snr: float, receiver: ReceiverSettings) -> Tensor:
     """Log-likelihood ratio to a Gaussian symbol at places of the plane, float32 [..., 2] to [...].
 
     The noisy symbol has unit mean power, so the noise has 1 / (1 + snr). Of OQPSK it is the share of
     the real part: what is subtracted must not depend on the phase over which is averaged.
     """
-    points = torch.view_as_real(torch.from_numpy(symbol_map(name, unipolar_ask=unipolar_ask).copy()))
     parts = 1 if name == "OQPSK" else 2
-    points = points.float()[:, :parts] * (snr / (1 + snr)) ** 0.5
+    points = torch.view_as_real(_points(name, receiver))[:, :parts] * (snr / (1 + snr)) ** 0.5
     exponent = 2 * places[..., :parts] @ points.T - points.square().sum(1)
     mean = (exponent * (1 + snr)).logsumexp(-1) - math.log(len(points))
     return mean - parts / 2 * (snr * places.square().sum(-1) - math.log(1 + snr))
