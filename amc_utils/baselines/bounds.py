@@ -186,8 +186,8 @@ def log_likelihoods(
         ValueError: neither the phase nor the scale of the frames is known.
     """
     result = output.energy.new_full((len(output.energy), len(modulations), len(snr_labels)), -math.inf)
-    symbol_snr, levels = class_es_n0_db(modulations, snr_labels, channel), [None] * len(modulations)
-    symbol_snr = (10 ** (symbol_snr / 10)).to(result.device)
+    symbol_snr = 10 ** (class_es_n0_db(modulations, snr_labels, channel) / 10).to(result.device)
+    levels, still = [None] * len(modulations), replace(channel, cfo_std=0.0)
     if channel.record_scale:
         levels = noise_levels(modulations, snr_labels, channel).to(result.device)
     for number, (name, snr, level) in enumerate(zip(modulations, symbol_snr, levels, strict=True)):
@@ -204,8 +204,7 @@ def log_likelihoods(
             found = _likelihood(*of_frames, points.to(symbols), output.num_dimensions)
         else:
             # The genie takes interference away, as if the pulse had this exponent, and the offset.
-            still = {"pulse_exponent": 0.5, "channel": replace(channel, cfo_std=0.0)}
-            genie = ReceiverSettings(**still, snr_labels=tuple(snr_labels))
+            genie = ReceiverSettings(pulse_exponent=0.5, channel=still, snr_labels=tuple(snr_labels))
             found = _phase_averaged(output, name, chosen, snr, level, genie).double()
         result[:, number].scatter_(1, chosen, found)
     return result
