@@ -34,6 +34,9 @@ def measure() -> list[pd.DataFrame]:
             "ours, raw, 16 at a time": Task(partial(ours, many, size, ["raw"], 16), len(many)),
             "ours, counts_8_bit": Task(partial(ours, many, size, ["counts_8_bit"], batch), len(many)),
             "ours, stack": Task(partial(ours, more, size, ["stack"], batch), len(more)),
+            "ours, stack and likelihoods": Task(
+                partial(ours, some, size, ["stack", "likelihoods"], batch), len(some)
+            ),
             "fast-histogram, a loop": Task(partial(by_fast_histogram, many.numpy(), size), len(many)),
             "torch, a loop": Task(partial(by_torch_loop, some, size), len(some)),
             "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few.numpy(), size), len(few)),
@@ -50,6 +53,9 @@ def measure_on_gpu(size: int) -> pd.DataFrame:
     tasks = {
         "ours, raw": Task(partial(ours, iq, size, ["raw"], 512), len(iq)),
         "ours, stack": Task(partial(ours, iq, size, ["stack"], 512), len(iq)),
+        "ours, stack and likelihoods": Task(
+            partial(ours, iq, size, ["stack", "likelihoods"], 512), len(iq)
+        ),
         "torch, a loop": Task(partial(by_torch_loop, iq[:256], size), 256),
         "writing zeros": Task(partial(only_write, size, "cuda", 512, len(iq)), len(iq)),
     }

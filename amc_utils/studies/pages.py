@@ -40,6 +40,7 @@ _SPEED = (
     ("images of log counts, 64 px, 128 at a time", "pictures, 64 px", "ours, raw", (_LOOP, _FAST_LOOP)),
     ("the same, 16 at a time", "pictures, 64 px", "ours, raw, 16 at a time", (_LOOP,)),
     ("the stack with synchronisation, 64 px", "pictures, 64 px", "ours, stack", (_LOOP,)),
+    ("with the image of likelihoods", "pictures, 64 px", "ours, stack and likelihoods", (_LOOP,)),
     ("generated frames", "generation", "ours, 1 core",
      ("numpy, a loop", "TorchSig, channel, 1 core", "TorchSig, bare, 1 core")),
     ("training Swin-Tiny on the plain image, 64 px", "training, swin_tiny, raw", "network on frames",
