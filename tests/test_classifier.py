@@ -238,13 +238,13 @@ def test_array_of_frames_keeps_its_scale_and_says_what_the_label_means(
 ):
     iq = radioml_frames.iq(radioml_frames.select("8ASK", 6))
     np.save(tmp_path / "frames.npy", iq.numpy())
-    main(["classify", str(tmp_path / "frames.npy"), "--model", "radioml_2018"])
+    main(["classify", str(tmp_path / "frames.npy"), "--model", "radioml_2018-likelihoods"])
     text = capsys.readouterr().out
     assert "8ASK       100% of frames" in text
     assert "SNR label 6, that is SNR per sample 12 dB" in text
     np.save(tmp_path / "loud.npy", 100 * iq.numpy())
     with pytest.raises(SystemExit, match="must have the scale of RadioML"):
-        main(["classify", str(tmp_path / "loud.npy"), "--model", "radioml_2018"])
+        main(["classify", str(tmp_path / "loud.npy"), "--model", "radioml_2018-likelihoods"])
 
 
 @pytest.mark.parametrize(("name", "power"), [("QPSK", 1.0), ("8ASK", 3.8)])

@@ -137,7 +137,7 @@ def test_frames_of_more_power_than_their_modulation_has_are_rated_at_its_amplitu
     """Of OOK, half of the symbols are sent on average; a frame of many has a louder carrier."""
     _, iq = made(("OOK",), 8, 100, preset="table_1")
     frames = ReceivedBatch(iq, RECEIVERS["table_1"])
-    ratio = likelihood_ratios(frames, blind_label(frames), FINE)[:, LINEAR_MODULATIONS.index("OOK")]
+    ratio = likelihood_ratios(frames, blind_label(frames), COARSE)[:, LINEAR_MODULATIONS.index("OOK")]
     power = 1 / frames.timed.noise_power
     far = (power.log() - power.log().mean()).abs()
     loud_or_low = far > far.quantile(0.7)

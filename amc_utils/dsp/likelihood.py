@@ -82,9 +82,7 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
     amplitude = (power.T[label] * frames.timed.noise_power[:, None]).rsqrt()
 
-    def by_carrier(
-        symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor | slice
-    ) -> Tensor:
+    def by_carrier(symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor) -> Tensor:
         series = _angle_series(names, turns, *options, device)
         return _by_carrier(symbols, amplitude[:, columns], label, series, turns, *options)
 
@@ -96,16 +94,16 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     for group in _by_symmetry(receiver, device):
         ratios[:, group[2]] = _average(by_carrier(symbols, *group), by_timing, *options)
     symbols = _at_timings(frames, offset_carrier(frames)[2] % SAMPLES_PER_SYMBOL)
-    number = LINEAR_MODULATIONS.index("OQPSK")
-    found = by_carrier(symbols, ("OQPSK",), 2, slice(number, number + 1))
+    number = torch.full((1,), LINEAR_MODULATIONS.index("OQPSK"), device=device)
+    found = by_carrier(symbols, ("OQPSK",), 2, number)
     # Half a symbol later the quadrature part, which a quarter turn puts in phase.
     later = _NUM_TIMINGS // 2
     found = found + found.roll((-later, -resolution.num_phases), (0, 4))
     # What a part's ratio has subtracted is the energy of exactly these symbols; for the frame's.
     excess = squared_magnitude(symbols).mean(2)
     excess = (excess + excess.roll(-later, 0)) / 2 - 1
-    gain = symbols.shape[2] * (snr * amplitude.square())[:, number]
-    ratios[:, number] = _average(found, excess * gain, *options)[:, 0]
+    gain = symbols.shape[2] * (snr * amplitude.square())[:, number].T
+    ratios[:, number] = _average(found, excess * gain, *options)
     return ratios
 
 

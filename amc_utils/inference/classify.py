@@ -53,7 +53,7 @@ def classify_command(
         amc classify recording.sigmf-meta --symbol_rate 125e3
         amc classify samples.cf32 --sample_rate 1e6 --symbol_rate 125e3 --csv frames.csv
         amc classify GOLD_XYZ_OSC.0001_1024.hdf5
-        amc classify frames.npy --model radioml_2018
+        amc classify frames.npy --model radioml_2018-likelihoods
 
     Args:
         recording: SigMF, .npy or complex64 file, or HDF5 in RadioML's layout.
@@ -61,7 +61,7 @@ def classify_command(
         symbol_rate: symbols per second; 0 means eight samples a symbol.
         offset_hz: carrier to take out, as --offset_hz=-12e3.
         num_frames: frames at most, evenly spread.
-        model: pocket-442, radioml_2018, or a file that amc export wrote; empty chooses by the input.
+        model: pocket-442, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
         plugins: Python files that the model needs, as "[my_network.py]".
         csv: file to write, a row a frame.
     """
