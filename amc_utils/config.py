@@ -141,7 +141,7 @@ class DataParameters(Parameters):
 
     @property
     def receiver(self) -> ReceiverSettings:
-        """What images of symbols know about the channel: that of the preset, whatever else is set."""
+        """What images of symbols know about the channel; of pulse and timing what the preset says."""
         return receiver_settings(self.channel)
 
     @property

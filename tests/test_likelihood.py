@@ -144,6 +144,26 @@ def test_frames_of_more_power_than_their_modulation_has_are_rated_at_its_amplitu
     assert ratio[loud_or_low].mean() > 0.95 * ratio[~loud_or_low].mean()
 
 
+@pytest.mark.parametrize(
+    ("preset", "label"), [("radioml_2018", 5), ("radioml_2018", 33), ("table_1", 11), ("table_1", 40)]
+)
+def test_frames_between_labels_and_above_them_are_still_named(preset, label):
+    """At the amplitude of the nearest label 0.75 of them are named, or 0.06 where the SNR is high."""
+    modulation, iq = made(LINEAR_MODULATIONS, label, 6, preset=preset)
+    assert (rated(iq, preset).argmax(1) == modulation).float().mean() > 0.8
+
+
+def test_timing_likelihood_is_that_of_the_symbols_energies():
+    """For Gaussian symbols, on average: the frame's ends differ from timing to timing."""
+    _, iq = made(("64QAM",), 10, 200, preset="table_1")
+    frames = ReceivedBatch(iq, RECEIVERS["table_1"])
+    best, far = frames.timed, frames.symbols_at(frames.timed.timing + 4)
+    lost = (1 / best.noise_power - 1 / far.noise_power) / (1 + frames.ratio) * best.symbols.shape[1]
+    # 124 of 128 symbols, and a window whose mean square is 0.96.
+    expected = 2 * frames.timing_likelihood * (124 / 128 / 0.96)
+    assert float(lost.mean()) == pytest.approx(float(expected.mean()), rel=0.05)
+
+
 def test_known_offset_needs_no_average():
     known = replace(DEFAULT_RECEIVER, channel=replace(DEFAULT_RECEIVER.channel, cfo_std=0.0))
     cfos, weights = likelihood._cfos(FINE, known, CPU)

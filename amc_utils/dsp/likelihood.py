@@ -46,6 +46,7 @@ class Resolution:
         num_harmonics: terms of the Fourier series of a map over what its symmetry leaves of a turn.
         num_phases: carrier phases to a quarter turn.
         cfo_step: most from one carrier offset to the next, in cycles per sample.
+        label_reach: a frame whose power is further off, as a difference of labels, is taken at its own.
     """
 
     es_n0_range_db: tuple[float, float]
@@ -54,10 +55,11 @@ class Resolution:
     num_harmonics: int
     num_phases: int
     cfo_step: float
+    label_reach: float = math.inf
 
 
 # For images, of which others show what lies above 18 dB; and for a receiver that has nothing else.
-COARSE = Resolution((-14.0, 18.0), 40, 6, 9, 24, 4.2e-5)
+COARSE = Resolution((-14.0, 18.0), 40, 6, 9, 24, 4.2e-5, label_reach=0.65)
 FINE = Resolution((-14.0, 20.0), 64, 20, 26, 48, 1.4e-5)
 # As fine as float32 allows, for symbols without carrier offset. With more than 22 dB nearly all are
 # decided rightly, and the grid of phases would be too coarse.
@@ -80,11 +82,13 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     receiver, device, options = frames.receiver, label.device, (resolution, frames.receiver)
     es_n0_db, power = label_powers(receiver, device)
     snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
-    amplitude = (power.T[label] * frames.timed.noise_power[:, None]).rsqrt()
+    expected = power.T[label] * frames.timed.noise_power[:, None]
+    far = 10 * expected.log10().abs() > resolution.label_reach * receiver.channel.snr_slope
+    power = torch.where(far, 1, expected.reciprocal())
 
     def by_carrier(symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor) -> Tensor:
         series = _angle_series(names, turns, *options, device)
-        return _by_carrier(symbols, amplitude[:, columns], label, series, turns, *options)
+        return _by_carrier(symbols, power[:, columns].sqrt(), label, series, turns, *options)
 
     # The energy of other timings' symbols, from the whole frame: their first and last ones differ.
     turn = torch.arange(_NUM_TIMINGS, device=device) * (2 * torch.pi / _NUM_TIMINGS)
@@ -100,10 +104,10 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     later = _NUM_TIMINGS // 2
     found = found + found.roll((-later, -resolution.num_phases), (0, 4))
     # What a part's ratio has subtracted is the energy of exactly these symbols; for the frame's.
-    excess = squared_magnitude(symbols).mean(2)
-    excess = (excess + excess.roll(-later, 0)) / 2 - 1
-    gain = symbols.shape[2] * (snr * amplitude.square())[:, number].T
-    ratios[:, number] = _average(found, excess * gain, *options)
+    own = power[:, number]
+    energy = (squared_magnitude(symbols) * own).clamp(max=_LARGEST**2).mean(2)
+    excess = ((energy + energy.roll(-later, 0)) / 2 - own.T) * symbols.shape[2] * snr[:, number].T
+    ratios[:, number] = _average(found, excess, *options)
     return ratios
 
 
@@ -181,7 +185,8 @@ def _by_carrier(
     num_timings, _, num_symbols = symbols.shape
     symbols, label = symbols.flatten(0, 1), label.repeat(num_timings)
     magnitude = symbols.abs()[..., None] * amplitude.repeat(num_timings, 1)[:, None]
-    angle = symbols.angle()[..., None, None] * _orders(turns, resolution, symbols.device)
+    harmonic = turns * torch.arange(resolution.num_harmonics, device=symbols.device)
+    angle = symbols.angle()[..., None, None] * harmonic
     # Real and imaginary parts each by themselves: products of them are far faster.
     waves = angle.cos(), angle.sin()
     ring = (magnitude * (resolution.num_rings / _LARGEST)).to(torch.int32)
@@ -271,11 +276,6 @@ def _stretches(num_symbols: int, resolution: Resolution) -> list[int]:
     return [num_symbols * number // count for number in range(count)]
 
 
-def _orders(turns: int, resolution: Resolution, device: torch.device) -> Tensor:
-    """Multiples of the angle that a map of such symmetry has waves of, int64 [harmonics]."""
-    return turns * torch.arange(resolution.num_harmonics, device=device)
-
-
 @cache
 def _carriers(
     turns: int,
@@ -287,7 +287,7 @@ def _carriers(
     """Conjugate turns by each offset, [stretches, offsets, harmonics]; phases [harmonics, phases]."""
     starts = torch.tensor([*_stretches(num_symbols, resolution), num_symbols], device=device)
     middle = (starts[:-1] + starts[1:] - num_symbols) / 2
-    harmonic = _orders(turns, resolution, device)
+    harmonic = turns * torch.arange(resolution.num_harmonics, device=device)
     turn = SAMPLES_PER_SYMBOL * middle[:, None] * _cfos(resolution, receiver, device)[0]
     phases = torch.arange(resolution.num_phases * 4 // turns, device=device) / (
         4 * resolution.num_phases
@@ -314,7 +314,8 @@ def _angle_series(
     radius = (torch.arange(2 * resolution.num_rings) + 0.5) * (_LARGEST / (2 * resolution.num_rings))
     angle = (torch.arange(num_angles) + 0.5) * (torch.pi / turns / num_angles)
     places = torch.view_as_real(radius[:, None] * unit_phasor(angle))
-    cosines = torch.cos(_orders(turns, resolution, angle.device) * angle[:, None]) * (2 / num_angles)
+    harmonic = turns * torch.arange(resolution.num_harmonics)
+    cosines = torch.cos(harmonic * angle[:, None]) * (2 / num_angles)
     cosines[:, 0] /= 2
     es_n0_db = label_powers(receiver, angle.device)[0].clamp(*resolution.es_n0_range_db)
     series = []

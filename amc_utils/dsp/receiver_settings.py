@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from amc_utils.signals import (
     SAMPLES_PER_SYMBOL,
     SNR_LABELS,
     Channel,
+    channel_from,
     magnitude_excess_db,
     pulse_energy,
 )
@@ -73,8 +74,8 @@ DEFAULT_RECEIVER = RECEIVERS[DEFAULT_PRESET]
 
 
 def receiver_settings(channel: Mapping[str, Any]) -> ReceiverSettings:
-    """Receiver for the preset that settings of a channel name, see channel_from."""
-    return RECEIVERS[channel.get("preset", DEFAULT_PRESET)]
+    """Receiver for the preset that settings of a channel name, and their channel; see channel_from."""
+    return replace(RECEIVERS[channel.get("preset", DEFAULT_PRESET)], channel=channel_from(channel))
 
 
 def class_snr_db(modulations: Sequence[str], snr_labels: Sequence[float], channel: Channel) -> Tensor:

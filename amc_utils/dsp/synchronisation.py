@@ -121,8 +121,7 @@ class ReceivedBatch:
     def timing_likelihood(self) -> Tensor:
         """By how much the best timing's log-likelihood is above the mean of all, float32 [B].
 
-        Of Gaussian symbols. Another timing's is lower by it times 1 - cos of the turn between the two,
-        where a whole turn is a symbol's duration.
+        Of Gaussian symbols; another's is lower by it times 1 - cos of the turn, one to a symbol.
         """
         return self._timing[2]
 
@@ -313,8 +312,8 @@ def _high_pass(num_samples: int, device: torch.device) -> Tensor:
     return torch.fft.fft(taps.to(device), num_samples)
 
 
-def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor]:
-    """Number of the roll-off, int64 [B], and position of the first symbol's peak in samples, in [0, 8).
+def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of the roll-off, int64 [B]; the first symbol's peak in [0, 8) samples; timing_likelihood.
 
     Where the excess band is shared, the spectrum Y holds every frequency f of the symbols twice, at f
     and f - 1 (in symbol rates), weighted with the pulse H. With D = H(f)^2 + H(f-1)^2 + N0 / Es, the
