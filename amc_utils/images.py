@@ -116,7 +116,7 @@ def likelihood_map(frames: SynchronizedBatch) -> Tensor:
 
     At the right edge lies the likeliest modulation, at the left one e^-60 times as likely; in between
     distances count by their root, so that small ones show. A modulation has eight points, one above the
-    other: from 144 pixels on, rows between them stay empty. Frames must have the SNR of a label.
+    other: from 144 pixels on, rows between them stay empty. Best where SNRs are those of labels.
     """
     ratios = likelihood_ratios(frames, blind_label(frames), COARSE)
     behind = ratios.amax(1, keepdim=True) - ratios
