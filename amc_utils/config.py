@@ -26,8 +26,9 @@ from amc_utils.signals import Channel, channel_from, expand_modulations, snr_gri
 _RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
-# Images of a run from which on compiling the network for a GPU is taken to pay; an estimate.
-_WORTH_COMPILING = 500_000
+# From so many images, or minutes, on compiling for a GPU is taken to pay; an estimate. Beside other
+# processes it took an H200 more than 100 s, in which ResNet18 learns from a million images of 224 px.
+_WORTH_COMPILING, _MINUTES_WORTH_COMPILING = 5_000_000, 10
 
 
 class Engine(BaseModel):
@@ -250,7 +251,7 @@ class TrainingParameters(DataParameters):
         choices = {
             "compile": on_gpu
             and can_compile
-            and (images >= _WORTH_COMPILING or self.engine.minutes >= 2),
+            and (images >= _WORTH_COMPILING or self.engine.minutes >= _MINUTES_WORTH_COMPILING),
             # A fused step unscales gradients itself, too late for clipping them.
             "fused": on_gpu and (precision != "16-mixed" or not self.gradient_clip),
         }

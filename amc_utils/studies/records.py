@@ -129,7 +129,7 @@ def status_of(step: Step, workspace: Workspace) -> StepStatus:
             continue
         if changed := _changed(step, run):
             return StepStatus(f"made with another {changed[0]}")
-        if step.needs == "gpu" and run.facts.get("engine", {}).get("device") != "cuda":
+        if step.config and step.needs == "gpu" and run.facts["engine"]["device"] != "cuda":
             return StepStatus("made without a GPU")
         score = run.facts["test"]["joint_accuracy"]["value"]
         place = "" if run.folder == workspace.kept else f"; amc keep {run.name} puts it into results/"
