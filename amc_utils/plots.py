@@ -213,10 +213,10 @@ def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False)
 
 
 def cell_heat_map(
-    ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy", *, every: int = 1
+    ax: Axes, accuracy: pd.DataFrame, label: str = "joint accuracy", *, every: int = 1, **options
 ) -> Axes:
     """Accuracy of every cell, rows modulations or variants, columns SNR in dB, one in `every` named."""
-    options = {"cbar_kws": {"label": label}, "xticklabels": every}
+    options = {"cbar_kws": {"label": label}, "xticklabels": every} | options
     _heat_map(ax, accuracy, **options).set(xlabel="SNR label", ylabel="")
     return ax
 

@@ -13,6 +13,7 @@ from amc_utils.dsp import likelihood
 from amc_utils.dsp.likelihood import COARSE, FINE, blind_label, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS, class_es_n0_db
 from amc_utils.dsp.synchronisation import ReceivedBatch
+from amc_utils.images import network_input
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
 from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS, generate_frames
 
@@ -169,3 +170,14 @@ def test_known_offset_needs_no_average():
     cfos, weights = likelihood._cfos(FINE, known, CPU)
     assert cfos.tolist() == [0.0]
     assert weights.tolist() == [0.0]
+
+
+def test_settings_beside_the_preset_reach_the_images(make_config):
+    """A spread of carrier offsets that is wider leaves maps less sharp."""
+    _, iq = made(("16QAM",), 0, 8)
+    drawn = {}
+    for cfo_std in (0.0, 5e-4):
+        config = make_config(channels=["likelihoods"], image_size=64, channel={"cfo_std": cfo_std})
+        assert config.receiver.channel.cfo_std == cfo_std
+        drawn[cfo_std] = network_input(iq, **config.image_options)
+    assert not torch.equal(*drawn.values())
