@@ -24,7 +24,7 @@ from amc_utils.studies.record import named_study
 _SHOWN = (
     "genie-bound-radioml_2018", "genie-bound-phase-unknown-radioml_2018",
     "likelihood-receiver-radioml_2018", "radioml_2018-likelihoods-on-fresh-frames",
-    "swin-stack-likelihoods-on-fresh-frames", "radioml_2018", "log-picture-64",
+    "gpu-likelihoods-swin-on-fresh-frames", "radioml_2018", "log-picture-64",
     "genie-bound", "likelihood-receiver", "table_1-likelihoods-on-fresh-frames", "record-stack-442",
     "record-raw-442", "swin-stack-442", "oshea-iq-442", "pocket-442",
 )  # fmt: skip
