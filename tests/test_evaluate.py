@@ -101,7 +101,7 @@ def test_refitted_head_begins_with_what_the_two_heads_say_and_gets_no_worse(
     refit = (*options, "--refit_frames_per_cell", "60")
     own = record("network", tmp_path, *options, "--run_name", "own")
     fitted = record("network", tmp_path, *refit, "--run_name", "fitted")
-    monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_STEPS", 0)
+    monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_PENALTIES", ())
     begun = record("network", tmp_path, *refit, "--run_name", "begun")
     columns = ["predicted_modulation", "predicted_snr_label"]
     same = own.predictions[columns].astype(str) == begun.predictions[columns].astype(str)
@@ -117,8 +117,8 @@ def test_refitted_head_learns_what_the_heads_do_not_know(make_config, monkeypatc
     classifier, frames = Classifier(untrained_network(config).eval(), config), load_frames(config)
     features, _ = classifier.look(frames.iq(torch.arange(len(frames))))
     right = []
-    for steps in (0, 30):
-        monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_STEPS", steps)
+    for penalties in ((), (10.0, 1.0, 0.1)):
+        monkeypatch.setattr("amc_utils.studies.evaluate._REFIT_PENALTIES", penalties)
         found = refitted_head(classifier, frames)(features).argmax(1)
         right.append(float((found == frames.joint_class).float().mean()))
     assert right[1] > right[0] + 0.1

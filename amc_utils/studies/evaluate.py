@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -39,8 +40,8 @@ _SEEN_BY_GENIE = {
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
 # Roll-offs that far beyond those that a receiver tries cost it next to nothing.
 _ROLLOFF_ROOM = 0.03
-# Steps after which a refitted head is taken as it is. Ten at a time overshoot what helps.
-_REFIT_STEPS = 100
+# How strongly a refitted head is held to where it began, strongest first; steps that each has.
+_REFIT_PENALTIES, _REFIT_STEPS = (1000.0, 100.0, 10.0, 1.0), 30
 # Frames, what was decided on them, and facts of who decided.
 Decided = tuple[Frames, pd.DataFrame, dict[str, Any]]
 
@@ -252,8 +253,8 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
     """Affine layer from a frozen network's features to all joint classes, fitted to frames.
 
     It has a modulation head of its own for every SNR level, and the level's own score. It begins as the
-    sum of the two heads; what it wins another decision on the same features can win at least. A tenth
-    of the frames says when to stop.
+    sum of the two heads and is held to them, as loosely as a third of the frames finds best; what it
+    wins another decision on the same features can win at least.
 
     Args:
         classifier: the network.
@@ -268,18 +269,20 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(0)).to(frames.device)
     parts = progress(order.split(_FRAMES_AT_ONCE))
     features = torch.cat([classifier.look(frames.iq(part))[0] for part in parts])
-    classes, held_out = frames.joint_class[order], len(order) // 10
+    classes, held_out = frames.joint_class[order], len(order) // 3
     head = nn.Linear(features.shape[1], frames.num_classes, device=features.device)
     with torch.no_grad():
         for own, first, second in zip(
             head.parameters(), modulation.parameters(), snr.parameters(), strict=True
         ):
             own.copy_((first[:, None] + second).flatten(0, 1))
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=1, line_search_fn="strong_wolfe")
+    begun = [own.detach().clone() for own in head.parameters()]
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
+    def loss(penalty: float) -> Tensor:
+        head.zero_grad()
         value = nn.functional.cross_entropy(head(features[held_out:]), classes[held_out:])
+        for own, first in zip(head.parameters(), begun, strict=True):
+            value = value + penalty / len(classes) * (own - first).square().sum()
         value.backward()
         return value
 
@@ -288,11 +291,11 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
             return float(nn.functional.cross_entropy(head(features[:held_out]), classes[:held_out]))
 
     best, kept = score(), copy.deepcopy(head.state_dict())
-    for _ in range(_REFIT_STEPS):
-        optimizer.step(loss)
-        if (now := score()) >= best:
-            break
-        best, kept = now, copy.deepcopy(head.state_dict())
+    for penalty in _REFIT_PENALTIES:
+        options = {"max_iter": _REFIT_STEPS, "line_search_fn": "strong_wolfe"}
+        torch.optim.LBFGS(head.parameters(), **options).step(partial(loss, penalty))
+        if (now := score()) < best:
+            best, kept = now, copy.deepcopy(head.state_dict())
     head.load_state_dict(kept)
     return head
 
