@@ -266,12 +266,14 @@ def test_without_the_phase_clear_frames_are_still_named_and_unclear_ones_less_of
     names = ("QPSK", "8PSK", "16QAM", "64QAM", "OQPSK", "4ASK")
     options = {"modulations": names, "channel": RADIOML_2018}
     right = {}
-    for label in (0, 8):
+    for label in (0, 8, 28):
         modulation, output = observe(names, label, 40, channel=RADIOML_2018)
+        joint_class = modulation * len(SNR_LABELS) + SNR_LABELS.index(label)
         for known in (True, False):
-            found = log_likelihoods(output, snr_labels=[label], phase_known=known, **options)
-            right[label, known] = float((found[:, :, 0].argmax(1) == modulation).double().mean())
+            found = log_likelihoods(output, snr_labels=SNR_LABELS, phase_known=known, **options)
+            right[label, known] = float((found.flatten(1).argmax(1) == joint_class).double().mean())
     assert right[8, False] > 0.99
+    assert right[28, False] > 0.99
     assert right[0, False] < right[0, True] + 0.02
 
 

@@ -59,7 +59,7 @@ def test_receiver_of_radioml_2018_knows_unipolar_levels_and_all_labels_up_to_30(
     ("preset", "label", "least"), [("radioml_2018", 4, 0.93), ("table_1", 8, 0.955)]
 )
 def test_receiver_names_modulation_and_label_of_all_classes(preset, label, least):
-    """Two percent below what 1,080 frames of another seed gave, for 360 frames."""
+    """Of 360 frames; on radioml_2018 0.975 are right, on table_1 0.961."""
     options = {"modulations": LINEAR_MODULATIONS, "channel": CHANNEL_PRESETS[preset]}
     frames = synthesise_frames(**options, snr_labels=(label,), num_frames_per_cell=20, seed=5)
     found = receiver_log_likelihoods(

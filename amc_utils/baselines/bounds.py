@@ -13,10 +13,11 @@ not proved: what parts of further symbols reach into the frame is energy that it
 
 It is a bound on the mean alone. A single SNR, or a single task, is not bounded: whoever always says
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver that knows
-the SNR as well bounds every SNR by itself, see amc_utils.studies.decisions.
+the SNR as well bounds every SNR by itself, see amc_utils.studies.evaluate.
 
 A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases.
-That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other.
+That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other. The
+average is taken on a grid, in float32: what is found lies below that bound by what this costs.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep

@@ -40,13 +40,14 @@ class Resolution:
 
     Attributes:
         es_n0_range_db: frames with more Es/N0 are judged as if they had no more, since finer structure
-            would not be resolved; with less, no map shows.
+            would not be resolved; with less, as if they had that, where no map shows.
         num_rings: magnitude rings.
         num_stretches: stretches of a frame within which a carrier offset is taken to turn nothing.
         num_harmonics: terms of the Fourier series of a map over what its symmetry leaves of a turn.
         num_phases: carrier phases to a quarter turn.
         cfo_step: most from one carrier offset to the next, in cycles per sample.
-        label_reach: a frame whose power is further off, as a difference of labels, is taken at its own.
+        label_reach: a frame whose power over noise is further off than so many labels are apart, in dB,
+            is taken at its own.
     """
 
     es_n0_range_db: tuple[float, float]
@@ -80,15 +81,16 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
         resolution: how finely symbols are looked at.
     """
     receiver, device, options = frames.receiver, label.device, (resolution, frames.receiver)
-    es_n0_db, power = label_powers(receiver, device)
+    es_n0_db, total_power = label_powers(receiver, device)
     snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
-    expected = power.T[label] * frames.timed.noise_power[:, None]
-    far = 10 * expected.log10().abs() > resolution.label_reach * receiver.channel.snr_slope
-    power = torch.where(far, 1, expected.reciprocal())
+    # What the label lets expect over what the frame has.
+    power_ratio = total_power.T[label] * frames.timed.noise_power[:, None]
+    far = 10 * power_ratio.log10().abs() > resolution.label_reach * receiver.channel.snr_slope
+    gain = torch.where(far, 1, power_ratio.reciprocal())
 
     def by_carrier(symbols: Tensor, names: tuple[str, ...], turns: int, columns: Tensor) -> Tensor:
         series = _angle_series(names, turns, *options, device)
-        return _by_carrier(symbols, power[:, columns].sqrt(), label, series, turns, *options)
+        return _by_carrier(symbols, gain[:, columns].sqrt(), label, series, turns, *options)
 
     # The energy of other timings' symbols, from the whole frame: their first and last ones differ.
     turn = torch.arange(_NUM_TIMINGS, device=device) * (2 * torch.pi / _NUM_TIMINGS)
@@ -104,7 +106,7 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     later = _NUM_TIMINGS // 2
     found = found + found.roll((-later, -resolution.num_phases), (0, 4))
     # What a part's ratio has subtracted is the energy of exactly these symbols; for the frame's.
-    own = power[:, number]
+    own = gain[:, number]
     energy = (squared_magnitude(symbols) * own).clamp(max=_LARGEST**2).mean(2)
     excess = ((energy + energy.roll(-later, 0)) / 2 - own.T) * symbols.shape[2] * snr[:, number].T
     ratios[:, number] = _average(found, excess, *options)

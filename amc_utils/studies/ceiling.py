@@ -79,27 +79,20 @@ def decompose(
 def ladder(rungs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """What is lost from each rung to the next, from certainty down.
 
+    Intervals take the accuracies for independent; rungs that share their frames are surer than that.
+
     Args:
         rungs: predictions, see amc_utils.metrics, named by the cause of the step down to them.
 
     Returns:
-        Index cause; columns accuracy, lost, and half the 95 % interval of what is lost, of frames in
-        pairs where two rungs have the same ones.
+        Index cause; columns accuracy, lost, and half the 95 % interval of what is lost.
     """
-    rows, above = {}, None
-    for cause, predictions in rungs.items():
-        hit = correct(predictions)["joint"].astype(float).to_numpy()
-        variance = hit.var() / len(hit)
-        lost, error = 1 - hit.mean(), variance
-        if above is not None:
-            other = correct(above)["joint"].astype(float).to_numpy()
-            lost, error = other.mean() - hit.mean(), variance + other.var() / len(other)
-            truth = ["frame", "modulation", "snr_label"]
-            if len(above) == len(predictions) and (above[truth] == predictions[truth]).all(axis=None):
-                error = (other - hit).var() / len(hit)
-        rows[cause] = {"accuracy": hit.mean(), "lost": lost, "95 % +-": half_interval(error**0.5)}
-        above = predictions
-    return pd.DataFrame(rows).T
+    accuracy = pd.Series({cause: correct(table)["joint"].mean() for cause, table in rungs.items()})
+    count = np.array([len(table) for table in rungs.values()])
+    variance = (accuracy * (1 - accuracy) / count).to_numpy()
+    error = np.sqrt(variance + np.append(0, variance[:-1]))
+    lost = -accuracy.diff().fillna(accuracy.iloc[0] - 1)
+    return pd.DataFrame({"accuracy": accuracy, "lost": lost, "95 % +-": half_interval(error)})
 
 
 def _joint_by_label(predictions: pd.DataFrame) -> pd.Series:
