@@ -130,7 +130,7 @@ def test_changed_predictions_counts_any_difference():
 
 def test_measures_of_one_run_are_its_own_numbers():
     """Of a committed run: those of its record, and typed out from its history."""
-    run = claims.named_run(HERE, "resnet18-stack-442")
+    run = claims.named_run(HERE, "radioml_2018-likelihoods")
     for measure, name in {"joint": "joint_accuracy", "snr": "snr_accuracy"}.items():
         found = claim_measures.MEASURES[measure].of(run.predictions).mean()
         assert found == pytest.approx(run.facts["test"][name]["value"])

@@ -255,7 +255,7 @@ def chain(tmp_path_factory) -> Path:
     weights = root / "outputs" / "checkpoints" / "smoke-stack" / "best.ckpt"
     assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
     study(root, "smoke-channels", ["stack", "only-raw", "without-raw"])
-    study(root, "smoke-frames", ["stack-1-epoch", "raw-1-epoch", "stack-2-epochs", "raw-2-epochs"])
+    study(root, "smoke-frames", ["ordered-1-epoch", "log-1-epoch", "ordered-2-epochs", "log-2-epochs"])
     study(root, "smoke-prior", ["stack-narrow", "stack-wide"], **{"narrow-channel": {}})
     for name in NAMES[4:]:
         execute(name, output=name)

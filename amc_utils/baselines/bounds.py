@@ -16,8 +16,8 @@ It is a bound on the mean alone. A single SNR, or a single task, is not bounded:
 the SNR as well bounds every SNR by itself, see amc_utils.studies.evaluate.
 
 A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases.
-That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other. The
-average is taken on a grid, in float32: what is found lies below that bound by what this costs.
+That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other.
+The average is taken on a grid, in float32: what is found lies below that bound by what this costs.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep

@@ -80,26 +80,26 @@ class AnatomyParameters(Parameters):
     """Which stored runs and studies the anatomy of the ceiling is read from."""
 
     plain: str
-    plain_large: str
+    plain_long: str
+    plain_swin: str
     samples: str
+    alone: str
     stack: str
-    stack_large: str
+    stack_long: str
     swin: str
+    receiver: str
     bound: str
     known: str
-    receiver: str
+    phase_unknown: str
+    fresh: str
+    fresh_seed_2: str
+    fresh_seed_3: str
+    refitted: str
+    refitted_from: str
     elsewhere: str
+    at_home: str
     channel_study: str
     frame_study: str
-    file_bound: str
-    file_phase_unknown: str
-    file_receiver: str
-    file_refitted: str
-    file_network: str
-    file_seed_2: str
-    file_seed_3: str
-    file_stack: str
-    file_plain: str
     likelihood_study: str
 
 

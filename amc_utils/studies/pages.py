@@ -23,13 +23,19 @@ from amc_utils.studies.record import named_study
 # The runs that README shows, by channel.
 _SHOWN = (
     "genie-bound-radioml_2018", "genie-bound-phase-unknown-radioml_2018",
-    "likelihood-receiver-radioml_2018", "radioml_2018-likelihoods-on-fresh-frames",
-    "gpu-likelihoods-swin-on-fresh-frames", "radioml_2018", "log-picture-64",
-    "genie-bound", "likelihood-receiver", "table_1-likelihoods-on-fresh-frames", "record-stack-442",
-    "record-raw-442", "swin-stack-442", "oshea-iq-442", "pocket-442",
+    "likelihood-receiver-radioml_2018", "gpu-likelihoods-swin-on-fresh-frames",
+    "gpu-likelihoods-on-fresh-frames", "radioml_2018-likelihoods-on-fresh-frames", "radioml_2018",
+    "log-picture-64-fourfold", "log-picture-64", "log-picture-64-swin", "samples",
+    "genie-bound", "likelihood-receiver", "gpu-table_1-likelihoods-on-fresh-frames",
+    "log-picture-64-table-1", "pocket-442",
 )  # fmt: skip
-# What the first figure shows against SNR, and the headline says: plain image, stack, receiver, bound.
-_LADDER = ("record-raw-442", "record-stack-442", "likelihood-receiver", "genie-bound")
+# What the first figure shows against SNR, and the headline says: the log's image, ordered images,
+# receiver, bound; and the log's image with more frames.
+_LADDER = (
+    "log-picture-64", "radioml_2018-likelihoods", "likelihood-receiver-radioml_2018",
+    "genie-bound-radioml_2018",
+)  # fmt: skip
+_LONGER = "log-picture-64-fourfold"
 _WIDTH = 120
 # Rows of the table of speed: what, benchmark, task, and the tasks that it is compared with.
 _LOOP, _FAST_LOOP = "numpy.histogram2d, a loop", "fast-histogram, a loop"
@@ -105,16 +111,16 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
 
 
 def _headline(workspace: Workspace) -> str:
-    runs = [named_run(workspace, name) for name in _LADDER]
-    plain, stack, receiver, bound = (
+    runs = [named_run(workspace, name) for name in (*_LADDER, _LONGER)]
+    plain, ordered, receiver, bound, longer = (
         f"{100 * _joint_accuracy(run):.0f}\N{NO-BREAK SPACE}%" for run in runs
     )
+    times = runs[-1].frames_seen / runs[0].frames_seen
     return fill(
-        f"On the channel `table_1` the same network with the same budget then classifies **{stack}** "
-        f"of the test frames correctly, not **{plain}**. A likelihood receiver that knows all "
-        f"modulations reaches "
-        f"{receiver}, and the genie-aided bound, which no classifier should exceed on average, lies at "
-        f"{bound}.",
+        f"From {runs[0].frames_seen:,} training frames the same network then classifies **{ordered}** "
+        f"of the test frames correctly, not **{plain}**; {times:.0f} times as many bring the log's image "
+        f"to {longer}. A likelihood receiver that knows all modulations reaches {receiver}, and "
+        f"the genie-aided bound, which no classifier should exceed on average, lies at {bound}.",
         _WIDTH,
     )
 
@@ -126,8 +132,9 @@ def _tables_of_runs(runs: list[Run]) -> str:
         joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
         groups = ("all", "snr_label >= 0")
         scores = [with_interval(*joint.loc[group, ["value", "low", "high"]]) for group in groups]
-        tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, *scores])
-    columns = ["run", "decided by", "all labels", "labels from 0"]
+        seen = f"{run.trained.frames_seen:,}" if run.trained.frames_seen else ""
+        tables.setdefault(run.scope, []).append([f"`{run.name}`", run.label, seen, *scores])
+    columns = ["run", "decided by", "training frames", "all labels", "labels from 0"]
     return "\n\n".join(
         f"**{scope}**\n\n{markdown_table(columns, rows)}" for scope, rows in tables.items()
     )
@@ -152,7 +159,7 @@ def _by_label(workspace: Workspace) -> str:
 
 
 def _budgets(workspace: Workspace) -> str:
-    """Plain image and stack of the study `record`: means over seeds, by frames seen in training."""
+    """Both kinds of images of the study `record`: means over seeds, by frames seen in training."""
     study = named_study(workspace, "record")
     means = study.means().set_index("variant")
     seen = study.table.drop_duplicates("variant").set_index("variant")["frames_seen"]
@@ -161,7 +168,7 @@ def _budgets(workspace: Workspace) -> str:
         mean = with_interval(*means.loc[variant, ["mean", "low", "high"]])
         rows.setdefault(seen[variant], []).append(mean)
     lines = [[f"{frames:,}", *cells] for frames, cells in rows.items()]
-    return markdown_table(["frames seen in training", "raw", "stack"], lines)
+    return markdown_table(["frames seen in training", "the log's image", "ordered images"], lines)
 
 
 def _calibration() -> str:
