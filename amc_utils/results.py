@@ -129,7 +129,7 @@ class Run:
     @property
     def frames_seen(self) -> int:
         """Frames that training went through, each time counted; none where nothing was trained."""
-        return self.facts["epochs"] * self.facts["data"]["counts"].get("train", 0)
+        return self.facts.get("epochs", 0) * self.facts["data"]["counts"].get("train", 0)
 
     @property
     def channel(self) -> Channel:
