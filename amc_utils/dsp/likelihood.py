@@ -46,8 +46,7 @@ class Resolution:
         num_harmonics: terms of the Fourier series of a map over what its symmetry leaves of a turn.
         num_phases: carrier phases to a quarter turn.
         cfo_step: most from one carrier offset to the next, in cycles per sample.
-        label_reach: a frame whose power over noise is further off than so many labels are apart, in dB,
-            is taken at its own.
+        label_reach: of a label's step; frames whose power over noise is further off keep their own.
     """
 
     es_n0_range_db: tuple[float, float]
@@ -83,7 +82,6 @@ def likelihood_ratios(frames: ReceivedBatch, label: Tensor, resolution: Resoluti
     receiver, device, options = frames.receiver, label.device, (resolution, frames.receiver)
     es_n0_db, total_power = label_powers(receiver, device)
     snr = 10 ** (es_n0_db.T[label].clamp(*resolution.es_n0_range_db) / 10)
-    # What the label lets expect over what the frame has.
     power_ratio = total_power.T[label] * frames.timed.noise_power[:, None]
     far = 10 * power_ratio.log10().abs() > resolution.label_reach * receiver.channel.snr_slope
     gain = torch.where(far, 1, power_ratio.reciprocal())
