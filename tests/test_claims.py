@@ -76,6 +76,12 @@ def test_verdict_is_that_of_the_range_that_holds_the_whole_interval(low, high, s
     assert claims._verdict(test, low, high) == verdict
 
 
+def test_what_stays_open_names_the_run_that_decides():
+    test = ClaimTest.model_validate(RULE | {"awaits": "gpu-run"})
+    assert claims._verdict(test, 0.11, 0.21) == "open until gpu-run"
+    assert claims._verdict(test, 0.11, 0.19) == "supported"
+
+
 def test_interval_where_both_ranges_meet_decides_nothing():
     test = ClaimTest.model_validate(RULE | {"supported": [0, 1], "refuted": [-1, 0]})
     assert claims._verdict(test, 0.0, 0.0) == "open at this scale"

@@ -15,15 +15,14 @@ It is a bound on the mean alone. A single SNR, or a single task, is not bounded:
 "BPSK at -18 dB" is right there in one frame of 17, and wrong everywhere else. A receiver that knows
 the SNR as well bounds every SNR by itself, see amc_utils.studies.evaluate.
 
-A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases.
-That is a bound for the same reasons, and a tighter one, where every phase is as likely as any other.
-The average is taken on a grid, in float32: what is found lies below that bound by what this costs.
+A genie that keeps the carrier phase to itself leaves less: the likelihood is averaged over all phases,
+on a grid and in float32. That is a bound as well, and a tighter one, where all are equally likely.
 
 Where frames are scaled to unit power, which says nothing of the class, the level is a nuisance
 parameter: the likelihood is averaged over all levels, every logarithm equally likely. Where they keep
 the scale of their record, each class has the level that its SNR leaves, and the receiver knows it.
 
-All is computed in float64: at an SNR of 60 dB the energy beside the band is a millionth of a frame's.
+All else is in float64: at an SNR of 60 dB the energy beside the band is a millionth of a frame's.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class ClaimTest(BaseModel):
         supported, refuted: ranges; the verdict is that of the range that the whole interval lies in.
         supports: word for the verdict of the first range.
         decides: whether it is the one number that stands for the claim where there is room for one.
+        awaits: run or study of the plan for a GPU that decides what stays open here.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -43,6 +44,7 @@ class ClaimTest(BaseModel):
     refuted: tuple[float, float] | None = Field(None, strict=False)
     supports: Literal["supported", "artefact"] = "supported"
     decides: bool = False
+    awaits: str = ""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> ClaimTest:

@@ -143,7 +143,9 @@ def _verdict(test: ClaimTest, low: float, high: float) -> str:
         if bounds is not None and bounds[0] <= low and high <= bounds[1]
     ]
     # An interval of no width may lie where both ranges meet.
-    return verdicts[0] if len(verdicts) == 1 else _OPEN
+    if len(verdicts) == 1:
+        return verdicts[0]
+    return f"open until {test.awaits}" if test.awaits else _OPEN
 
 
 def _scale(runs: Sequence[Run], others: Sequence[Run]) -> str:

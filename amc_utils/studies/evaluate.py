@@ -272,10 +272,8 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
     classes, held_out = frames.joint_class[order], len(order) // 3
     head = nn.Linear(features.shape[1], frames.num_classes, device=features.device)
     with torch.no_grad():
-        for own, first, second in zip(
-            head.parameters(), modulation.parameters(), snr.parameters(), strict=True
-        ):
-            own.copy_((first[:, None] + second).flatten(0, 1))
+        for own, *both in zip(*(m.parameters() for m in (head, modulation, snr)), strict=True):
+            own.copy_((both[0][:, None] + both[1]).flatten(0, 1))
     begun = [own.detach().clone() for own in head.parameters()]
 
     def loss(penalty: float) -> Tensor:
