@@ -112,10 +112,10 @@ def _headline(workspace: Workspace) -> str:
     )
     times = runs[1].frames_seen / runs[0].frames_seen
     return fill(
-        f"From {runs[0].frames_seen:,} frames one small network learns to classify **{ordered}** of the "
-        f"test frames correctly with them, **{plain}** with the log's image, and {longer} with it and "
-        f"{times:.0f} times as many. A likelihood receiver that knows all modulations reaches {receiver}, "
-        f"and the genie-aided bound, which no classifier should exceed on average, lies at {bound}.",
+        f"From {runs[0].frames_seen:,} frames one small network learns to classify **{ordered}** of "
+        f"the test frames correctly with them, **{plain}** with the log's image, and {longer} with it "
+        f"and {times:.0f} times as many. A likelihood receiver that knows all modulations reaches "
+        f"{receiver}; the genie-aided bound, which no classifier should exceed on average, is {bound}.",
         _WIDTH,
     )
 
