@@ -20,8 +20,7 @@ from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.claim_rules import Claim, read_claims
 from amc_utils.studies.record import named_study
 
-# What the headline says, and the first figure shows against SNR: the log's image, the same with more
-# frames, ordered images, receiver, bound. And what else README's table has.
+# The log's image, the same with more frames, ordered images, receiver, bound; and README's other runs.
 _LADDER = (
     "log-picture-64", "log-picture-64-fourfold", "radioml_2018-likelihoods",
     "likelihood-receiver-radioml_2018", "genie-bound-radioml_2018",
@@ -248,9 +247,10 @@ def _decided(claims: dict[str, Claim], rows: pd.DataFrame) -> Iterator[tuple[Cla
     """
     for name, claim in claims.items():
         of_claim = rows[rows["claim"] == name]
-        others = of_claim.loc[~of_claim["decides"], "verdict"].value_counts(sort=False)
+        others = of_claim.loc[~of_claim["decides"], "verdict"]
+        counts = others.replace("until .+", "for a GPU", regex=True).value_counts(sort=False)
         (row,) = of_claim[of_claim["decides"]].itertuples()
-        yield claim, row, ", ".join(f"{count} {verdict}" for verdict, count in others.items())
+        yield claim, row, ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def full_table(rows: pd.DataFrame) -> str:
