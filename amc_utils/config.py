@@ -26,7 +26,7 @@ from amc_utils.signals import Channel, channel_from, expand_modulations, snr_gri
 _RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
 # Parameters that say where a run reads and writes and what it is called.
 _IDENTITY = {"plugins", "run_name", "resume_from", "output_root", "profile", "data_path", "engine"}
-# From so many images, or minutes, on compiling for a GPU is taken to pay; six at once took over 100 s.
+# From so many images, or minutes, on compiling for a GPU is taken to pay; an estimate.
 _WORTH_COMPILING, _MINUTES_WORTH_COMPILING = 5_000_000, 10
 
 

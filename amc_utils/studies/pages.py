@@ -86,15 +86,15 @@ def render_pages(workspace: Workspace, claims: pd.DataFrame) -> dict[Path, str]:
 
 
 def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, str]]:
-    ledger, runs = read_claims(), sorted(kept_runs(workspace), key=_best_first)
+    ledger = read_claims()
     return {
         "README.md": {
             "headline": _headline(workspace),
-            "runs": _tables_of_runs([run for run in runs if run.name in _SHOWN]),
+            "runs": _tables_of_runs(sorted((named_run(workspace, n) for n in _SHOWN), key=_best_first)),
             "verdicts": verdicts(ledger, claims),
         },
         "docs/results.md": {
-            "runs": _tables_of_runs(runs),
+            "runs": _tables_of_runs(sorted(kept_runs(workspace), key=_best_first)),
             "labels": _by_label(workspace),
             "budgets": _budgets(workspace),
         },
@@ -112,8 +112,8 @@ def _headline(workspace: Workspace) -> str:
     times = runs[1].frames_seen / runs[0].frames_seen
     return fill(
         f"From {runs[0].frames_seen:,} frames one small network learns to classify **{ordered}** of "
-        f"the test frames correctly with them, **{plain}** with the log's image, and {longer} with it "
-        f"and {times:.0f} times as many. A likelihood receiver that knows all modulations reaches "
+        f"the test frames correctly with them, **{plain}** with the log's image, or {longer} from "
+        f"{times:.0f} times as many frames. A likelihood receiver that knows all modulations reaches "
         f"{receiver}; the genie-aided bound, which no classifier should exceed on average, is {bound}.",
         _WIDTH,
     )
