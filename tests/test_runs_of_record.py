@@ -154,7 +154,7 @@ def test_a_study_says_how_long_its_missing_runs_will_take(study_without):
     assert min(seconds) / 60 < now.minutes < max(seconds) / 60
 
 
-@pytest.mark.parametrize("lost", ["plain-resnet18-s4", "plain-resnet18-s4-on-common"])
+@pytest.mark.parametrize("lost", ["log-resnet18-s4", "log-resnet18-s4-on-common"])
 def test_a_study_is_done_when_its_networks_are_tested_on_other_frames_too(study_without, lost):
     assert records.status_of(*study_without("networks", lost)).state == "29 of 30 runs"
 
