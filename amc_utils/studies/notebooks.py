@@ -100,7 +100,6 @@ class AnatomyParameters(Parameters):
     at_home: str
     channel_study: str
     frame_study: str
-    likelihood_study: str
 
 
 class RealFileParameters(Parameters):
@@ -116,7 +115,7 @@ class RealFileParameters(Parameters):
     pixels: list[str]
     networks: list[str]
     ranges: list[str]
-    samples: str
+    all_classes: list[str]
 
 
 class ClaimsParameters(Parameters):
