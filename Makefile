@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce record figures paper site test test-fast test-browser lint format lab runlog full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce record figures paper site test test-fast test-browser lint format lab pages full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -94,8 +94,11 @@ format: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
 
-runlog: $(INSTALLED)
+# Everything that is generated from results/: tables, RUNLOG.md, figures, the book.
+pages: $(INSTALLED)
 	$(BIN)/amc report
+	$(MAKE) --no-print-directory figures
+	$(MAKE) --no-print-directory site
 
 # As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.
 full-size-file: $(INSTALLED)
