@@ -210,9 +210,9 @@ def test_interval_holds_the_error_of_frames_that_all_runs_share():
 
 def test_study_with_a_seed_missing_is_not_run_yet():
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    assert len(claims._runs(test, test.variant, HERE, STUDIES)) == 3
+    assert len(claims._runs(test, test.variant, HERE, STUDIES)) == 5
     study = named_study(HERE, test.study)
-    study.plan["seeds"].append(4)
+    study.plan["seeds"].append(6)
     assert claims._runs(test, test.variant, HERE, {study.name: study}) == []
 
 
@@ -256,12 +256,12 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
     rows = pd.read_csv(REPOSITORY / "results" / "claims.csv").set_index("what")
     row = rows.loc["Swin-Tiny less ResNet18, stack"]
     assert row["scale"] == (
-        "442 classes, synthetic (table_1); swin_tiny, 17,680 frames less resnet18, 43,140 frames; 32 px"
+        "442 classes, synthetic (radioml_2018); swin_tiny, 17,680 frames less resnet18, 43,140 frames; 32 px"
     )
     assert row["tflop"] == pytest.approx(9.6, rel=0.05)
     equal = rows[rows["claim"].isin(["swin", "larger"]) & rows["tflop_minus"].notna()]
-    equal = equal.drop(index="ViT-Small less Swin-Tiny, equal frames")
-    assert len(equal) == 8
+    equal = equal[~equal.index.str.startswith("ViT-Small")]
+    assert len(equal) == 6
     assert (equal["tflop"] / equal["tflop_minus"]).between(0.9, 1.1).all()
 
 
@@ -314,10 +314,7 @@ def test_snr_losses_are_compared_at_equal_size():
 
 
 def test_networks_are_compared_at_their_best_rates():
-    """By joint accuracy in validation; the best rate is no end of those tried. ResNets share one.
-
-    But ViT, which has hardly begun to learn at any rate, and with more frames had no trial of its own.
-    """
+    """By joint accuracy in validation; the best rate is no end of those tried. ResNets share one."""
     tried: dict[str, dict[float, float]] = {}
     for run in named_study(HERE, "network_rates").runs:
         image_and_network = run.name.rsplit("-", 3)[0]
@@ -325,9 +322,7 @@ def test_networks_are_compared_at_their_best_rates():
         tried.setdefault(image_and_network, {})[run.facts["config"]["learning_rate"]] = joint
     networks = read_study(REPOSITORY / "profiles/studies/networks.yaml").variants
     for name, own in networks.items():
-        if name.endswith("equal-frames"):
-            continue
         of_kind = tried[name.replace("resnet34", "resnet18")]
         best = max(of_kind, key=of_kind.get)
         assert own["learning_rate"] == best, name
-        assert name == "stack-vit-small" or min(of_kind) < best < max(of_kind), name
+        assert min(of_kind) < best < max(of_kind), name
