@@ -14,12 +14,12 @@ from amc_utils.metrics import correct, half_interval
 
 # What is lost from one rung of the ladder to the next, from certainty down, and what is left.
 CAUSES = ("physics", "no genie", "network, training", "image, modulation", "image, SNR")
-LEFT = "plain image"
+LEFT = "log's image"
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Where the joint accuracy of a network on plain images goes, in fractions of the test frames.
+    """Where the joint accuracy of a network on the log's image goes, in fractions of the test frames.
 
     Attributes:
         shares: what each of CAUSES costs, in their order, and last LEFT; they sum to one.
@@ -39,12 +39,12 @@ class Decomposition:
 def decompose(
     *, bound: pd.DataFrame, receiver: pd.DataFrame, stack: pd.DataFrame, plain: pd.DataFrame
 ) -> Decomposition:
-    """Take the way from certainty down to a network on plain images apart, cause by cause.
+    """Take the way from certainty down to a network on the log's image apart, cause by cause.
 
     Each cause is the difference of two joint accuracies: the genie-aided bound, the likelihood
-    receiver, a network on ordered images, and one on plain images. The last step is split by task, see
-    `shapley_split`. Intervals take the two accuracies for independent; the last two steps share their
-    frames, and are surer than that.
+    receiver, a network on ordered images, and one on the log's image. The last step is split by
+    task, see `shapley_split`. Intervals take the two accuracies for independent; the last two steps
+    share their frames, and are surer than that.
 
     Args:
         bound: predictions, see amc_utils.metrics.
@@ -62,15 +62,13 @@ def decompose(
     )
     right = [_joint_by_label(table) for table in (bound, receiver, stack)]
     right += [mended.set_axis(given["snr_label"]), _joint_by_label(plain)]
-    ladder = np.array([rung.mean() for rung in right])
-    variance = ladder * (1 - ladder) / [len(rung) for rung in right]
-    error = np.sqrt(variance + np.append(0, variance[:-1]))
+    steps = _steps(dict(zip(CAUSES, right, strict=True)))
     by_snr = pd.concat([rung.groupby(level=0).mean() for rung in right[::-1]], axis=1)
     left = by_snr.iloc[:, 0]
     by_snr = by_snr.assign(certainty=1.0).diff(axis=1).set_axis([LEFT, *CAUSES[::-1]], axis=1)
     return Decomposition(
-        shares=pd.Series([*-np.diff(ladder, prepend=1), ladder[-1]], index=[*CAUSES, LEFT]),
-        half_intervals=pd.Series(half_interval(error), index=CAUSES),
+        shares=pd.concat([steps["lost"], pd.Series({LEFT: steps["accuracy"].iloc[-1]})]),
+        half_intervals=steps["95 % +-"],
         by_snr=by_snr.assign(**{LEFT: left}),
         gains=shapley_split(given[["neither", "SNR", "modulation", "both"]].mean()),
     )
@@ -87,9 +85,12 @@ def ladder(rungs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         Index cause; columns accuracy, lost, and half the 95 % interval of what is lost.
     """
-    accuracy = pd.Series({cause: correct(table)["joint"].mean() for cause, table in rungs.items()})
-    count = np.array([len(table) for table in rungs.values()])
-    variance = (accuracy * (1 - accuracy) / count).to_numpy()
+    return _steps({cause: correct(table)["joint"] for cause, table in rungs.items()})
+
+
+def _steps(right: Mapping[str, pd.Series]) -> pd.DataFrame:
+    accuracy = pd.Series({cause: rung.mean() for cause, rung in right.items()})
+    variance = (accuracy * (1 - accuracy)).to_numpy() / [len(rung) for rung in right.values()]
     error = np.sqrt(variance + np.append(0, variance[:-1]))
     lost = -accuracy.diff().fillna(accuracy.iloc[0] - 1)
     return pd.DataFrame({"accuracy": accuracy, "lost": lost, "95 % +-": half_interval(error)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -72,30 +72,8 @@ def _bounds(root: Path) -> list[Run]:
     return [run for run in list_runs(Workspace(root)) if run.label == _BOUND]
 
 
-def bound_cells(run: Run) -> float:
-    """Spearman's rank correlation of joint accuracies by (modulation, SNR) cell with the bound's."""
-    return _agreement(run, _cells)
-
-
-def bound_cells_at_equal_snr(run: Run) -> float:
-    """The same among the modulations of each SNR, beyond noise; see `_beyond_noise`.
-
-    Any receiver is better at a higher SNR, which alone gives a high correlation over all cells.
-    """
-    return _beyond_noise(run, _ranks_at_equal_snr)
-
-
-def bound_confusions(run: Run) -> float:
-    """Spearman's rank correlation of the rates at which modulations are confused with the bound's."""
-    return _agreement(run, _confusions)
-
-
-def bound_confusions_beyond_noise(run: Run) -> float:
-    """`bound_confusions` beyond noise; see `_beyond_noise`."""
-    return _beyond_noise(run, _confusions)
-
-
 def _agreement(run: Run, numbers: Numbers) -> float:
+    """Spearman's rank correlation of numbers of the run with the bound's."""
     return _rank_correlation(numbers(run.predictions), numbers(bound_of(run).predictions))
 
 
@@ -123,7 +101,10 @@ def _cells(predictions: pd.DataFrame) -> pd.Series:
 
 
 def _ranks_at_equal_snr(predictions: pd.DataFrame) -> pd.Series:
-    """Ranks about their mean, so that levels at which all modulations are alike weigh nothing."""
+    """Ranks about their mean, so that levels at which all modulations are alike weigh nothing.
+
+    Any receiver is better at a higher SNR, which alone gives a high correlation over all cells.
+    """
     ranks = _cells(predictions).groupby("snr_label").rank()
     return ranks - ranks.groupby("snr_label").transform("mean")
 
@@ -196,10 +177,11 @@ MEASURES = {
         "joint accuracy", lambda run: last_difference(run, "train_eval", "train")
     ),
     "variance_beyond_loss": Measure("absolute ln(variance / loss)", variance_beyond_loss),
-    "bound_cells": Measure(_WITH_BOUND, bound_cells),
-    "bound_cells_at_equal_snr": Measure(_WITH_BOUND, bound_cells_at_equal_snr),
-    "bound_confusions": Measure(_WITH_BOUND, bound_confusions),
-    "bound_confusions_beyond_noise": Measure(_WITH_BOUND, bound_confusions_beyond_noise),
+    "bound_cells": Measure(_WITH_BOUND, partial(_agreement, numbers=_cells)),
+    "bound_cells_at_equal_snr": Measure(
+        _WITH_BOUND, partial(_beyond_noise, numbers=_ranks_at_equal_snr)
+    ),
+    "bound_confusions_beyond_noise": Measure(_WITH_BOUND, partial(_beyond_noise, numbers=_confusions)),
     "activation_megabytes_at_224": Measure(
         "MB an image", lambda run: megabytes_at_224(run.facts["network"]["name"])
     ),

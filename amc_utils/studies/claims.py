@@ -145,6 +145,10 @@ def _verdict(test: ClaimTest, low: float, high: float) -> str:
     # An interval of no width may lie where both ranges meet.
     if len(verdicts) == 1:
         return verdicts[0]
+    if test.supported and test.refuted:
+        lower, upper = sorted([test.supported, test.refuted])
+        if lower[1] < low and high < upper[0]:
+            return "neither"
     return f"open until {test.awaits}" if test.awaits else _OPEN
 
 
