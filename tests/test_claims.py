@@ -68,6 +68,7 @@ def test_one_number_stands_for_a_claim():
         (0.11, 0.21, "supported", "open at this scale"),
         (-0.5, 0.05, "supported", "not supported"),
         (-0.5, 0.06, "supported", "open at this scale"),
+        (0.06, 0.09, "supported", "neither"),
         (0.1, 0.2, "supported", "supported"),
         (0.05, 0.05, "supported", "not supported"),
     ],
@@ -242,7 +243,14 @@ def test_ledger_is_that_of_the_runs(tmp_path):
     rows.to_csv(tmp_path / "claims.csv", index=False, float_format="%.6g", lineterminator="\n")
     again = pd.read_csv(tmp_path / "claims.csv")
     pd.testing.assert_frame_equal(stored, again, rtol=1e-4, atol=1e-6)
-    verdicts = {"supported", "not supported", "artefact", "neither", "open at this scale", "not run yet"}
+    verdicts = {
+        "supported",
+        "not supported",
+        "artefact",
+        "neither",
+        "open at this scale",
+        "not run yet",
+    }
     planned = {
         f"open until {step.result.replace('results/', 'study ')}"
         for step in read_plan(HERE.root / PLAN)

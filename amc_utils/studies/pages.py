@@ -139,8 +139,8 @@ def _forecast(workspace: Workspace) -> str:
         f"is the bound, and to {fitted} if the limit is fitted too (95 % prediction intervals over "
         f"three seeds). The log has 23.45 % for Swin-Tiny and 24 to 26 % for ResNets, and its "
         f"repository 28.33 % later, at 224 pixels on the real file. Our longest run, of "
-        f"{longest.frames_seen:,} frames, has {reached} where the forecast is {expected}, so the forecast "
-        f"may be high.",
+        f"{longest.frames_seen:,} frames, has {reached} where the forecast is {expected}, so the "
+        f"forecast may be high.",
         _WIDTH,
     )
 
@@ -150,7 +150,7 @@ def _percent(share: float) -> str:
 
 
 def _tables_of_runs(runs: list[Run]) -> str:
-    """A table for each set of classes, labels and frames, the most accurate first, with Wilson intervals."""
+    """A table for each set of classes, labels and frames, the most accurate first; Wilson intervals."""
     tables: dict[str, list[list[str]]] = {}
     for run in sorted(runs, key=lambda run: (run.scope, -_joint_accuracy(run))):
         joint = run.metrics[run.metrics["metric"] == "joint_accuracy"].set_index("group")
