@@ -322,7 +322,7 @@ def _draw(points: Tensor, grey: Callable[[Tensor], Tensor], out: Tensor) -> None
     image = image.view(-1, size + 2, size + 2)
     for border in (image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]):
         border.zero_()
-    image = image.view(len(points), -1)
+    image = image.view(-1, (size + 2) ** 2)
     image.scatter_(1, pixel, grey(image.gather(1, pixel)))
     out.copy_(image.view(-1, size + 2, size + 2)[:, 1:-1, 1:-1])
 

@@ -125,3 +125,8 @@ def test_points_that_are_no_complex_numbers_are_refused(monkeypatch):
     monkeypatch.setitem(IMAGE_CHANNELS, "real", (lambda frames: frames.iq.abs(), lambda counts: counts))
     with pytest.raises(ValueError, match=r"channel real must give complex points, got torch\.float"):
         constellation_images(torch.zeros(2, 1024, dtype=torch.complex64), ["real"], 32)
+
+
+def test_no_frames_make_no_images():
+    nothing = torch.zeros(0, 1024, dtype=torch.complex64)
+    assert constellation_images(nothing, ["stack", "likelihoods"], 32).shape == (0, 4, 32, 32)

@@ -145,6 +145,7 @@ def _sentence(text: str, known: list[str]) -> str:
     for kind, form in {
         "dict": "a mapping, like {preset: table_1}",
         "list": "a list, like [this]",
+        "float": "a number, like 1.0e5",
     }.items():
         other = f"be {form}" if kind in text.split("Got value")[0] else other
     requirement = wanted[1] if wanted else other
