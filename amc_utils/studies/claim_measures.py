@@ -182,8 +182,5 @@ MEASURES = {
         _WITH_BOUND, partial(_beyond_noise, numbers=_ranks_at_equal_snr)
     ),
     "bound_confusions_beyond_noise": Measure(_WITH_BOUND, partial(_beyond_noise, numbers=_confusions)),
-    "activation_megabytes_at_224": Measure(
-        "MB an image", lambda run: megabytes_at_224(run.facts["network"]["name"])
-    ),
     "changed_predictions": Measure("share of test frames", changed_predictions, "pair"),
 }

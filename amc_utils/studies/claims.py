@@ -56,7 +56,8 @@ def _measured(
     bounds = [*(test.supported or nothing), *(test.refuted or nothing)]
     ranges = dict(zip(_RANGES, bounds, strict=True))
     if len(runs) < _LEAST_RUNS or (test.minus and not others):
-        return {"num_runs": len(runs), "verdict": "not run yet"} | ranges
+        verdict = f"open until {test.awaits}" if test.awaits else "not run yet"
+        return {"num_runs": len(runs), "verdict": verdict} | ranges
     values, frame_error = _values(test, runs, others)
     number, low, high = interval(values, test.statistic, frame_error)
     return {
