@@ -211,9 +211,9 @@ def test_interval_holds_the_error_of_frames_that_all_runs_share():
 
 def test_study_with_a_seed_missing_is_not_run_yet():
     (test,) = [t for t in CLAIMS["ceiling"].tests if t.decides]
-    assert len(claims._runs(test, test.variant, HERE, STUDIES)) == 5
+    assert len(claims._runs(test, test.variant, HERE, STUDIES)) == 3
     study = named_study(HERE, test.study)
-    study.plan["seeds"].append(6)
+    study.plan["seeds"].append(4)
     assert claims._runs(test, test.variant, HERE, {study.name: study}) == []
 
 
@@ -268,7 +268,6 @@ def test_scale_of_a_network_tested_on_other_frames_is_that_of_its_training():
     )
     assert row["tflop"] == pytest.approx(9.6, rel=0.05)
     equal = rows[rows["claim"].isin(["swin", "larger"]) & rows["tflop_minus"].notna()]
-    equal = equal[~equal.index.str.startswith("ViT-Small")]
     assert len(equal) == 6
     assert (equal["tflop"] / equal["tflop_minus"]).between(0.9, 1.1).all()
 
