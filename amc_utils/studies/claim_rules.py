@@ -88,10 +88,10 @@ class Claim(BaseModel):
         return value
 
     def places(self, workspace: Workspace) -> list[Path]:
-        """Where the numbers come from: studies, and single runs by name."""
+        """Where the numbers come from: studies that were carried out, and single runs by name."""
         single = [workspace.kept / name for test in self.tests for name in test.runs]
         studies = [workspace.results / test.study for test in self.tests if test.study]
-        return list(dict.fromkeys([*single, *studies]))
+        return list(dict.fromkeys([*single, *filter(Path.exists, studies)]))
 
 
 def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:

@@ -188,6 +188,7 @@ def report(output_root: str = "") -> None:
         rows = evaluate(read_claims(), workspace)
         with atomic_write(workspace.results / "claims.csv") as temporary:
             rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        write_pages(workspace, rows)
+        # Of the digits that the file has, so that pages can be made from it again.
+        write_pages(workspace, pd.read_csv(workspace.results / "claims.csv"))
         columns = ["claim", "what", "number", "low", "high", "verdict"]
         print(rows[columns].round(4).to_string(index=False))
