@@ -145,6 +145,16 @@ def test_forecast_continues_a_power_law_towards_the_bound():
         ceiling.forecast_accuracy(curve.head(1), 0.7, 1e6)
 
 
+def test_forecast_carries_on_over_pixels_too():
+    frames, pixels = np.array([1e3, 4e3, 1e3, 4e3, 1e3]), np.array([64, 64, 128, 128, 96])
+    law = {"frames_seen": frames, "image_size": pixels, "mean": 0.7 - 5 * frames**-0.5 * pixels**0.3}
+    for limit in (0.7, None):
+        found, _ = ceiling.forecast_accuracy(pd.DataFrame(law), limit, [1e6, 4e6], 224)
+        assert found == pytest.approx(0.7 - 5 * np.array([1e6, 4e6]) ** -0.5 * 224**0.3, abs=1e-3)
+    with pytest.raises(ValueError, match="at least 2 image sizes, got 1"):
+        ceiling.forecast_accuracy(pd.DataFrame(law).head(2), 0.7, 1e6, 224)
+
+
 def seeds_of(factors):
     frames = np.array([1e3, 4e3, 16e3])
     return pd.concat([

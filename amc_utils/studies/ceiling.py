@@ -158,7 +158,10 @@ def shapley_split(accuracy: Mapping[str, float]) -> pd.DataFrame:
 
 
 def forecast_accuracy(
-    curve: pd.DataFrame, limit: float | None, frames_seen: npt.ArrayLike
+    curve: pd.DataFrame,
+    limit: float | None,
+    frames_seen: npt.ArrayLike,
+    image_size: float | None = None,
 ) -> tuple[np.ndarray, float]:
     """Accuracy at other budgets, its distance to a limit taken for a power of the frames seen.
 
@@ -166,22 +169,35 @@ def forecast_accuracy(
         curve: columns frames_seen and mean (accuracy), two budgets at least.
         limit: accuracy that is reached with endless frames; None for the one that fits best.
         frames_seen: budgets to forecast.
+        image_size: pixels a side to forecast for; the distance is then a power of these as well, and
+            the curve has a column image_size with two sizes at least. None for those of the curve.
 
     Returns:
         The accuracies, NaN where the curve has passed the limit already, and the limit.
 
     Raises:
-        ValueError: fewer than two budgets, through which no curve is defined.
+        ValueError: fewer than two budgets or sizes, through which no curve is defined.
     """
-    if len(curve) < 2:
-        raise ValueError(f"a forecast needs at least 2 budgets, got {len(curve)}")
-    seen, reached = (curve[name].to_numpy(float) for name in ("frames_seen", "mean"))
+    budgets = np.asarray(frames_seen, float)
+    known, wanted = {"frames_seen": "budgets"}, [budgets]
+    if image_size is not None:
+        known["image_size"] = "image sizes"
+        wanted.append(np.full_like(budgets, image_size))
+    for name, what in known.items():
+        if (number := curve[name].nunique()) < 2:
+            raise ValueError(f"a forecast needs at least 2 {what}, got {number}")
 
-    def carried_on(limit: float, budget: np.ndarray) -> np.ndarray:
+    def powers(columns: list[np.ndarray]) -> np.ndarray:
+        return np.stack([np.ones_like(columns[0]), *map(np.log, columns)], axis=-1)
+
+    seen = powers([curve[name].to_numpy(float) for name in known])
+    reached = curve["mean"].to_numpy(float)
+
+    def carried_on(limit: float, places: np.ndarray) -> np.ndarray:
         if limit <= reached.max():
-            return np.full_like(budget, np.nan)
-        slope, offset = np.polyfit(np.log(seen), np.log(limit - reached), 1)
-        return limit - np.exp(offset + slope * np.log(budget))
+            return np.full(places.shape[:-1], np.nan)
+        exponents = np.linalg.lstsq(seen, np.log(limit - reached))[0]
+        return limit - np.exp(places @ exponents)
 
     if limit is None:
         limit = minimize_scalar(
@@ -189,18 +205,22 @@ def forecast_accuracy(
             bounds=(reached.max() + 1e-6, 1),
             method="bounded",
         ).x
-    return carried_on(limit, np.asarray(frames_seen, float)), limit
+    return carried_on(limit, powers(wanted)), limit
 
 
 def forecast(
-    runs: pd.DataFrame, limits: Mapping[str, float | None], frames_seen: float
+    runs: pd.DataFrame,
+    limits: Mapping[str, float | None],
+    frames_seen: float,
+    image_size: float | None = None,
 ) -> pd.DataFrame:
     """Joint accuracy of one run at another budget, forecast from several seeds.
 
     Args:
-        runs: a row a run; columns seed, frames_seen and joint, as in StudyRecord.table.
+        runs: a row a run; columns seed, frames_seen, joint and, for an image size, image_size.
         limits: limits by name, see `forecast_accuracy`.
         frames_seen: the budget.
+        image_size: pixels a side, see `forecast_accuracy`.
 
     Returns:
         A row a limit; columns limit (mean over seeds), forecast (the same), and low and high, the 95 %
@@ -208,12 +228,12 @@ def forecast(
         limit are NaN where the curve of a seed has passed it.
 
     Raises:
-        ValueError: a seed with fewer than two budgets.
+        ValueError: a seed with fewer than two budgets or sizes.
     """
     curves = [curve.rename(columns={"joint": "mean"}) for _, curve in runs.groupby("seed")]
     rows = {}
     for name, limit in limits.items():
-        found = [forecast_accuracy(curve, limit, frames_seen) for curve in curves]
+        found = [forecast_accuracy(curve, limit, frames_seen, image_size) for curve in curves]
         values = pd.Series([value.item() for value, _ in found])
         mean = values.mean(skipna=False)
         # One run of another seed scatters as well as their mean.

@@ -73,9 +73,9 @@ class StudyRecord:
         """Test accuracies, one row a run.
 
         Columns: variant, seed, tested_on (empty where tested on frames like those of training), number
-        of frames_seen in training, and for each task its accuracy.
+        of frames_seen in training, image_size in pixels a side, and for each task its accuracy.
         """
-        columns = ["variant", "seed", "tested_on", "frames_seen", *TASKS]
+        columns = ["variant", "seed", "tested_on", "frames_seen", "image_size", *TASKS]
         return pd.DataFrame([_row(run) for run in self.runs], columns=columns)
 
     def means(self, task: str = "joint", *, minus: str = "") -> pd.DataFrame:
@@ -135,7 +135,8 @@ def named_study(workspace: Workspace, name: str) -> StudyRecord:
 def _row(run: Run) -> tuple[str | int | float, ...]:
     variant, seed, tested_on = re.fullmatch(r"(.+?)-s(\d+)(?:-on-(.+))?", run.name).groups()
     scores = (run.facts["test"][f"{task}_accuracy"]["value"] for task in TASKS)
-    return variant, int(seed), tested_on or "", run.frames_seen, *scores
+    seen, image_size = run.frames_seen, run.facts["config"]["image_size"]
+    return variant, int(seed), tested_on or "", seen, image_size, *scores
 
 
 def differing_from_record(run: Run, config: TrainingParameters) -> dict[str, tuple[Any, Any]]:
