@@ -127,10 +127,17 @@ def test_more_symbols_never_hurt():
     assert accuracy[-1] > accuracy[0] + 0.1
 
 
-def test_candidates_and_steps_that_are_spared_change_no_decision(monkeypatch):
-    options = {"modulations": DIGITAL_MODULATIONS, "snr_labels": SNR_LABELS, "channel": TABLE_1}
-    for snr_db in (-20, -6, 6, 18):
-        _, output = observe(DIGITAL_MODULATIONS, snr_db, 1, seed=snr_db + 50)
+@pytest.mark.parametrize(
+    ("channel", "levels", "num_frames"),
+    [(TABLE_1, (-20, -6, 6, 18), 1), (RADIOML_2018, (-12, -10, -8), 4)],
+)
+def test_candidates_and_steps_that_are_spared_change_no_decision(
+    monkeypatch, channel, levels, num_frames
+):
+    """Nor where carriers that unipolar ASK sends make energies mislead."""
+    options = {"modulations": DIGITAL_MODULATIONS, "snr_labels": SNR_LABELS, "channel": channel}
+    for level in levels:
+        _, output = observe(DIGITAL_MODULATIONS, level, num_frames, seed=level + 50, channel=channel)
         quick = log_likelihoods(output, **options).flatten(1).argmax(1)
         monkeypatch.setattr(bounds, "_NUM_STEPS", 8)
         full = log_likelihoods(output, num_candidates=len(SNR_LABELS), **options).flatten(1).argmax(1)

@@ -53,7 +53,7 @@ from amc_utils.signals import (
 )
 
 # SNR levels per frame that are compared in full; the test of this module compares all of them too.
-_NUM_CANDIDATES = 5
+_NUM_CANDIDATES = 8
 # Expectation-maximisation steps for the level; more change no decision in the tests.
 _NUM_STEPS = 4
 # Elements of the largest temporary: it stays in a CPU's cache, and small on a GPU.
