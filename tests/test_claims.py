@@ -159,11 +159,15 @@ def test_measures_of_one_run_are_its_own_numbers():
     assert measures["dropout_in_training"](run) == pytest.approx(same - counted)
 
 
-def test_bound_agrees_with_itself_and_not_with_a_shuffled_one():
+def test_bound_agrees_with_itself_and_not_with_a_shuffled_one(monkeypatch):
     bound = claims.named_run(HERE, "genie-bound")
-    assert MEASURES["bound_cells"].of(bound) == pytest.approx(1)
-    assert claim_measures._agreement(bound, claim_measures._confusions) == pytest.approx(1)
-    assert claim_measures._agreement(bound, claim_measures._ranks_at_equal_snr) == pytest.approx(1)
+    shuffled = bound.predictions.sample(frac=1, random_state=0).reset_index(drop=True)
+    shuffled[["modulation", "snr_label"]] = bound.predictions[["modulation", "snr_label"]]
+    for numbers in (claim_measures._cells, claim_measures._confusions):
+        assert claim_measures._agreement(bound, numbers) == pytest.approx(1)
+    other = SimpleNamespace(predictions=shuffled)
+    monkeypatch.setattr(claim_measures, "bound_of", lambda run: bound)
+    assert abs(MEASURES["bound_cells"].of(other)) < 0.25
 
 
 def drawn_run(truth, num_frames, rng):
@@ -194,6 +198,17 @@ def test_rank_correlation_at_equal_snr_is_blind_to_what_snr_does_to_all(monkeypa
     monkeypatch.setattr(claim_measures, "bound_of", lambda run: bound)
     assert MEASURES["bound_cells"].of(run) > 0.8
     assert abs(MEASURES["bound_cells_at_equal_snr"].of(run)) < 0.15
+
+
+def test_labels_that_the_bound_has_decided_say_nothing_of_the_order(monkeypatch):
+    """The order of classes agrees where the bound is between chance and certainty, and only there."""
+    rng = np.random.default_rng(2)
+    truth = np.concatenate([rng.uniform(0.2, 0.8, (40, 8)), np.ones((40, 18))], axis=1)
+    one = truth.copy()
+    one[:, 8:] = rng.uniform(0.2, 0.8, (40, 18))
+    run, bound = drawn_run(one, 60, rng), drawn_run(truth, 60, rng)
+    monkeypatch.setattr(claim_measures, "bound_of", lambda run: bound)
+    assert MEASURES["bound_cells_at_equal_snr"].of(run) == pytest.approx(1, abs=0.06)
 
 
 def test_interval_holds_the_error_of_frames_that_all_runs_share():

@@ -20,6 +20,8 @@ from amc_utils.runtime.paths import Workspace
 Numbers = Callable[[pd.DataFrame], pd.Series]
 # Label of the runs that stand for physics.
 _BOUND = "genie-aided bound"
+# The bound's joint accuracy at SNR labels that are neither hopeless nor decided.
+_CONTESTED = (0.05, 0.95)
 
 
 def mode_collapse_rate(run: Run) -> float:
@@ -77,19 +79,27 @@ def _agreement(run: Run, numbers: Numbers) -> float:
     return _rank_correlation(numbers(run.predictions), numbers(bound_of(run).predictions))
 
 
-def _beyond_noise(run: Run, numbers: Numbers) -> float:
-    """Agreement with the bound over the most that the noise of both runs' few frames leaves of it."""
-    most = _reliability(run, numbers) * _reliability(bound_of(run), numbers)
-    return float(_agreement(run, numbers) / np.sqrt(most))
+def _beyond_noise(run: Run, numbers: Numbers, *, contested_only: bool = False) -> float:
+    """Agreement with the bound over the most that the noise of both runs' few frames leaves of it.
+
+    Where `contested_only`, on the SNR labels at which the bound is neither near chance nor near
+    certainty: elsewhere its classes are all alike, or in the order of its guesses.
+    """
+    pair = [run.predictions, bound_of(run).predictions]
+    if contested_only:
+        reached = correct(pair[1])["joint"].groupby(pair[1]["snr_label"]).mean()
+        contested = reached[reached.between(*_CONTESTED)].index
+        pair = [frames[frames["snr_label"].isin(contested)] for frames in pair]
+    most = np.prod([_reliability(frames, numbers) for frames in pair])
+    return float(_rank_correlation(*map(numbers, pair)) / np.sqrt(most))
 
 
-def _reliability(run: Run, numbers: Numbers) -> float:
-    """Rank correlation that the run's numbers would have with those of as many other frames.
+def _reliability(frames: pd.DataFrame, numbers: Numbers) -> float:
+    """Rank correlation that numbers of these predictions would have with those of as many others.
 
     That of halves, every other frame of a cell in each, brought to full length.
     Source: Spearman, "Correlation calculated from faulty data", 1910, and Brown in the same issue.
     """
-    frames = run.predictions
     odd = frames.groupby(["modulation", "snr_label"], observed=True).cumcount() % 2 == 1
     halves = _rank_correlation(numbers(frames[odd]), numbers(frames[~odd]))
     return 2 * halves / (1 + halves)
@@ -101,7 +111,7 @@ def _cells(predictions: pd.DataFrame) -> pd.Series:
 
 
 def _ranks_at_equal_snr(predictions: pd.DataFrame) -> pd.Series:
-    """Ranks about their mean, so that levels at which all modulations are alike weigh nothing.
+    """Ranks among the modulations of each label, about their mean.
 
     Any receiver is better at a higher SNR, which alone gives a high correlation over all cells.
     """
@@ -179,8 +189,10 @@ MEASURES = {
     "variance_beyond_loss": Measure("absolute ln(variance / loss)", variance_beyond_loss),
     "bound_cells": Measure(_WITH_BOUND, partial(_agreement, numbers=_cells)),
     "bound_cells_at_equal_snr": Measure(
-        _WITH_BOUND, partial(_beyond_noise, numbers=_ranks_at_equal_snr)
+        _WITH_BOUND, partial(_beyond_noise, numbers=_ranks_at_equal_snr, contested_only=True)
     ),
-    "bound_confusions_beyond_noise": Measure(_WITH_BOUND, partial(_beyond_noise, numbers=_confusions)),
+    "bound_confusions_beyond_noise": Measure(
+        _WITH_BOUND, partial(_beyond_noise, numbers=_confusions, contested_only=True)
+    ),
     "changed_predictions": Measure("share of test frames", changed_predictions, "pair"),
 }
