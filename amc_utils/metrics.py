@@ -246,10 +246,11 @@ def falling_label(curve: pd.DataFrame) -> tuple[float, float, float]:
 
     Least squares fit of a logistic course. The lowest and the highest label are left out: who cannot
     tell labels apart there answers the edge, which is right by chance. The interval is that of other
-    test frames (binomial draws); it says nothing of other seeds of training.
+    test frames (binomial draws); it says nothing of other seeds of training. NaN where no fall is seen:
+    fewer than seven labels, or a course that is steeper than labels can show or lies at their ends.
 
     Args:
-        curve: columns value and num_frames, indexed by ascending labels; NaN for fewer than seven.
+        curve: columns value and num_frames, indexed by ascending labels.
     """
     inner = curve.iloc[1:-1]
     if len(inner) < 5:
@@ -262,9 +263,11 @@ def falling_label(curve: pd.DataFrame) -> tuple[float, float, float]:
 
     def middle(seen: np.ndarray) -> float:
         start = (seen.max(), seen.min(), labels[np.abs(seen - seen.max() / 2).argmin()], 2.0)
-        bounds = ([0, 0, labels[0], 0.2], [1.01, 1, labels[-1], 20])
-        return float(curve_fit(course, labels, seen, start, bounds=bounds, maxfev=4000)[0][2])
+        bounds = np.array([[0, 0, labels[0], 0.2], [1.01, 1, labels[-1], 20]])
+        found = curve_fit(course, labels, seen, start, bounds=bounds, maxfev=4000)[0]
+        return np.nan if np.isclose(found, bounds)[:, 2:].any() else float(found[2])
 
     rng = np.random.default_rng(0)
     draws = [middle(rng.binomial(counts, values) / counts) for _ in range(_NUM_DRAWS)]
-    return middle(values), *np.quantile(draws, [0.025, 0.975])
+    reached = middle(values)
+    return reached, *np.nanquantile(draws if np.isfinite(reached) else [np.nan], [0.025, 0.975])

@@ -59,7 +59,7 @@ def test_accuracies_overall_and_by_level(table):
     assert by_snr[0, "modulation_accuracy"] == 0.5
 
 
-def test_snr_error_is_in_db(table):
+def test_error_of_the_snr_label_is_in_its_units(table):
     assert metrics.snr_error_table(table)["value"].item() == pytest.approx(0.5)
 
 
@@ -155,5 +155,7 @@ def test_falling_label_is_found_in_a_logistic_course_whatever_the_edges_are():
     assert low < 13.0 < high
     assert high - low < 0.6
     assert np.isnan(metrics.falling_label(curve.iloc[:6])).all()
+    step = curve.assign(value=np.where(labels < 13, 0.9, 0.1))
+    assert np.isnan(metrics.falling_label(step)).all()
     few = curve.assign(num_frames=100)
     assert np.ptp(metrics.falling_label(few)[1:]) > 2 * (high - low)

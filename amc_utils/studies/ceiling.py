@@ -223,9 +223,10 @@ def forecast(
         image_size: pixels a side, see `forecast_accuracy`.
 
     Returns:
-        A row a limit; columns limit (mean over seeds), forecast (the same), and low and high, the 95 %
-        prediction interval of a run of another seed by Student's t, NaN for a single seed. All but the
-        limit are NaN where the curve of a seed has passed it.
+        A row a limit; columns limit (mean over seeds), forecast (the same), and low and high, within
+        which the forecast from a further seed lies in 95 % of cases, by Student's t; NaN for a single
+        seed. Whether the curve goes on as a power is not in it. All but the limit are NaN where the
+        curve of a seed has passed it.
 
     Raises:
         ValueError: a seed with fewer than two budgets or sizes.
@@ -236,7 +237,7 @@ def forecast(
         found = [forecast_accuracy(curve, limit, frames_seen, image_size) for curve in curves]
         values = pd.Series([value.item() for value, _ in found])
         mean = values.mean(skipna=False)
-        # One run of another seed scatters as well as their mean.
+        # A further seed scatters as well as their mean.
         error = values.std(skipna=False) * np.sqrt(1 + 1 / len(values))
         half = half_interval(error, len(values))
         reached = np.mean([at for _, at in found])

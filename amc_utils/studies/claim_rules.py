@@ -26,7 +26,8 @@ class ClaimTest(BaseModel):
         supported, refuted: ranges; the verdict is that of the range that the whole interval lies in.
         supports: word for the verdict of the first range.
         decides: whether it is the one number that stands for the claim where there is room for one.
-        awaits: run or study of the plan for a GPU that decides what stays open here.
+        awaits: run or study of the plan for a GPU that decides what stays open here, or repeats it at a
+            scale nearer to the claim's.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

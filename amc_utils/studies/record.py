@@ -101,7 +101,7 @@ class StudyRecord:
         return means.assign(low=means["mean"] - half, high=means["mean"] + half)
 
     def by_snr(self, task: str = "joint") -> pd.DataFrame:
-        """Accuracy on frames like those of training, mean over seeds: rows variants, columns dB."""
+        """Accuracy on frames like those of training, mean over seeds: rows variants, columns labels."""
         tables = [
             run.by_label(task).assign(variant=_row(run)[0])
             for run in self.runs
