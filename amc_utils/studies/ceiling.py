@@ -15,6 +15,8 @@ from amc_utils.metrics import correct, half_interval
 # What is lost from one rung of the ladder to the next, from certainty down, and what is left.
 CAUSES = ("physics", "no genie", "network, training", "image, modulation", "image, SNR")
 LEFT = "log's image"
+# Training images of the log: of one epoch, and of its four.
+IMAGES_OF_THE_LOG = 1_448_346, 5_793_384
 
 
 @dataclass(frozen=True)
@@ -243,3 +245,9 @@ def forecast(
         reached = np.mean([at for _, at in found])
         rows[name] = {"limit": reached, "forecast": mean, "low": mean - half, "high": mean + half}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("limit is")
+
+
+def on_log_image(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Of runs of studies, see StudyRecord.table, those on the log's image at 64 pixels or more."""
+    runs = pd.concat(tables)
+    return runs[runs["variant"].str.startswith("log-") & (runs["image_size"] >= 64)]

@@ -81,6 +81,7 @@ class AnatomyParameters(Parameters):
 
     plain: str
     plain_long: str
+    plain_resnet18: str
     plain_swin: str
     samples: str
     alone: str
@@ -100,6 +101,7 @@ class AnatomyParameters(Parameters):
     at_home: str
     channel_study: str
     frame_study: str
+    size_study: str
 
 
 class RealFileParameters(Parameters):

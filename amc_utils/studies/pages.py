@@ -17,7 +17,12 @@ from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
-from amc_utils.studies.ceiling import forecast, forecast_accuracy
+from amc_utils.studies.ceiling import (
+    IMAGES_OF_THE_LOG,
+    forecast,
+    forecast_accuracy,
+    on_log_image,
+)
 from amc_utils.studies.claim_rules import Claim, read_claims
 from amc_utils.studies.record import named_study
 
@@ -26,8 +31,6 @@ _LADDER = (
     "log-picture-64", "log-picture-64-fourfold", "radioml_2018-likelihoods",
     "likelihood-receiver-radioml_2018", "genie-bound-radioml_2018",
 )  # fmt: skip
-# Frames that the log trained on in its four epochs, each counted.
-_FRAMES_OF_THE_LOG = 5_793_384
 _SHOWN = (
     *_LADDER, "genie-bound-phase-unknown-radioml_2018", "gpu-likelihoods", "gpu-likelihoods-swin",
     "radioml_2018", "log-picture-64-quarter-resnet18", "log-picture-64-quarter-swin", "samples",
@@ -124,29 +127,33 @@ def _headline(workspace: Workspace) -> str:
 
 
 def _forecast(workspace: Workspace) -> str:
-    """The curve of the log's image over its frames, carried on to the log's."""
-    study = named_study(workspace, "record")
-    runs = study.table[study.table["variant"].str.startswith("log-")]
+    """The curves of the log's image over frames and pixels, carried on to the log's."""
+    by_frames, by_pixels = (named_study(workspace, name).table for name in ("record", "image_size"))
+    runs = on_log_image(by_frames)
     limits = {"bound": _joint_accuracy(named_run(workspace, _LADDER[-1])), "fitted": None}
-    ahead = forecast(runs, limits, _FRAMES_OF_THE_LOG)[["forecast", "low", "high"]].map(_percent)
-    bound, fitted = (f"{row.forecast} [{row.low}, {row.high}]" for row in ahead.itertuples())
-    longest = named_run(workspace, _LADDER[1])
+    in_all, longest = IMAGES_OF_THE_LOG[1], named_run(workspace, _LADDER[1])
+    at_64, at_224 = (
+        forecast(some, limits, in_all, pixels)[["forecast", "low", "high"]].map(_percent)
+        for some, pixels in ((runs, None), (on_log_image(by_frames, by_pixels), 224))
+    )
+    (bound, fitted), (finer, finer_fitted) = (
+        [f"{row.forecast} [{row.low}, {row.high}]" for row in table.itertuples()]
+        for table in (at_64, at_224)
+    )
     reached = _joint_accuracy(longest)
     expected = _percent(forecast(runs, limits, longest.frames_seen).loc["bound", "forecast"])
     curve = runs.groupby("frames_seen", as_index=False).agg(mean=("joint", "mean"))
     curve.loc[len(curve)] = longest.frames_seen, reached
-    lower = [
-        _percent(forecast_accuracy(curve, limit, _FRAMES_OF_THE_LOG)[0].item())
-        for limit in limits.values()
-    ]
+    lower = [_percent(forecast_accuracy(curve, limit, in_all)[0].item()) for limit in limits.values()]
     return fill(
-        f"Carried on from three budgets to the log's {_FRAMES_OF_THE_LOG:,} frames by a power law, the "
-        f"curve of the small network on the log's image, at 64 pixels, comes to {bound} if its limit "
-        f"is the bound, and to {fitted} if the limit is fitted too (95 % intervals of three seeds; "
-        f"whether the power law goes on is not in them). Our longest run, of {longest.frames_seen:,} "
-        f"frames, has {_percent(reached)} where the forecast is {expected}; with it in the fit the "
-        f"curves come to {lower[0]} and {lower[1]}. The log has 23.45 % for Swin-Tiny and 24 to 26 % "
-        f"for ResNets, and its repository 28.33 % later, at 224 pixels on the real file.",
+        f"Carried on from three budgets to the log's {in_all:,} frames by a power law, the curve of "
+        f"the small network on the log's image, at 64 pixels, comes to {bound} if its limit is the "
+        f"bound, and to {fitted} if the limit is fitted too (95 % intervals of three seeds; whether "
+        f"the power law goes on is not in them). Our longest run, of {longest.frames_seen:,} frames, "
+        f"has {_percent(reached)} where the forecast is {expected}; with it in the fit the curves come "
+        f"to {lower[0]} and {lower[1]}. Carried on to 224 pixels as well, they come to {finer} and "
+        f"{finer_fitted}. The log has 23.45 % for Swin-Tiny and 24 to 26 % for ResNets, and its "
+        f"repository 28.33 % later, at 224 pixels on the real file.",
         _WIDTH,
     )
 
