@@ -31,8 +31,8 @@ LABEL_OF_TASK = {"joint": "joint", "modulation": "modulation", "snr": "SNR"}
 _RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _RUN_MARKERS = "os^Dv<>P"
 _RUN_LINES = ("-", "--", "-.", ":")
-# What takes accuracy away, from the top of a waterfall down.
-_STEP_COLOURS = ("#CCCCCC", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#F0E442")
+# What takes accuracy away, from the top of a waterfall down; pale, since no run has these colours.
+_STEP_COLOURS = ("#D5D5D5", "#8FA9BF", "#7A5C46", "#DDBE6E", "#A8788C", "#EFE8C8")
 
 
 def run_style(number: int) -> dict[str, str]:
@@ -150,7 +150,7 @@ def waterfall(ax: Axes, steps: pd.Series) -> Axes:
     colours = [_STEP_COLOURS[number % len(_STEP_COLOURS)] for number in range(len(steps) - 1)]
     ax.bar(range(len(steps)), steps, bottom=bottom.clip(lower=0), color=[*colours, "0.35"], width=0.7)
     for place, (height, base) in enumerate(zip(steps, bottom, strict=True)):
-        ax.text(place, max(base, 0) + height + 0.015, f"{100 * height:.1f}", ha="center", fontsize=7)
+        ax.text(place, max(base, 0) + height + 0.015, f"{100 * height:.1f}%", ha="center", fontsize=6.5)
     ax.plot(np.arange(len(steps)).repeat(2)[1:-1], bottom[:-1].repeat(2), color="0.6", lw=0.6, zorder=0)
     ax.set_xticks(range(len(steps)), steps.index, rotation=30, ha="right", rotation_mode="anchor")
     ax.set(ylabel="share of frames", ylim=(0, 1.08))

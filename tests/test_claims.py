@@ -65,10 +65,10 @@ def test_one_number_stands_for_a_claim():
     [
         (0.11, 0.19, "supported", "supported"),
         (0.11, 0.19, "artefact", "artefact"),
-        (0.09, 0.19, "supported", "open at this scale"),
-        (0.11, 0.21, "supported", "open at this scale"),
+        (0.09, 0.19, "supported", "open"),
+        (0.11, 0.21, "supported", "open"),
         (-0.5, 0.05, "supported", "not supported"),
-        (-0.5, 0.06, "supported", "open at this scale"),
+        (-0.5, 0.06, "supported", "open"),
         (0.06, 0.09, "supported", "neither"),
         (0.1, 0.2, "supported", "supported"),
         (0.05, 0.05, "supported", "not supported"),
@@ -87,7 +87,7 @@ def test_what_stays_open_names_the_run_that_decides():
 
 def test_interval_where_both_ranges_meet_decides_nothing():
     test = ClaimTest.model_validate(RULE | {"supported": [0, 1], "refuted": [-1, 0]})
-    assert claims._verdict(test, 0.0, 0.0) == "open at this scale"
+    assert claims._verdict(test, 0.0, 0.0) == "open"
 
 
 def test_interval_of_a_mean_is_that_of_student_s_t():
@@ -264,7 +264,7 @@ def test_ledger_is_that_of_the_runs(tmp_path):
         "not supported",
         "artefact",
         "neither",
-        "open at this scale",
+        "open",
         "not run yet",
     }
     planned = {
@@ -301,7 +301,7 @@ def test_runs_of_other_seeds_are_not_paired(monkeypatch):
 
 def test_claim_is_shown_with_its_rule_its_rows_and_a_figure(tmp_path, capsys):
     row = {"what": "a less b", "number": 0.0112345, "low": -0.01, "high": 0.03, "num_runs": 3}
-    row |= {"unit": "joint accuracy", "tflop": 1.0, "tflop_minus": 1.0, "verdict": "open at this scale"}
+    row |= {"unit": "joint accuracy", "tflop": 1.0, "tflop_minus": 1.0, "verdict": "open"}
     row |= {"support_low": 0.02, "support_high": np.inf, "refute_low": -np.inf, "refute_high": 0.0}
     missing = dict.fromkeys(row) | {"what": "c", "unit": "dB", "verdict": "not run yet", "num_runs": 0}
     rows = pd.DataFrame(

@@ -125,7 +125,7 @@ def test_waterfall_falls_from_one_to_what_is_left():
     plots.waterfall(ax, steps)
     spans = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches]
     np.testing.assert_allclose(spans, [(0.7, 1.0), (0.2, 0.7), (0.0, 0.2)], atol=1e-12)
-    assert [text.get_text() for text in ax.texts] == ["30.0", "50.0", "20.0"]
+    assert [text.get_text() for text in ax.texts] == ["30.0%", "50.0%", "20.0%"]
 
 
 def test_stacked_shares_fill_the_axes_in_the_order_of_the_columns():

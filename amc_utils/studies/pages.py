@@ -37,6 +37,8 @@ _SHOWN = (
     "genie-bound", "likelihood-receiver", "gpu-table_1-likelihoods", "pocket-442",
 )  # fmt: skip
 _WIDTH = 120
+# Of the numbers that claims are judged by, unless something else is said.
+_USUAL_UNIT = "joint accuracy"
 # Rows of the table of speed: what, benchmark, task, and the tasks that it is compared with.
 _LOOP, _FAST_LOOP = "numpy.histogram2d, a loop", "fast-histogram, a loop"
 _ALONE = "network on one batch"
@@ -117,11 +119,11 @@ def _headline(workspace: Workspace) -> str:
     times = [run.frames_seen / runs[0].frames_seen for run in (runs[1], runs[5])]
     return fill(
         f"From {runs[0].frames_seen:,} frames, one small network classifies **{ordered}** of the test "
-        f"frames correctly with ordered images, and **{logs}** with the log's image. Without the image "
-        f"of likelihoods it comes to {alone} (from {times[1]:.0f} times as many frames), on the log's "
-        f"image to {longer} (from {times[0]:.0f} times as many); the network on the samples to "
-        f"{samples}. A likelihood receiver that knows all modulations reaches {receiver}; the "
-        f"genie-aided bound, which no classifier should exceed on average, is {bound}.",
+        f"frames correctly with ordered images, and **{logs}** with the log's image; the network on "
+        f"samples {samples}. With {times[1]:.0f} times the frames, ordered images without that of "
+        f"likelihoods give {alone}, and with {times[0]:.0f} times the log's image gives {longer}. A "
+        f"likelihood receiver that knows all modulations reaches {receiver}; the genie-aided bound, "
+        f"which no classifier should exceed on average, is {bound}.",
         _WIDTH,
     )
 
@@ -146,14 +148,14 @@ def _forecast(workspace: Workspace) -> str:
     curve.loc[len(curve)] = longest.frames_seen, reached
     lower = [_percent(forecast_accuracy(curve, limit, in_all)[0].item()) for limit in limits.values()]
     return fill(
-        f"Carried on from three budgets to the log's {in_all:,} frames by a power law, the curve of "
-        f"the small network on the log's image, at 64 pixels, comes to {bound} if its limit is the "
-        f"bound, and to {fitted} if the limit is fitted too (95 % intervals of three seeds; whether "
-        f"the power law goes on is not in them). Our longest run, of {longest.frames_seen:,} frames, "
-        f"has {_percent(reached)} where the forecast is {expected}; with it in the fit the curves come "
-        f"to {lower[0]} and {lower[1]}. Carried on to 224 pixels as well, they come to {finer} and "
-        f"{finer_fitted}. The log has 23.45 % for Swin-Tiny and 24 to 26 % for ResNets, and its "
-        f"repository 28.33 % later, at 224 pixels on the real file.",
+        f"What would the log's {in_all:,} frames give? Carried on from four budgets by a power law, "
+        f"the small network on the log's image at 64 pixels comes to {lower[0]} if the curve's limit "
+        f"is the bound, and to {lower[1]} if the limit is fitted too. The longest run, of "
+        f"{longest.frames_seen:,} frames, is a single one; from three seeds and without it the curves "
+        f"come to {bound} and {fitted} (95 % intervals over seeds; whether the power law goes on is "
+        f"not in them), and would have had {expected} where it has {_percent(reached)}. Carried on "
+        f"over pixels to the log's 224 as well, they come to {finer} and {finer_fitted}. The log has "
+        f"23.45 % for Swin-Tiny and 24 to 26 % for ResNets, and its repository 28.33 % later.",
         _WIDTH,
     )
 
@@ -258,7 +260,7 @@ def _digits(value: float) -> str:
 
 
 def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
-    """A row a claim in Markdown: the number that decides, its verdict, and a count of the others.
+    """A row a claim in Markdown: the number that decides, rule, verdict, and a count of the others.
 
     Args:
         claims: see read_claims.
@@ -270,10 +272,13 @@ def short_table(claims: dict[str, Claim], rows: pd.DataFrame) -> str:
         others = of_claim.loc[~of_claim["decides"], "verdict"]
         counts = others.replace("until .+", "for a GPU", regex=True).value_counts(sort=False)
         (row,) = of_claim[of_claim["decides"]].itertuples()
-        number = " ".join([f"{row.what} ({row.unit}):", _value(row)]) if _value(row) else row.what
+        is_plain = row.unit == _USUAL_UNIT or row.unit in row.what
+        unit = "" if is_plain else f", {row.unit}"
+        number = f"{row.what}{unit}: {_value(row)}" if _value(row) else row.what
         tally = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        lines.append([f"**{name}**: {claim.statement}", number, row.verdict, tally])
-    columns = ["claim of the log", "number that decides [95 % interval]", "verdict", "its other tests"]
+        lines.append([f"**{name}**: {claim.statement}", number, _rule(row), row.verdict, tally])
+    columns = ["claim of the log", "number that decides [95 % interval]", "rule", "verdict"]
+    columns.append("its other tests")
     return markdown_table(columns, lines)
 
 
