@@ -33,7 +33,7 @@ _LADDER = (
 )  # fmt: skip
 _SHOWN = (
     *_LADDER, "genie-bound-phase-unknown-radioml_2018", "gpu-likelihoods", "gpu-likelihoods-swin",
-    "radioml_2018", "log-picture-64-quarter-resnet18", "log-picture-64-quarter-swin", "samples",
+    "radioml_2018", "log-picture-64-resnet18", "log-picture-64-quarter-swin", "samples",
     "genie-bound", "likelihood-receiver", "gpu-table_1-likelihoods", "pocket-442",
 )  # fmt: skip
 _WIDTH = 120
