@@ -267,7 +267,9 @@ def falling_label(curve: pd.DataFrame) -> tuple[float, float, float]:
         found = curve_fit(course, labels, seen, start, bounds=bounds, maxfev=4000)[0]
         return np.nan if np.isclose(found, bounds)[:, 2:].any() else float(found[2])
 
+    reached = middle(values)
+    if np.isnan(reached):
+        return (np.nan,) * 3
     rng = np.random.default_rng(0)
     draws = [middle(rng.binomial(counts, values) / counts) for _ in range(_NUM_DRAWS)]
-    reached = middle(values)
-    return reached, *np.nanquantile(draws if np.isfinite(reached) else [np.nan], [0.025, 0.975])
+    return reached, *np.nanquantile(draws, [0.025, 0.975])
