@@ -325,10 +325,14 @@ def by_label(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def differing_parameters(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Parameters that are not the same in all runs, a row each; what a comparison compares."""
-    table = pd.DataFrame({label: pd.Series(run.facts["config"]) for label, run in runs.items()})
-    same = table.astype(str).nunique(axis=1) == 1
-    return table[~same].drop(index=["run_name", "resume_from"], errors="ignore")
+    """Parameters that are not the same in all runs, a row each; what a comparison compares.
+
+    One that a run has not, being older than the parameter, counts as the same.
+    """
+    configs = {label: run.facts["config"] for label, run in runs.items()}
+    table = pd.DataFrame({n: pd.Series(own | own.get("engine", {})) for n, own in configs.items()})
+    same = table.map(str, na_action="ignore").nunique(axis=1) <= 1
+    return table[~same].drop(index=["run_name", "resume_from", "engine"], errors="ignore")
 
 
 def write_run(
