@@ -208,6 +208,7 @@ def study(root, name, variants, **transfers):
         variant: {
             "channels": ["raw" if "raw" in variant and "without" not in variant else "noise"],
             "num_epochs": 2 if "2-epochs" in variant else 1,
+            "image_size": {"log-64": 64, "log-96": 96}.get(variant[:6], 32),
             "channel": {"delay_spread": 1.0} if "wide" in variant else {},
         }
         for variant in variants
@@ -256,6 +257,7 @@ def chain(tmp_path_factory) -> Path:
     assess(root, "network", "smoke-elsewhere", "--checkpoint", str(weights))
     study(root, "smoke-channels", ["stack", "only-raw", "without-raw"])
     study(root, "smoke-frames", ["ordered-1-epoch", "log-1-epoch", "ordered-2-epochs", "log-2-epochs"])
+    study(root, "smoke-sizes", ["log-64-1-epoch", "log-64-2-epochs", "log-96-1-epoch"])
     study(root, "smoke-prior", ["stack-narrow", "stack-wide"], **{"narrow-channel": {}})
     for name in NAMES[4:]:
         execute(name, output=name)

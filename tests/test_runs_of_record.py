@@ -143,14 +143,14 @@ def study_without(tmp_path):
 
 def test_a_study_counts_the_runs_that_its_file_asks_for(study_without):
     step, workspace = study_without("learning_rate")
-    assert records.status_of(step, workspace) == records.StepStatus("6 of 6 runs", done=True)
+    assert records.status_of(step, workspace) == records.StepStatus("10 of 10 runs", done=True)
 
 
 def test_a_study_says_how_long_its_missing_runs_will_take(study_without):
     step, workspace = study_without("learning_rate", "log-1.2e-2-s1")
     seconds = [run.facts["seconds"] for run in named_study(workspace, "learning_rate").runs]
     now = records.status_of(step, workspace)
-    assert (now.state, now.done) == ("5 of 6 runs", False)
+    assert (now.state, now.done) == ("9 of 10 runs", False)
     assert min(seconds) / 60 < now.minutes < max(seconds) / 60
 
 

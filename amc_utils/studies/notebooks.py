@@ -82,7 +82,6 @@ class AnatomyParameters(Parameters):
     plain: str
     plain_long: str
     plain_resnet18: str
-    plain_swin: str
     samples: str
     alone: str
     stack: str
