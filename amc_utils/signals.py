@@ -101,7 +101,9 @@ class Channel:
         clock_std: standard deviation of the relative symbol-rate offset.
         random_phase: whether the carrier phase is uniform in (0, 2 pi), else zero.
         delay_spread: decay time in samples of Rayleigh multipath with an exponential power delay
-            profile, scaled to unit energy per frame; 0 for none.
+            profile; 0 for none.
+        fades_power: whether multipath changes the power of a frame too, so that labels mean the SNR that
+            is sent; else each keeps its power, and labels mean the SNR that is received.
         pulse_exponent: power of the raised-cosine spectrum that shapes the pulse: 0.5 is one
             root-raised-cosine filter, 1.5 three in a row.
         whole_sample_timing: whether timing offsets are whole samples and a half.
@@ -123,6 +125,7 @@ class Channel:
     clock_std: float = 0.0
     random_phase: bool = True
     delay_spread: float = 0.0
+    fades_power: bool = False
     pulse_exponent: float = 1.5
     whole_sample_timing: bool = True
     snr_slope: float = 2.0
@@ -378,6 +381,7 @@ def generate_frames(
         symbols = with_messages(symbols, kind, uniform)
     is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
     options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponent}
+    options["fades_power"] = channel.fades_power
     iq = modulate(symbols, state, is_offset=is_offset, kind=kind, **options)
     noise_std = _noise_std(modulation, snr_label, tuple(modulations), channel)
     direct, varying = _expected_powers(points, orders, modulation, kind, state.rolloff, channel)
@@ -439,6 +443,7 @@ def modulate(
     kind: Tensor | None = None,
     num_samples: int = NUM_SAMPLES,
     pulse_exponent: float = 0.5,
+    fades_power: bool = True,
 ) -> Tensor:
     """Noiseless received frames, complex64 [B, num_samples].
 
@@ -451,6 +456,7 @@ def modulate(
         kind: int64 [B], see analogue_kind; None where all are linear.
         num_samples: samples per frame.
         pulse_exponent: see Channel.
+        fades_power: see Channel.
     """
     num_symbols = symbols.shape[1]
     # Every bin that a pulse of roll-off 1 occupies, whatever the batch needs: the arithmetic, and so
@@ -468,7 +474,9 @@ def modulate(
     if state.multipath is not None:
         taps = torch.arange(state.multipath.shape[1], device=symbols.device)
         delay = torch.outer(taps, frequency) / SAMPLES_PER_SYMBOL
-        shaped = shaped * (state.multipath @ unit_phasor(-2 * torch.pi * delay))
+        faded = shaped * (state.multipath @ unit_phasor(-2 * torch.pi * delay))
+        before, after = (torch.linalg.vector_norm(s, dim=1, keepdim=True) for s in (shaped, faded))
+        shaped = faded if fades_power else faded * (before / after)
     return _sample(shaped, bins, state, num_symbols * SAMPLES_PER_SYMBOL, num_samples)
 
 

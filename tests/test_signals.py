@@ -239,6 +239,23 @@ def test_frames_have_unit_power_and_channel_spread():
         assert float(spread.std()) == pytest.approx(1e-4, rel=0.1)
 
 
+@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+@pytest.mark.parametrize("spread", [0.5, 4.0])
+def test_label_of_a_faded_frame_is_the_snr_that_is_received(preset, spread):
+    """In every frame, however deep its fade; unless fades change its power."""
+    errors_db = {}
+    for fades_power in (False, True):
+        channel = replace(CHANNEL_PRESETS[preset], delay_spread=spread, fades_power=fades_power)
+        noisy, clean = (make(200, snr_db=label, channel=channel) for label in (8.0, 100.0))
+        factor = (noisy.iq * clean.iq.conj()).sum(1) / clean.iq.abs().square().sum(1)
+        signal = factor[:, None] * clean.iq
+        received = signal.abs().square().mean(1) / (noisy.iq - signal).abs().square().mean(1)
+        wanted_db = channel.snr_db(8.0) + magnitude_excess_db(["QPSK"], channel)[0]
+        errors_db[fades_power] = float((10 * received.log10() - wanted_db).square().mean().sqrt())
+    assert errors_db[False] < 0.3
+    assert errors_db[True] > 2
+
+
 def test_multipath_has_unit_energy():
     taps = make(300, channel=replace(TABLE_1, delay_spread=1.5)).state.multipath
     torch.testing.assert_close(taps.abs().square().sum(1), torch.ones(300))
