@@ -90,6 +90,10 @@ def snr_grid(snr_range_db: Sequence[int]) -> tuple[int, ...]:
 FRAMES_PER_BLOCK = {"cpu": 256, "cuda": 4096}
 
 
+# Fields of Channel that say what the receiver itself does to frames.
+_IMPAIRMENTS = ("iq_gain_db", "iq_phase_rad", "dc_std", "phase_noise_rad", "tilt_std")
+
+
 @dataclass(frozen=True)
 class Channel:
     """Spread of the channel of a frame; the defaults are the preset `radioml_2018`.
@@ -97,21 +101,29 @@ class Channel:
     Attributes:
         rolloff_range: smallest and largest roll-off, drawn uniformly.
         timing_range: smallest and largest timing offset in samples, drawn uniformly.
-        cfo_std: standard deviation of the carrier offset in cycles per sample.
-        clock_std: standard deviation of the relative symbol-rate offset.
+        cfo_std, cfo_max: standard deviation of the carrier offset in cycles per sample; and the largest
+            of a further one, drawn uniformly.
+        clock_std, clock_max: the same of the relative symbol-rate offset.
         random_phase: whether the carrier phase is uniform in (0, 2 pi), else zero.
         delay_spread: decay time in samples of Rayleigh multipath with an exponential power delay
             profile; 0 for none.
-        fades_power: whether multipath changes the power of a frame too, so that labels mean the SNR that
-            is sent; else each keeps its power, and labels mean the SNR that is received.
-        pulse_exponent: power of the raised-cosine spectrum that shapes the pulse: 0.5 is one
-            root-raised-cosine filter, 1.5 three in a row.
+        random_delay_spread: whether that is the largest of decay times that are drawn uniformly.
+        fades_power: whether multipath changes the power of a frame too, so that labels mean the SNR
+            that is sent; else each keeps its power, and labels mean the SNR that is received.
+        pulse_exponents: power of the raised-cosine spectrum that shapes the pulse: 0.5 is one
+            root-raised-cosine filter, 1.5 three in a row. Of several, each frame has one.
         whole_sample_timing: whether timing offsets are whole samples and a half.
         snr_slope: decibels of SNR per sample for a decibel of the SNR label.
         snr_offset_db: SNR per sample at label 0; -9.03 with slope 1 where labels mean Es/N0.
         unit_mean_magnitude: whether a signal has unit mean magnitude, not unit power, before noise is
             added, which gives each class a little more SNR; see signals.magnitude_excess_db.
         unipolar_ask: whether the levels of ASK are 0 to M - 1, as OOK's, so that a carrier is sent.
+        iq_gain_db, iq_phase_rad: standard deviations of gain and angle by which the receiver's
+            quadrature part is off.
+        dc_std: standard deviation of a constant added to either part, in units of the frame's scale.
+        phase_noise_rad: standard deviation of the carrier phase's random step from sample to sample.
+        tilt_std: standard deviation of a, where the receiver's filter is 1 + a sin(2 pi f), f in cycles
+            per sample: 0.3 makes 1 dB at half the symbol rate.
         record_scale: whether frames keep the scale of a long record, divided by its standard deviation
             with the mean kept, so that power varies; else every frame has unit power.
 
@@ -122,26 +134,45 @@ class Channel:
     rolloff_range: tuple[float, float] = (0.4, 0.43)
     timing_range: tuple[float, float] = (0.0, 8.0)
     cfo_std: float = 3.3e-5
+    cfo_max: float = 0.0
     clock_std: float = 0.0
+    clock_max: float = 0.0
     random_phase: bool = True
     delay_spread: float = 0.0
+    random_delay_spread: bool = False
     fades_power: bool = False
-    pulse_exponent: float = 1.5
+    pulse_exponents: tuple[float, ...] = (1.5,)
     whole_sample_timing: bool = True
     snr_slope: float = 2.0
     snr_offset_db: float = 0.0
     unit_mean_magnitude: bool = True
     unipolar_ask: bool = True
     record_scale: bool = True
+    iq_gain_db: float = 0.0
+    iq_phase_rad: float = 0.0
+    dc_std: float = 0.0
+    phase_noise_rad: float = 0.0
+    tilt_std: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.rolloff_range
         if not 0 < low <= high <= 1:
             raise ValueError(f"rolloff_range must lie in (0, 1] in order, got {self.rolloff_range}")
-        if min(self.cfo_std, self.clock_std, self.delay_spread) < 0:
-            raise ValueError(f"cfo_std, clock_std and delay_spread must not be negative, got {self}")
-        if self.pulse_exponent <= 0 or self.snr_slope <= 0:
-            raise ValueError(f"pulse_exponent and snr_slope must be positive, got {self}")
+        spreads = ("cfo_std", "cfo_max", "clock_std", "clock_max", "delay_spread", *_IMPAIRMENTS)
+        if negative := [name for name in spreads if getattr(self, name) < 0]:
+            raise ValueError(f"{negative[0]} must not be negative, got {self}")
+        if not self.pulse_exponents or min(*self.pulse_exponents, self.snr_slope) <= 0:
+            raise ValueError(f"pulse_exponents and snr_slope must be positive, got {self}")
+
+    @property
+    def is_impaired(self) -> bool:
+        """Whether the receiver itself distorts frames."""
+        return any(getattr(self, name) for name in _IMPAIRMENTS)
+
+    @property
+    def pulse_exponent(self) -> float:
+        """The one pulse exponent, or that in the middle of several."""
+        return sorted(self.pulse_exponents)[len(self.pulse_exponents) // 2]
 
     def snr_db(self, snr_label: Any) -> Any:
         """SNR per sample in dB of an SNR label, a number, array or tensor; see unit_mean_magnitude."""
@@ -157,7 +188,7 @@ CHANNEL_PRESETS = {
         timing_range=(0.0, 16.0),
         cfo_std=1e-4,
         clock_std=1e-4,
-        pulse_exponent=0.5,
+        pulse_exponents=(0.5,),
         whole_sample_timing=False,
         snr_slope=1.0,
         unit_mean_magnitude=False,
@@ -191,7 +222,7 @@ def channel_from(settings: Mapping[str, Any]) -> Channel:
 
 @dataclass(frozen=True)
 class ChannelState:
-    """What the channel did to each frame: float32 [B] each, multipath complex64 [B, num_taps].
+    """What the channel did to each frame: float32 [B] each unless another type is named.
 
     Attributes:
         rolloff: roll-off of the pulse.
@@ -199,7 +230,14 @@ class ChannelState:
         phase_rad: carrier phase at the first sample.
         cfo: carrier offset in cycles per sample, positive turns counter-clockwise.
         clock_offset: relative excess of the sample interval.
-        multipath: impulse response at the sample rate, unit energy; None for no multipath.
+        multipath: impulse response at the sample rate, unit energy, complex64 [B, num_taps]; None for
+            no multipath.
+        pulse_exponent: see Channel; None where all frames have the same.
+        quadrature: what the receiver makes of a unit of the quadrature part, complex64, j if exact;
+            None, like those that follow, where the receiver does nothing to the frame.
+        dc: what it adds, complex64.
+        tilt: a of Channel.tilt_std.
+        phase_noise: radians, float32 [B, num_samples].
     """
 
     rolloff: Tensor
@@ -208,6 +246,11 @@ class ChannelState:
     cfo: Tensor
     clock_offset: Tensor
     multipath: Tensor | None = None
+    pulse_exponent: Tensor | None = None
+    quadrature: Tensor | None = None
+    dc: Tensor | None = None
+    tilt: Tensor | None = None
+    phase_noise: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> ChannelState:
         """The states of some of the frames."""
@@ -263,14 +306,44 @@ def _draw_block(
     if channel.whole_sample_timing:
         timing = timing.floor() + 0.5
     phase = 2 * torch.pi * phase * channel.random_phase
-    taps = None
-    if channel.delay_spread > 0:
-        delay = torch.arange(int(np.ceil(8 * channel.delay_spread)) + 1, device=device)
-        taps = torch.randn(size, len(delay), dtype=torch.complex64, **options)
-        taps = taps * torch.exp(-delay / (2 * channel.delay_spread))
-        taps = taps / torch.linalg.vector_norm(taps, dim=1, keepdim=True)
-    offsets = (cfo * channel.cfo_std, clock * channel.clock_std)
-    return uniform, noise, rolloff, timing, phase, *offsets, taps
+    cfo, clock = cfo * channel.cfo_std, clock * channel.clock_std
+    # What only some channels have is drawn last, so that frames of the others stay as they are.
+    if channel.cfo_max or channel.clock_max:
+        cfo_share, clock_share = 2 * torch.rand(2, size, **options) - 1
+        cfo, clock = cfo + cfo_share * channel.cfo_max, clock + clock_share * channel.clock_max
+    taps = _draw_multipath(size, channel, options) if channel.delay_spread > 0 else None
+    exponent = None
+    if len(channel.pulse_exponents) > 1:
+        which = (torch.rand(size, **options) * len(channel.pulse_exponents)).long()
+        exponent = torch.tensor(channel.pulse_exponents, device=device)[which]
+    impairments = (None,) * 4
+    if channel.is_impaired:
+        impairments = _draw_impairments(size, num_samples, channel, options)
+    return uniform, noise, rolloff, timing, phase, cfo, clock, taps, exponent, *impairments
+
+
+def _draw_multipath(size: int, channel: Channel, options: dict[str, Any]) -> Tensor:
+    """Impulse responses of unit energy, complex64 [size, num_taps]."""
+    delay = torch.arange(int(np.ceil(8 * channel.delay_spread)) + 1, device=options["device"])
+    spread = torch.full((size, 1), channel.delay_spread, device=options["device"])
+    if channel.random_delay_spread:
+        spread = spread * torch.rand(size, 1, **options)
+    taps = torch.randn(size, len(delay), dtype=torch.complex64, **options)
+    taps = taps * torch.exp(-delay / (2 * spread.clamp_min(1e-3)))
+    return taps / torch.linalg.vector_norm(taps, dim=1, keepdim=True)
+
+
+def _draw_impairments(
+    size: int, num_samples: int, channel: Channel, options: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """The last four fields of ChannelState."""
+    gain, skew, tilt = torch.randn(3, size, **options)
+    # In-phase and quadrature part of complex normal numbers have half the variance each.
+    dc = torch.randn(size, dtype=torch.complex64, **options) * (2**0.5 * channel.dc_std)
+    steps = torch.randn(size, num_samples, **options) * channel.phase_noise_rad
+    quadrature = unit_phasor(torch.pi / 2 + skew * channel.iq_phase_rad)
+    quadrature = quadrature * 10 ** (gain * channel.iq_gain_db / 20)
+    return quadrature, dc, tilt * channel.tilt_std, steps.cumsum(1)
 
 
 NUM_SAMPLES = 1024
@@ -303,16 +376,16 @@ def raised_cosine(frequency: Tensor, rolloff: Tensor) -> Tensor:
     return 0.5 * (1 + torch.cos(torch.pi * slope.clamp(0, 1)))
 
 
-def pulse_energy(rolloff: Tensor, exponent: float) -> Tensor:
+def pulse_energy(rolloff: Tensor, exponent: float | Tensor) -> Tensor:
     """Energy of the pulse whose spectrum is a raised cosine to a power, float32 like `rolloff`.
 
     In units of that of a brick-wall spectrum of the symbol rate: the power of a signal of uncorrelated
     symbols of unit power. It is 1 for the exponent 0.5.
     """
-    if exponent == 0.5:
-        return torch.ones_like(rolloff)
-    place = (torch.arange(4096, device=rolloff.device, dtype=rolloff.dtype) + 0.5) / 4096
-    slope = (0.5 * (1 + torch.cos(torch.pi * place))).pow(2 * exponent).mean()
+    # The mean of cos(x)^(4 e) over a quarter of its period.
+    order = 4 * torch.as_tensor(exponent, device=rolloff.device, dtype=torch.float64)
+    slope = torch.lgamma((order + 1) / 2) - torch.lgamma(order / 2 + 1)
+    slope = (slope.exp() / torch.pi**0.5).to(rolloff.dtype)
     return 1 - rolloff + 2 * rolloff * slope
 
 
@@ -325,9 +398,9 @@ def magnitude_excess_db(modulations: Sequence[str], channel: Channel) -> tuple[f
     """
     if not channel.unit_mean_magnitude:
         return (0.0,) * len(modulations)
-    plain = replace(
-        channel, unit_mean_magnitude=False, record_scale=False, cfo_std=0.0, delay_spread=0.0
-    )
+    plain = replace(channel, unit_mean_magnitude=False, record_scale=False, delay_spread=0.0)
+    still = dict.fromkeys(("cfo_std", "cfo_max", *_IMPAIRMENTS), 0.0)
+    plain = replace(plain, **still)
     return tuple(_excess_db(name, plain) for name in modulations)
 
 
@@ -380,17 +453,21 @@ def generate_frames(
         kind = kind[modulation]
         symbols = with_messages(symbols, kind, uniform)
     is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
-    options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponent}
+    options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponents[0]}
     options["fades_power"] = channel.fades_power
     iq = modulate(symbols, state, is_offset=is_offset, kind=kind, **options)
     noise_std = _noise_std(modulation, snr_label, tuple(modulations), channel)
-    direct, varying = _expected_powers(points, orders, modulation, kind, state.rolloff, channel)
+    direct, varying = _expected_powers(points, orders, modulation, kind, state, channel)
     total = direct + varying
-    if channel.pulse_exponent != 0.5:
+    if channel.pulse_exponents != (0.5,):
         iq = iq / total.sqrt()[:, None]
     iq = iq + noise * noise_std[:, None]
     deviation = (varying / total + noise_std.square()).sqrt() if channel.record_scale else None
-    return GeneratedFrames(_scaled(iq, deviation), symbols, state)
+    iq = _scaled(iq, deviation)
+    if channel.is_impaired:
+        iq = _impaired(iq, state)
+        iq = iq if channel.record_scale else _scaled(iq, None)
+    return GeneratedFrames(iq, symbols, state)
 
 
 def _scaled(iq: Tensor, deviation: Tensor | None) -> Tensor:
@@ -399,6 +476,16 @@ def _scaled(iq: Tensor, deviation: Tensor | None) -> Tensor:
         return iq / deviation[:, None]
     root_energy = torch.linalg.vector_norm(torch.view_as_real(iq), dim=(1, 2))
     return iq * (iq.shape[1] ** 0.5 / root_energy)[:, None]
+
+
+def _impaired(iq: Tensor, state: ChannelState) -> Tensor:
+    """Frames as a receiver with faults hands them on: its oscillator, filter, and two parts."""
+    iq = iq * unit_phasor(state.phase_noise)
+    # sin(2 pi f) is a difference of neighbours; at the ends there is but one.
+    ends = torch.nn.functional.pad(torch.view_as_real(iq).transpose(1, 2), (1, 1), mode="replicate")
+    real, imaginary = (ends[..., 2:] - ends[..., :-2]).unbind(1)
+    iq = iq + torch.complex(imaginary, -real) * (state.tilt[:, None] / 2)
+    return iq.real + iq.imag * state.quadrature[:, None] + state.dc[:, None]
 
 
 def _noise_std(
@@ -420,18 +507,19 @@ def _expected_powers(
     orders: Tensor,
     modulation: Tensor,
     kind: Tensor | None,
-    rolloff: Tensor,
+    state: ChannelState,
     channel: Channel,
 ) -> tuple[Tensor, Tensor]:
     """Power of the carrier that symbols of non-zero mean send, and of the rest; float32 [B] each."""
     direct = (points.sum(1) / orders).abs().square()[modulation]
-    varying = (1 - direct) * pulse_energy(rolloff, channel.pulse_exponent)
+    exponent = channel.pulse_exponents[0] if state.pulse_exponent is None else state.pulse_exponent
+    shaped = pulse_energy(state.rolloff, exponent)
+    varying = (1 - direct) * shaped
     if kind is not None:
         # Analogue signals have unit power, of which no part is told apart: the real file's are unknown.
         direct = torch.where(kind >= 0, 0, direct)
         is_shaped = (kind >= 0) & (kind < FIRST_ANGLE_MODULATION)
-        energy = torch.where(is_shaped, pulse_energy(rolloff, channel.pulse_exponent), 1)
-        varying = torch.where(kind >= 0, energy, varying)
+        varying = torch.where(kind >= 0, torch.where(is_shaped, shaped, 1), varying)
     return direct, varying
 
 
@@ -455,7 +543,7 @@ def modulate(
         is_offset: bool [B], whether the quadrature part is half a symbol late (OQPSK).
         kind: int64 [B], see analogue_kind; None where all are linear.
         num_samples: samples per frame.
-        pulse_exponent: see Channel.
+        pulse_exponent: see Channel; that of the state comes before it.
         fades_power: see Channel.
     """
     num_symbols = symbols.shape[1]
@@ -468,7 +556,8 @@ def modulate(
     direct, mirrored = spectrum[:, bins % num_symbols], spectrum[:, -bins % num_symbols].conj()
     late = torch.where(is_offset[:, None], unit_phasor(-torch.pi * frequency), 1)
     shaped = (direct + mirrored + (direct - mirrored) * late) / (2 * num_symbols)
-    shaped = shaped * raised_cosine(frequency, state.rolloff[:, None]) ** pulse_exponent
+    exponent = pulse_exponent if state.pulse_exponent is None else state.pulse_exponent[:, None]
+    shaped = shaped * raised_cosine(frequency, state.rolloff[:, None]) ** exponent
     if kind is not None:
         shaped = with_analogue_spectra(shaped, kind, symbols)
     if state.multipath is not None:

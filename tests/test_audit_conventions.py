@@ -61,7 +61,7 @@ CASES = {
         replace(TABLE_1, unipolar_ask=True), NOTHING, "labels are the SNR per sample", "table_1 but",
     ),
     "two filters in a row": (
-        twin(pulse_exponent=1.0), NOTHING, "as in RadioML 2018.01A", "radioml_2018 but",
+        twin(pulse_exponents=(1.0,)), NOTHING, "as in RadioML 2018.01A", "radioml_2018 but",
     ),
     "unit power per frame": (
         twin(record_scale=False), NOTHING, "as in RadioML 2018.01A", "radioml_2018 but",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare, norm
+from scipy.stats import chisquare, kstest, norm
 
 from amc_utils.dsp.receiver_settings import class_snr_db
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS, symbol_map
@@ -159,7 +159,8 @@ def test_generator_equals_the_direct_sum(preset):
     period = num_symbols * SAMPLES_PER_SYMBOL
     bins = np.arange(1 - num_symbols, num_symbols)
     for row in range(3):
-        state = {k: v[row].numpy().astype(complex) for k, v in vars(frames.state).items()}
+        known = {k: v for k, v in vars(frames.state).items() if v is not None}
+        state = {k: v[row].numpy().astype(complex) for k, v in known.items()}
         symbols = frames.symbols[row].numpy().astype(complex)
         half = np.exp(-1j * np.pi * bins / num_symbols)
         spectrum = np.fft.fft(symbols.real)[bins] + 1j * np.fft.fft(symbols.imag)[bins] * half
@@ -289,7 +290,14 @@ def test_frame_depends_on_seed_and_index_alone(preset):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rolloff_range": (0.0, 0.4)}, {"cfo_std": -1.0}, {"pulse_exponent": 0.0}, {"snr_slope": 0.0}],
+    [
+        {"rolloff_range": (0.0, 0.4)},
+        {"cfo_std": -1.0},
+        {"pulse_exponents": (0.0,)},
+        {"pulse_exponents": ()},
+        {"tilt_std": -0.1},
+        {"snr_slope": 0.0},
+    ],
 )
 def test_impossible_channel_is_refused(wrong):
     with pytest.raises(ValueError, match="must"):
@@ -380,3 +388,47 @@ def test_unipolar_levels_begin_at_zero():
         points = symbol_map(name, unipolar_ask=True)
         np.testing.assert_allclose(points / points[1], np.arange(order), atol=1e-12)
         assert np.mean(np.abs(points) ** 2) == pytest.approx(1)
+
+
+WIDE = {
+    "cfo_max": 0.01, "clock_max": 1e-3, "delay_spread": 4.0, "random_delay_spread": True,
+    "pulse_exponents": (0.5, 1.0, 1.5),
+}  # fmt: skip
+
+
+def test_wide_channels_spread_uniformly():
+    made = make(512, snr_db=20.0, channel=replace(TABLE_1, cfo_std=0.0, clock_std=0.0, **WIDE))
+    state = made.state
+    for offset, largest in ((state.cfo, 0.01), (state.clock_offset, 1e-3)):
+        assert kstest(offset.numpy() / largest, "uniform", (-1, 2)).pvalue > 1e-3
+    assert set(state.pulse_exponent.tolist()) == {0.5, 1.0, 1.5}
+    # Of a short delay the first tap has it all.
+    assert float(state.multipath[:, 0].abs().max()) > 0.99
+    assert float(state.multipath[:, 8:].abs().square().sum(1).max()) > 0.2
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_pulse_of_a_frame_is_that_of_its_exponent(exponent):
+    """Frames of a channel of one exponent, and those of several that have the same."""
+    several = make(64, channel=replace(STILL, pulse_exponents=(0.5, 1.0, 1.5)))
+    rows = several.state.pulse_exponent == exponent
+    alone = make(64, channel=replace(STILL, pulse_exponents=(exponent,)))
+    torch.testing.assert_close(several.iq[rows], alone.iq[rows], atol=1e-5, rtol=0)
+
+
+def test_impairments_are_those_of_their_definitions():
+    settings = {"iq_gain_db": 1.0, "iq_phase_rad": 0.1, "dc_std": 0.1, "tilt_std": 0.3}
+    settings |= {"phase_noise_rad": 0.01}
+    clean, made = make(64), make(64, channel=replace(STILL, **settings))
+    state, expected = made.state, clean.iq.numpy() * np.exp(1j * made.state.phase_noise.numpy())
+    taps = state.tilt.numpy()[:, None] / 2j
+    inner = expected[:, 1:-1] + taps * (expected[:, 2:] - expected[:, :-2])
+    inner = inner.real + inner.imag * state.quadrature.numpy()[:, None] + state.dc.numpy()[:, None]
+    scale = np.linalg.norm(inner, axis=1) / np.linalg.norm(made.iq[:, 1:-1].numpy(), axis=1)
+    np.testing.assert_allclose(made.iq[:, 1:-1].numpy() * scale[:, None], inner, atol=1e-4)
+    gain_db = 20 * state.quadrature.abs().log10()
+    assert float(gain_db.std()) == pytest.approx(1.0, rel=0.3)
+    assert float((state.quadrature.angle() - torch.pi / 2).std()) == pytest.approx(0.1, rel=0.3)
+    assert float(state.dc.real.std()) == pytest.approx(0.1, rel=0.3)
+    steps = state.phase_noise.diff(dim=1)
+    assert float(steps.std()) == pytest.approx(0.01, rel=0.05)

@@ -34,7 +34,7 @@ from amc_utils.training import Evaluator, prediction_table, trained_network
 _FRAMES_AT_ONCE = 1024
 # Settings of a channel that matter to the genie, and those that a receiver of a file's frames knows.
 _SEEN_BY_GENIE = {
-    "preset", "rolloff_range", "pulse_exponent", "snr_slope", "snr_offset_db", "unit_mean_magnitude",
+    "preset", "rolloff_range", "pulse_exponents", "snr_slope", "snr_offset_db", "unit_mean_magnitude",
     "unipolar_ask", "record_scale",
 }  # fmt: skip
 _KNOWN_OF_FILE = _SEEN_BY_GENIE - {"rolloff_range", "record_scale"} | {"cfo_std"}
@@ -117,7 +117,7 @@ class EvaluationParameters(Parameters):
         known = (
             min(receiver.rolloffs) - _ROLLOFF_ROOM <= low
             and high <= max(receiver.rolloffs) + _ROLLOFF_ROOM
-            and channel.pulse_exponent == receiver.pulse_exponent
+            and channel.pulse_exponents == (receiver.pulse_exponent,)
             and channel.cfo_std <= receiver.max_cfo / 3
         )
         if self.what == "receiver" and (not known or channel.delay_spread):
