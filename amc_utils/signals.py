@@ -181,7 +181,7 @@ class Channel:
 
 # Source of table_1: O'Shea, Roy, Clancy, "Over-the-Air Deep Learning Based Radio Signal
 # Classification", 2018, Table I, without fading.
-CHANNEL_PRESETS = {
+FILE_CHANNELS = {
     "radioml_2018": Channel(),
     "table_1": Channel(
         rolloff_range=(0.1, 0.4),
@@ -194,6 +194,20 @@ CHANNEL_PRESETS = {
         unit_mean_magnitude=False,
         unipolar_ask=False,
         record_scale=False,
+    ),
+}
+# A channel for signals off the air, of a transmitter that nobody knows.
+CHANNEL_PRESETS = FILE_CHANNELS | {
+    "open": replace(
+        FILE_CHANNELS["table_1"],
+        rolloff_range=(0.05, 1.0),
+        cfo_std=0.0,
+        cfo_max=0.01,
+        clock_std=0.0,
+        clock_max=1e-3,
+        delay_spread=4.0,
+        random_delay_spread=True,
+        pulse_exponents=(0.5, 1.0, 1.5),
     ),
 }
 DEFAULT_PRESET = "radioml_2018"

@@ -14,10 +14,10 @@ from files import write_radioml
 
 from amc_utils.data import synthesise_frames
 from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS
-from amc_utils.signals import CHANNEL_PRESETS, DIGITAL_MODULATIONS, RADIOML_2018_MODULATIONS, Channel
+from amc_utils.signals import DIGITAL_MODULATIONS, FILE_CHANNELS, RADIOML_2018_MODULATIONS, Channel
 
-TABLE_1 = CHANNEL_PRESETS["table_1"]
-both_presets = pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+TABLE_1 = FILE_CHANNELS["table_1"]
+both_presets = pytest.mark.parametrize("preset", FILE_CHANNELS)
 
 
 @cache
@@ -35,7 +35,7 @@ def simulated(
     seed=3,
 ) -> Path:
     """A file of our own generator, the same whenever it is asked for, through a preset or a channel."""
-    channel = CHANNEL_PRESETS[channel] if isinstance(channel, str) else channel
+    channel = FILE_CHANNELS[channel] if isinstance(channel, str) else channel
     frames = synthesise_frames(
         modulations=modulations,
         snr_labels=snr_labels,
@@ -63,7 +63,7 @@ def twin(**settings) -> Channel:
     """The channel radioml_2018 but for some settings; a single roll-off may be given as rolloff."""
     if "rolloff" in settings:
         settings["rolloff_range"] = (settings.pop("rolloff"),) * 2
-    return replace(CHANNEL_PRESETS["radioml_2018"], **settings)
+    return replace(FILE_CHANNELS["radioml_2018"], **settings)
 
 
 def altered(source, target, change):

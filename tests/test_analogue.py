@@ -24,7 +24,7 @@ from amc_utils.modulation.analogue import (
 )
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
 from amc_utils.signals import (
-    CHANNEL_PRESETS,
+    FILE_CHANNELS,
     FRAMES_PER_BLOCK,
     MARGIN_IN_SYMBOLS,
     RADIOML_2018_MODULATIONS,
@@ -34,7 +34,7 @@ from amc_utils.signals import (
     modulate,
 )
 
-TABLE_1 = CHANNEL_PRESETS["table_1"]
+TABLE_1 = FILE_CHANNELS["table_1"]
 STILL = replace(
     TABLE_1,
     rolloff_range=(0.25, 0.25),
@@ -92,10 +92,10 @@ def test_noise_has_the_power_that_the_label_says(name, snr_db):
     assert float(measured) == pytest.approx(snr_db, abs=0.25)
 
 
-@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+@pytest.mark.parametrize("preset", FILE_CHANNELS)
 @pytest.mark.parametrize("name", RADIOML_2018_MODULATIONS)
 def test_every_class_looks_as_its_label_promises(name, preset):
-    found = signature(make(name, snr_db=30.0, channel=CHANNEL_PRESETS[preset]).iq)[0]
+    found = signature(make(name, snr_db=30.0, channel=FILE_CHANNELS[preset]).iq)[0]
     assert found == SIGNATURE_OF_MODULATION[name]
 
 

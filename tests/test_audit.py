@@ -20,9 +20,9 @@ from audited import (
 
 from amc_utils.audit.audit import audit
 from amc_utils.audit.report import page
-from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, Channel
+from amc_utils.signals import FILE_CHANNELS, RADIOML_2018_MODULATIONS, Channel
 
-MAKERS = (*CHANNEL_PRESETS, "gnuradio")
+MAKERS = (*FILE_CHANNELS, "gnuradio")
 MEANING = {
     "radioml_2018": "as in RadioML 2018.01A: true SNR is twice the label",
     "table_1": "labels are the SNR per sample",
@@ -199,7 +199,7 @@ def test_exchange_in_a_file_of_one_frame_a_cell_is_noticed(tmp_path):
 @pytest.mark.parametrize("rolloff", [0.05, 0.6])
 @both_presets
 def test_another_roll_off_is_not_called_wrong_labels(preset, rolloff):
-    channel = Channel(**vars(CHANNEL_PRESETS[preset]) | {"rolloff_range": (rolloff, rolloff)})
+    channel = Channel(**vars(FILE_CHANNELS[preset]) | {"rolloff_range": (rolloff, rolloff)})
     report = audit(simulated(channel, snr_labels=(0, 8, 30), num_frames_per_cell=6))
     assert "label order" not in failures(report), page(report)
     assert verdicts(report)["pulse"]["result"] == "remark"
@@ -216,7 +216,7 @@ def test_single_frames_with_an_snr_of_their_own_are_remarked(preset, tmp_path):
     """Labels rounded to the grid: classes are recognised all the same."""
     content = {"X": [], "Y": [], "Z": []}
     for seed, offset in ((1, -1.0), (2, 0.0), (3, 1.0)):
-        channel = Channel(**vars(CHANNEL_PRESETS[preset]) | {"snr_offset_db": offset})
+        channel = Channel(**vars(FILE_CHANNELS[preset]) | {"snr_offset_db": offset})
         path = simulated(channel, snr_labels=(0, 4, 8, 10, 30), seed=seed)
         with h5py.File(path) as file:
             for name, values in content.items():

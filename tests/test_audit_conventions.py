@@ -28,7 +28,7 @@ from amc_utils.data import synthesise_frames
 from amc_utils.dsp.features import snr_ratio
 from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.modulation import constellations
-from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS, Channel
+from amc_utils.signals import FILE_CHANNELS, RADIOML_2018_MODULATIONS, Channel
 
 NOTHING = set()
 # Channel; what fails; the beginning of what is said about labels; the preset that is named.
@@ -203,30 +203,30 @@ def test_whole_numbers_do_not_make_ook_silent(tmp_path):
     assert not failures(report) & {"frames silent in part", "scale of each frame", "label order"}
 
 
-@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+@pytest.mark.parametrize("preset", FILE_CHANNELS)
 @pytest.mark.parametrize(("num_frames", "room"), [(40, (0.15, 0.1)), (400, (0.05, 0.03))])
 def test_pulse_is_measured_as_it_was_made(preset, num_frames, room):
     frames = synthesise_frames(
         modulations=("QPSK", "16QAM"), snr_labels=(30,), num_frames_per_cell=num_frames // 2, seed=1,
-        channel=CHANNEL_PRESETS[preset],
+        channel=FILE_CHANNELS[preset],
     )  # fmt: skip
     label = frames.modulation.numpy()
     pulse = fit_pulse(*mean_density(frames.iq(torch.arange(num_frames)), label))
-    low, high = CHANNEL_PRESETS[preset].rolloff_range
-    assert pulse["exponent"] == pytest.approx(CHANNEL_PRESETS[preset].pulse_exponent, abs=room[0])
+    low, high = FILE_CHANNELS[preset].rolloff_range
+    assert pulse["exponent"] == pytest.approx(FILE_CHANNELS[preset].pulse_exponent, abs=room[0])
     assert pulse["rolloff"] == pytest.approx((low + high) / 2, abs=room[1])
 
 
-@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+@pytest.mark.parametrize("preset", FILE_CHANNELS)
 def test_timing_and_carrier_spread_as_they_were_made(preset):
     frames = synthesise_frames(
         modulations=("QPSK", "16QAM"), snr_labels=(30,), num_frames_per_cell=150, seed=1,
-        channel=CHANNEL_PRESETS[preset],
+        channel=FILE_CHANNELS[preset],
     )  # fmt: skip
     spread = channel_spread(frames.iq(torch.arange(300)), RECEIVERS[preset])
-    assert spread["cfo_std"] == pytest.approx(CHANNEL_PRESETS[preset].cfo_std, rel=0.15)
-    assert (spread["fraction_concentration"] > 0.9) == CHANNEL_PRESETS[preset].whole_sample_timing
-    if CHANNEL_PRESETS[preset].whole_sample_timing:
+    assert spread["cfo_std"] == pytest.approx(FILE_CHANNELS[preset].cfo_std, rel=0.15)
+    assert (spread["fraction_concentration"] > 0.9) == FILE_CHANNELS[preset].whole_sample_timing
+    if FILE_CHANNELS[preset].whole_sample_timing:
         assert spread["timing_fraction"] == pytest.approx(0.5, abs=0.02)
 
 

@@ -15,7 +15,7 @@ from amc_utils.audit.audit import audit
 from amc_utils.audit.measures import samples_per_symbol
 from amc_utils.audit.report import page
 from amc_utils.data import synthesise_frames
-from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2018_MODULATIONS
+from amc_utils.signals import FILE_CHANNELS, RADIOML_2018_MODULATIONS
 
 FEW_CLASSES = ("QPSK", "16QAM", "8PSK")
 
@@ -27,7 +27,7 @@ def test_es_n0_labels_are_told():
     assert "labels are Es/N0" in verdicts(report)["SNR convention"]["what"]
 
 
-@pytest.mark.parametrize("maker", [*CHANNEL_PRESETS, "gnuradio"])
+@pytest.mark.parametrize("maker", [*FILE_CHANNELS, "gnuradio"])
 def test_labels_off_by_less_than_that_fit_nothing(maker, gnuradio_slice, tmp_path):
     sound = gnuradio_slice if maker == "gnuradio" else simulated(maker)
 
@@ -114,7 +114,7 @@ def test_levels_are_judged_as_far_down_as_frames_tell(preset, low, tmp_path):
 
 @both_presets
 def test_carrier_offsets_wider_than_the_channel_of_record_are_remarked(preset):
-    channel = replace(CHANNEL_PRESETS[preset], cfo_std=2.5e-4)
+    channel = replace(FILE_CHANNELS[preset], cfo_std=2.5e-4)
     report = audit(simulated(channel, snr_labels=(0, 30), num_frames_per_cell=8))
     assert report["passed"], page(report)
     assert verdicts(report)["carrier offset"]["result"] == "remark"
@@ -195,7 +195,7 @@ def test_power_that_no_image_is_made_for_fails(preset, tmp_path, factor, result,
 @both_presets
 def test_channel_that_does_not_vary_is_remarked(preset):
     fixed = {"rolloff_range": (0.38, 0.38), "timing_range": (2.0, 2.0), "cfo_std": 0.0}
-    channel = replace(CHANNEL_PRESETS[preset], **fixed)
+    channel = replace(FILE_CHANNELS[preset], **fixed)
     report = audit(simulated(channel, snr_labels=(0, 30), num_frames_per_cell=8))
     assert report["passed"]
     assert verdicts(report)["timing"]["result"] == "remark"

@@ -16,8 +16,8 @@ from scipy.stats import binom
 from amc_utils.audit.measures import FRAME_FAULTS
 from amc_utils.audit.snr import SNR_CONVENTIONS, WIDE_SPREAD_DB
 from amc_utils.signals import (
-    CHANNEL_PRESETS,
     FAMILY_OF_MODULATION,
+    FILE_CHANNELS,
     RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
 )
@@ -341,7 +341,7 @@ def _pulse(report: Report) -> Finding | None:
     pulse = report["channel"]["pulse"]
     if not pulse:
         return None
-    known = any(_fits_pulse(pulse, preset) for preset in CHANNEL_PRESETS)
+    known = any(_fits_pulse(pulse, preset) for preset in FILE_CHANNELS)
     what = f"power {pulse['exponent']:.2f} of a raised cosine, roll-off {pulse['rolloff']:.2f} +- "
     what += f"{pulse['rolloff_width']:.2f}; misfit {pulse['misfit_db']:.2f} dB"
     return _result(remark=not known), what
@@ -349,7 +349,7 @@ def _pulse(report: Report) -> Finding | None:
 
 def _fits_pulse(pulse: dict[str, float], preset: str) -> bool:
     low, high = _ROLLOFFS[preset]
-    near = abs(pulse["exponent"] - CHANNEL_PRESETS[preset].pulse_exponent) < _EXPONENT_ROOM
+    near = abs(pulse["exponent"] - FILE_CHANNELS[preset].pulse_exponent) < _EXPONENT_ROOM
     return near and low <= pulse["rolloff"] <= high
 
 
@@ -414,7 +414,7 @@ def _scale(report: Report) -> Finding | None:
 
 
 def _preset(report: Report) -> Finding:
-    unlike = {preset: _unlike_preset(report, preset) for preset in CHANNEL_PRESETS}
+    unlike = {preset: _unlike_preset(report, preset) for preset in FILE_CHANNELS}
     nearest = min(unlike, key=lambda preset: len(unlike[preset]))
     if not unlike[nearest]:
         return "ok", f"{nearest} simulates these frames: use channel: {{preset: {nearest}}}"
@@ -424,7 +424,7 @@ def _preset(report: Report) -> Finding:
 
 def _unlike_preset(report: Report, preset: str) -> list[str]:
     """What of a file's channel a preset does not have; what was not measured is not counted."""
-    channel, found, carrier = CHANNEL_PRESETS[preset], report["channel"], _ask_carrier(report)
+    channel, found, carrier = FILE_CHANNELS[preset], report["channel"], _ask_carrier(report)
     low, high = _CFO_STDS[preset]
     snr, pulse = report.get("snr"), found["pulse"]
     fits = {

@@ -23,7 +23,7 @@ from amc_utils.dsp.features import circular_mean, noise_density, one_sided, powe
 from amc_utils.runtime.pages import markdown_table, with_table
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.signals import (
-    CHANNEL_PRESETS,
+    FILE_CHANNELS,
     SAMPLES_PER_SYMBOL,
     SNR_LABELS,
     Channel,
@@ -35,7 +35,7 @@ FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
 PAGE = REPOSITORY / "docs" / "radioml_2018_as_measured.md"
 # The twin, the paper's table, and the twin with what labels mean in textbooks.
 SIMULATED = {
-    **CHANNEL_PRESETS,
+    **FILE_CHANNELS,
     "per_sample": replace(Channel(), snr_slope=1.0),
     "es_n0": replace(Channel(), snr_slope=1.0, snr_offset_db=-9.03),
 }
