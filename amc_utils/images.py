@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ WINDOW = 2.5
 _SYMBOL_SCALE = 1.25
 # Lines of OQPSK's square reach a twentieth of the power; this lifts them by 15 dB.
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
-# Logarithm of how much less likely a modulation at the left edge is.
-_LEAST_LIKELY = 60.0
+# Logarithm of how much less likely a modulation at the left edge is, and magnitudes of a symbol.
+_LEAST_LIKELY, _LEAST_LIKELY_MAGNITUDE = 60.0, 0.6
 
 
 class SynchronizedBatch(ReceivedBatch):
@@ -101,7 +101,7 @@ def band_levels(frames: SynchronizedBatch) -> Tensor:
     receiver, outside = frames.receiver, frames.outside
     num_samples = frames.iq.shape[1]
     first = (num_samples - outside.shape[1]) // 2
-    inside = torch.fft.ifft(frames.spectrum * _matched_filter(num_samples, receiver, outside.device))
+    inside = torch.fft.ifft(frames.spectrum * _matched_filter(frames))
     inside = inside[:, first : first + outside.shape[1]]
     low, high = receiver.level_range_db
     scale, parts = 2 * WINDOW / (high - low), []
@@ -120,19 +120,40 @@ def likelihood_map(frames: SynchronizedBatch) -> Tensor:
     """
     ratios = likelihood_ratios(frames, blind_label(frames), COARSE)
     behind = ratios.amax(1, keepdim=True) - ratios
-    across = (1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt()).repeat_interleave(8, 1)
-    num_rows = across.shape[1]
-    up = (torch.arange(num_rows, device=across.device) + 0.5) * (2 / num_rows) - 1
+    return _rows(1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt())
+
+
+def modulus_map(frames: SynchronizedBatch) -> Tensor:
+    """Log-likelihood (across) of the magnitudes of symbols under each set of magnitudes (up).
+
+    From the bottom once for symbols as they come, once after an equaliser for each set; see
+    amc_utils.dsp.equalisation. At the right edge lies the likeliest of all, at the left one that is
+    less likely by a factor of e^-0.6 a symbol; in between distances count by their root.
+    """
+    likelihoods = frames.blind.likelihoods.flatten(1)
+    behind = likelihoods.amax(1, keepdim=True) - likelihoods
+    return _rows(1 - 2 * (behind / _LEAST_LIKELY_MAGNITUDE).clamp(max=1).sqrt())
+
+
+def _rows(across: Tensor) -> Tensor:
+    """Points at places -1 to 1 across [B, rows], eight one above the other in each row."""
+    across = across.repeat_interleave(8, 1)
+    up = (torch.arange(across.shape[1], device=across.device) + 0.5) * (2 / across.shape[1]) - 1
     return torch.complex(across, up.expand_as(across)) * WINDOW
 
 
-@cache
-def _matched_filter(num_samples: int, receiver: ReceiverSettings, device: torch.device) -> Tensor:
-    """Frequency response that white noise passes at its power, float32 [num_samples]."""
-    frequency = torch.fft.fftfreq(num_samples, 1 / SAMPLES_PER_SYMBOL, device=device)
-    rolloff = torch.full((), receiver.mean_rolloff, device=device)
-    matched = raised_cosine(frequency, rolloff) ** receiver.pulse_exponent
-    return matched / matched.square().mean().sqrt()
+def _matched_filter(frames: SynchronizedBatch) -> Tensor:
+    """Frequency response that white noise passes at its power, float32 [B or 1, num_samples]."""
+    num_samples, receiver, device = frames.iq.shape[1], frames.receiver, frames.iq.device
+    frequency = torch.fft.fftfreq(num_samples, 1 / SAMPLES_PER_SYMBOL, device=device)[None]
+    if receiver.is_blind:
+        found = frames.blind
+        frequency = frequency - found.cfo[:, None] * SAMPLES_PER_SYMBOL
+        matched = raised_cosine(frequency, found.rolloff[:, None]) ** found.exponent[:, None]
+    else:
+        matched = raised_cosine(frequency, frequency.new_full((), receiver.mean_rolloff))
+        matched = matched**receiver.pulse_exponent
+    return matched / matched.square().mean(1, keepdim=True).sqrt()
 
 
 # On a CPU the temporaries of synchronisation of so many frames stay in the cache, and while images
@@ -178,6 +199,7 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
     "lines": (power_line_map, _to_log_of_maximum),
     "noise": (band_levels, _to_log_of_maximum),
     "likelihoods": (likelihood_map, _to_presence),
+    "moduli": (modulus_map, _to_presence),
 }
 
 
@@ -185,6 +207,7 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
     "stack": ("polar", "lines", "noise"),
+    "stack_open": ("polar", "lines", "noise", "moduli"),
 }
 _OWN_NAMES = frozenset({*IMAGE_CHANNELS, *CHANNEL_GROUPS, RAW_SAMPLES})
 

@@ -34,6 +34,9 @@ class ReceiverSettings:
         guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
         max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
             standard deviations of the channel's.
+        noise_edge: no signal reaches frequencies beyond, in cycles per sample, but for 0.03 less.
+        is_blind: whether pulse, carrier offset and multipath are found from each frame, see
+            amc_utils.dsp.equalisation; rolloffs then say nothing, and max_cfo is what may be left.
         level_range_db: lowest and highest level that the image of levels shows.
         channel: gives the spread of carrier offsets, the levels of ASK and the SNRs of the labels.
         snr_labels: ascending; no frame has an SNR between theirs.
@@ -44,6 +47,8 @@ class ReceiverSettings:
     pulse_exponent: float = 1.5
     guard_symbols: int = 4
     max_cfo: float = 1.25e-4
+    noise_edge: float = 0.12
+    is_blind: bool = False
     level_range_db: tuple[float, float] = (-72.0, 18.0)
     channel: Channel = CHANNEL_PRESETS[DEFAULT_PRESET]
     snr_labels: tuple[float, ...] = SNR_LABELS
@@ -66,6 +71,14 @@ RECEIVERS = {
         max_cfo=3.75e-4,
         level_range_db=(-45.0, 15.0),
         channel=CHANNEL_PRESETS["table_1"],
+    ),
+    "open": ReceiverSettings(
+        pulse_exponent=0.5,
+        guard_symbols=2,
+        noise_edge=0.165,
+        is_blind=True,
+        level_range_db=(-45.0, 15.0),
+        channel=CHANNEL_PRESETS["open"],
     ),
 }
 

@@ -16,6 +16,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.equalisation import Equalised, equalise, equaliser, taper
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
 
@@ -26,9 +27,9 @@ NUM_CFOS = 49
 _NOISE_RATIO_RANGE = (1e-7, 30.0)
 # Signal power that is reckoned with at least, as a share of a frame's.
 _LEAST_SIGNAL = 0.003
-# Of the filter that lets noise beside the signal through: length, edge in cycles per sample. It holds
-# back a signal of roll-off 0.44 by 90 dB.
-_NUM_HIGH_PASS_TAPS, _HIGH_PASS_EDGE = 97, 0.12
+# Length of the filter that lets noise beside the signal through. With its edge at 0.12 cycles per
+# sample it holds back a signal of roll-off 0.44 by 90 dB.
+_NUM_HIGH_PASS_TAPS = 97
 # Offsets, zeros of a Chebyshev polynomial, between which lines are interpolated to single precision.
 _NUM_NODES = 12
 
@@ -76,7 +77,8 @@ class ReceivedBatch:
         frame's ends would let a millionth of the signal through, as much as all noise at 60 dB. Its
         first sample belongs to the frame's sample 48.
         """
-        filtered = torch.fft.ifft(self.spectrum * _high_pass(self.iq.shape[1], self.iq.device))
+        response = _high_pass(self.iq.shape[1], self.receiver.noise_edge, self.iq.device)
+        filtered = torch.fft.ifft(self.spectrum * response)
         return filtered[:, _NUM_HIGH_PASS_TAPS - 1 :]
 
     @cached_property
@@ -104,8 +106,15 @@ class ReceivedBatch:
         return torch.stack([spectrum[:, :num_bins], spectrum[:, -num_bins:]], 1)
 
     @cached_property
+    def blind(self) -> Equalised:
+        """What equalise gives, which takes nothing of the channel as known."""
+        return equalise(self.iq, self.noise)
+
+    @cached_property
     def filtered(self) -> tuple[Tensor, Tensor]:
         """What _equalised gives for the mean roll-off, for where none is estimated."""
+        if self.receiver.is_blind:
+            return self.blind.bands, self.blind.noise_gain
         return _equalised(self, self._mean_pulse(self.bands.shape[2]))
 
     def _mean_pulse(self, num_bins: int) -> Tensor:
@@ -135,13 +144,16 @@ class ReceivedBatch:
 
     @cached_property
     def _timing(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.receiver.is_blind:
+            first = torch.zeros_like(self.blind.timing, dtype=torch.int64)
+            return first, self.blind.timing, self.blind.timing_likelihood
         return estimate_timing(self)
 
     @cached_property
     def _equalised(self) -> tuple[Tensor, Tensor]:
         """What _equalised gives for the estimated roll-off."""
         receiver = self.receiver
-        if receiver.rolloffs == (receiver.mean_rolloff,):
+        if receiver.is_blind or receiver.rolloffs == (receiver.mean_rolloff,):
             return self.filtered
         pulses = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, self.iq.device)[0]
         return _equalised(self, pulses[self._timing[0]])
@@ -155,23 +167,6 @@ def synchronise(iq: Tensor, receiver: ReceiverSettings = DEFAULT_RECEIVER) -> Sy
         receiver: what is known about the channel.
     """
     return ReceivedBatch(iq, receiver).timed
-
-
-def equaliser(pulses: Tensor, ratio: Tensor) -> Tensor:
-    """Filter of least mean-square error at the symbol instants, float32 [B, 2, F].
-
-    H / (H^2 + H_alias^2 + N0 / Es), where H_alias is the pulse's spectrum a symbol rate away: sampled
-    once per symbol, the two fall together. Without noise no intersymbol interference is left. For the
-    exponent 0.5 the sum of the squares is 1, and the filter is the matched filter.
-
-    Args:
-        pulses: float32 [B or 1, 2, F], spectrum of the pulse at frequencies a symbol rate apart.
-        ratio: float32 [B], see ReceivedBatch.
-
-    Source: Proakis, "Digital Communications", linear equalisation with mean-square-error criterion.
-    """
-    # Where both are zero the noise alone is left, and the filter is zero.
-    return pulses / (pulses.square().sum(1, keepdim=True) + ratio[:, None, None])
 
 
 def _pulse_and_alias(
@@ -303,11 +298,9 @@ def _unit_power(symbols: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _high_pass(num_samples: int, device: torch.device) -> Tensor:
+def _high_pass(num_samples: int, edge: float, device: torch.device) -> Tensor:
     """Frequency response of the filter that only noise passes, complex64 [num_samples]."""
-    taps = scipy.signal.firwin(
-        _NUM_HIGH_PASS_TAPS, 2 * _HIGH_PASS_EDGE, window=("kaiser", 9.0), pass_zero=False
-    )
+    taps = scipy.signal.firwin(_NUM_HIGH_PASS_TAPS, 2 * edge, window=("kaiser", 9.0), pass_zero=False)
     taps = torch.from_numpy(taps / (taps**2).sum() ** 0.5).to(torch.float32)
     return torch.fft.fft(taps.to(device), num_samples)
 
@@ -323,7 +316,7 @@ def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
     """
     iq, receiver = frames.iq, frames.receiver
     num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
-    spectrum = torch.fft.fft(iq * _taper(iq.shape[1], iq.device))
+    spectrum = torch.fft.fft(iq * taper(iq.shape[1], iq.device))
     upper, lower = spectrum[:, :num_symbols], spectrum[:, -num_symbols:]
     own, alias = _pulses(num_symbols, receiver.rolloffs, receiver, iq.device)[0].unbind(1)
     product = upper * lower.conj()
@@ -341,14 +334,6 @@ def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
         cross = cross.gather(1, best[:, None])[:, 0] / (1 + frames.ratio)
     timing = (-cross.angle() / (2 * torch.pi) % 1.0) * SAMPLES_PER_SYMBOL
     return best, timing, 2 * cross.abs() / (frames.noise * iq.shape[1])
-
-
-@cache
-def _taper(num_samples: int, device: torch.device) -> Tensor:
-    """Window that falls to zero over a twentieth of the frame at either end."""
-    from_end = torch.arange(num_samples, device=device) + 0.5
-    from_end = torch.minimum(from_end, num_samples - from_end) / (num_samples / 20)
-    return (0.5 - 0.5 * torch.cos(torch.pi * from_end.clamp(max=1))).float()
 
 
 @cache
