@@ -575,9 +575,9 @@ def modulate(
     if kind is not None:
         shaped = with_analogue_spectra(shaped, kind, symbols)
     if state.multipath is not None:
-        taps = torch.arange(state.multipath.shape[1], device=symbols.device)
-        delay = torch.outer(taps, frequency) / SAMPLES_PER_SYMBOL
-        faded = shaped * (state.multipath @ unit_phasor(-2 * torch.pi * delay))
+        # By a transform, whose rounding does not depend on the frames beside it as a matrix product's.
+        period = num_symbols * SAMPLES_PER_SYMBOL
+        faded = shaped * torch.fft.fft(state.multipath, period)[:, bins % period]
         before, after = (torch.linalg.vector_norm(s, dim=1, keepdim=True) for s in (shaped, faded))
         shaped = faded if fades_power else faded * (before / after)
     return _sample(shaped, bins, state, num_symbols * SAMPLES_PER_SYMBOL, num_samples)

@@ -9,7 +9,7 @@ from amc_utils.baselines.receiver import receiver_log_likelihoods
 from amc_utils.data import synthesise_frames
 from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
-from amc_utils.signals import CHANNEL_PRESETS, SNR_LABELS
+from amc_utils.signals import CHANNEL_PRESETS, FILE_CHANNELS, SNR_LABELS
 
 TABLE_1 = {"channel": CHANNEL_PRESETS["table_1"], "receiver": RECEIVERS["table_1"]}
 NAMES = ("BPSK", "QPSK", "16PSK", "16APSK", "16QAM", "64QAM", "OQPSK")
@@ -24,7 +24,7 @@ def test_frames_without_a_signal_name_no_modulation(value):
     assert torch.equal(found[:, 0], found[:, 1])
 
 
-@pytest.mark.parametrize("preset", CHANNEL_PRESETS)
+@pytest.mark.parametrize("preset", FILE_CHANNELS)
 def test_receiver_names_clear_frames_and_guesses_in_noise(preset):
     channel, receiver = CHANNEL_PRESETS[preset], RECEIVERS[preset]
     frames = synthesise_frames(

@@ -166,7 +166,7 @@ def test_generator_equals_the_direct_sum(preset):
         spectrum = np.fft.fft(symbols.real)[bins] + 1j * np.fft.fft(symbols.imag)[bins] * half
         rolloff = torch.tensor(state["rolloff"].real)
         shape = raised_cosine(torch.tensor(bins / num_symbols), rolloff).numpy()
-        shape = shape**channel.pulse_exponent
+        shape = shape ** state.get("pulse_exponent", channel.pulse_exponent).real
         taps = np.arange(len(state["multipath"]))
         response = np.exp(-2j * np.pi * np.outer(bins, taps) / period) @ state["multipath"]
         time = MARGIN_IN_SYMBOLS * SAMPLES_PER_SYMBOL + state["timing_offset"].real
@@ -254,7 +254,7 @@ def test_label_of_a_faded_frame_is_the_snr_that_is_received(preset, spread):
         wanted_db = channel.snr_db(8.0) + magnitude_excess_db(["QPSK"], channel)[0]
         errors_db[fades_power] = float((10 * received.log10() - wanted_db).square().mean().sqrt())
     assert errors_db[False] < 0.3
-    assert errors_db[True] > 2
+    assert errors_db[True] > 1.5
 
 
 def test_multipath_has_unit_energy():
@@ -309,7 +309,7 @@ def test_presets_are_named_and_changed_by_settings():
     assert channel_from({"preset": "table_1"}) == TABLE_1
     changed = channel_from({"preset": "table_1", "rolloff_range": [0.2, 0.3]})
     assert changed == replace(TABLE_1, rolloff_range=(0.2, 0.3))
-    with pytest.raises(ValueError, match="preset of radioml_2018, table_1, got 'paper'"):
+    with pytest.raises(ValueError, match="preset of radioml_2018, table_1, open, got 'paper'"):
         channel_from({"preset": "paper"})
 
 

@@ -39,6 +39,7 @@ from amc_utils.images import (
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     CHANNEL_PRESETS,
+    FILE_CHANNELS,
     DIGITAL_MODULATIONS,
     MARGIN_IN_SYMBOLS,
     SAMPLES_PER_SYMBOL,
@@ -47,7 +48,7 @@ from amc_utils.signals import (
 )
 
 NOISELESS = 200.0
-PRESETS = tuple(CHANNEL_PRESETS)
+PRESETS = tuple(FILE_CHANNELS)
 TABLE_1 = RECEIVERS["table_1"]
 
 

@@ -44,7 +44,7 @@ _PENALTY, _NOISE_PENALTY, _PENALTY_GROWTH = 1e-3, 0.08, 0.9
 # longer than those of expectation maximisation by the factor.
 _NUM_STEPS, _FIRST_VARIANCE, _LAST_VARIANCE, _STEP = 12, 0.3, 1e-3, 1.7
 # What an equaliser must gain in log-likelihood of a frame to be used: noise alone lets it gain some.
-_LEAST_GAIN = 12.0
+_LEAST_GAIN = 15.0
 # Noise variances and magnitudes, from zero up, of the tables of alphabets.
 _VARIANCES = tuple(10 ** (-3 + 3 * step / 11) for step in range(12))
 _NUM_MAGNITUDES, _LARGEST = 256, 2.4

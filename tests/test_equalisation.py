@@ -1,0 +1,184 @@
+"""The blind front end: what it finds of pulse, carrier and multipath, against what was made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from amc_utils.dsp.equalisation import (
+    MODULUS_ALPHABETS,
+    _at_magnitude,
+    _modulus_likelihoods,
+    _modulus_tables,
+    _variance_edges,
+    equalise,
+)
+from amc_utils.dsp.receiver_settings import RECEIVERS
+from amc_utils.dsp.synchronisation import ReceivedBatch
+from amc_utils.images import IMAGE_CHANNELS, constellation_images
+from amc_utils.modulation.constellations import symbol_map
+from amc_utils.signals import (
+    CHANNEL_PRESETS,
+    MARGIN_IN_SYMBOLS,
+    SAMPLES_PER_SYMBOL,
+    generate_frames,
+    to_unit_power,
+    unit_phasor,
+)
+
+OPEN = CHANNEL_PRESETS["open"]
+STILL = replace(OPEN, delay_spread=0.0, clock_max=0.0)
+
+
+def make(modulation, snr_label, channel=OPEN, num_frames=60):
+    return generate_frames(
+        torch.arange(num_frames),
+        torch.zeros(num_frames, dtype=torch.int64),
+        torch.full((num_frames,), float(snr_label)),
+        modulations=[modulation],
+        seed=3,
+        channel=channel,
+    )
+
+
+def received(made):
+    return ReceivedBatch(made.iq, RECEIVERS["open"])
+
+
+def signal_to_interference_db(made, frames):
+    """Of the symbols, [B], fitted to those sent by one complex factor, with the true carrier."""
+    symbols = to_unit_power(frames.timed.symbols)
+    number = torch.arange(symbols.shape[1])
+    left = (made.state.cfo - frames.blind.cfo) * SAMPLES_PER_SYMBOL
+    symbols = symbols * unit_phasor(-2 * torch.pi * left[:, None] * number)
+    found = []
+    for shift in range(-6, 7):
+        first = MARGIN_IN_SYMBOLS + frames.receiver.guard_symbols + shift
+        sent = made.symbols[:, first : first + len(number)]
+        factor = (symbols * sent.conj()).sum(1) / sent.abs().square().sum(1)
+        error = (symbols / factor[:, None] - sent).abs().square().mean(1)
+        found.append(-10 * (error / sent.abs().square().mean(1)).log10())
+    return torch.stack(found).amax(0)
+
+
+@pytest.mark.parametrize("modulation", ["BPSK", "16APSK", "64QAM"])
+@pytest.mark.parametrize("exponent", OPEN.pulse_exponents)
+def test_pulse_and_band_are_found_without_multipath(modulation, exponent):
+    made = make(modulation, 20, replace(STILL, pulse_exponents=(exponent,)))
+    found = received(made).blind
+    assert (found.rolloff - made.state.rolloff).abs().median() < 0.06
+    assert (found.exponent == exponent).float().mean() > 0.7
+    period = SAMPLES_PER_SYMBOL
+    error = (found.timing + made.state.timing_offset + period / 2) % period - period / 2
+    assert error.abs().median() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("modulation", "turns"), [("OOK", 1), ("BPSK", 2), ("QPSK", 4), ("8PSK", 8), ("16QAM", 4)]
+)
+def test_carrier_is_found_over_the_whole_range(modulation, turns):
+    """Up to what the symmetry of the modulation hides; a quarter turn in the whole frame is allowed."""
+    made = make(modulation, 16, STILL)
+    assert made.state.cfo.abs().max() > 0.009
+    error = (received(made).blind.cfo - made.state.cfo) * SAMPLES_PER_SYMBOL
+    hidden = 1 / turns
+    error = (error + hidden / 2) % hidden - hidden / 2
+    assert (error.abs() < 1 / 512).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("modulation", "least"), [("QPSK", 6), ("16APSK", 6), ("16QAM", 6), ("64QAM", 3)]
+)
+def test_equaliser_undoes_multipath(modulation, least):
+    """In decibels of signal to interference, the median of frames, over that of the pulse's filter."""
+    channel = replace(STILL, delay_spread=1.5, random_delay_spread=False)
+    frames = received(make(modulation, 24, channel))
+    gained = signal_to_interference_db(make(modulation, 24, channel), frames)
+    plain = received(make(modulation, 24, channel))
+    plain.blind = equalise_without_taps(plain)
+    gained = gained - signal_to_interference_db(make(modulation, 24, channel), plain)
+    assert gained.median() > least
+
+
+def equalise_without_taps(frames):
+    """What the front end gives if no equaliser ever gains enough to be used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amc_utils.dsp.equalisation._LEAST_GAIN", 1e9)
+        return equalise(frames.iq, frames.noise)
+
+
+@pytest.mark.parametrize("modulation", ["QPSK", "16QAM", "256QAM", "128APSK"])
+def test_equaliser_leaves_frames_without_multipath_alone(modulation):
+    made = make(modulation, 20, STILL)
+    frames, plain = received(made), received(made)
+    plain.blind = equalise_without_taps(plain)
+    lost = signal_to_interference_db(made, plain) - signal_to_interference_db(made, frames)
+    assert lost.median() < 0.3
+    assert (lost > 3).float().mean() < 0.1
+
+
+def test_alphabet_of_the_modulation_is_the_likeliest():
+    """Mostly: sums of two QPSK symbols, whose magnitudes are those of OOK, may be found."""
+    channel = replace(STILL, delay_spread=0.5, random_delay_spread=False)
+    for modulation in ("QPSK", "4ASK", "16APSK", "16QAM"):
+        likelihoods = received(make(modulation, 24, channel)).blind.likelihoods[:, 1]
+        best = likelihoods.argmax(1) == MODULUS_ALPHABETS.index(modulation)
+        assert best.float().mean() > 0.8, modulation
+
+
+@pytest.mark.parametrize("name", ["4ASK", "16QAM"])
+def test_tables_are_those_of_noisy_symbols(name):
+    """The expected symbol, and the density of magnitudes, from a million draws."""
+    generator, level = torch.Generator().manual_seed(1), 6
+    edges = _variance_edges(torch.device("cpu"))
+    variance = float((edges[level - 1] * edges[level]).sqrt())
+    points = torch.from_numpy(symbol_map(name).copy()).to(torch.complex64)
+    choice = torch.randint(len(points), (1_000_000,), generator=generator)
+    noise = torch.randn(choice.shape, dtype=torch.complex64, generator=generator) * variance**0.5
+    turn = unit_phasor(2 * torch.pi * torch.rand(choice.shape, generator=generator))
+    sent = points[choice] * turn
+    symbols = sent + noise
+    number, tables = MODULUS_ALPHABETS.index(name), _modulus_tables(torch.device("cpu"))
+    table = tables[0][number : number + 1]
+    expected = (
+        symbols
+        * _at_magnitude(table, symbols.abs()[None, :, None], torch.full((1, 1, 1), level))[0, :, 0]
+    )
+    # Errors of what is expected correlate with nothing that is seen.
+    assert ((sent - expected) * symbols.conj()).mean().abs() < 3e-3
+    counts = torch.histc(symbols.abs() / (1 + variance) ** 0.5, table.shape[2], 0, 2.4)
+    density = counts / len(symbols) / (2.4 / table.shape[2])
+    often = counts > 3000
+    torch.testing.assert_close(
+        tables[1][number, level].exp()[often], density[often], rtol=0.06, atol=0.01
+    )
+
+
+def test_modulus_likelihood_takes_the_best_noise_variance():
+    symbols = to_unit_power(make("QPSK", 40, replace(STILL, cfo_max=0.0)).symbols)[..., None]
+    table = _modulus_tables(torch.device("cpu"))[1]
+    found = _modulus_likelihoods(symbols.expand(-1, -1, len(table)))
+    place = int(1 / 2.4 * table.shape[2])
+    torch.testing.assert_close(found[0], table[:, :, place].amax(1))
+
+
+def test_frames_do_not_depend_on_their_neighbours():
+    iq = make("16QAM", 10).iq
+    noise = ReceivedBatch(iq, RECEIVERS["open"]).noise
+    whole, part = equalise(iq, noise), equalise(iq[10:13], noise[10:13])
+    for name, value in vars(part).items():
+        torch.testing.assert_close(getattr(whole, name)[10:13], value, rtol=1e-3, atol=1e-3)
+
+
+def test_bad_frames_spoil_no_others_and_give_images():
+    iq = make("QPSK", 10).iq[:4]
+    bad = iq.clone()
+    bad[1], bad[2, 5] = 0, complex("nan")
+    receiver = RECEIVERS["open"]
+    for name in IMAGE_CHANNELS:
+        right = constellation_images(iq, [name], 32, receiver=receiver)
+        found = constellation_images(bad, [name], 32, receiver=receiver)
+        assert found.isfinite().all(), name
+        torch.testing.assert_close(found[[0, 3]], right[[0, 3]])
