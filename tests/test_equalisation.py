@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from amc_utils.dsp.equalisation import (
+    _VARIANCES,
     MODULUS_ALPHABETS,
-    _at_magnitude,
-    _modulus_likelihoods,
-    _modulus_tables,
-    _variance_edges,
+    PART_ALPHABETS,
+    _expected,
+    _likelihoods,
+    _magnitude_tables,
+    _part_tables,
     equalise,
 )
 from amc_utils.dsp.receiver_settings import RECEIVERS
@@ -123,45 +125,41 @@ def test_alphabet_of_the_modulation_is_the_likeliest():
     """Mostly: sums of two QPSK symbols, whose magnitudes are those of OOK, may be found."""
     channel = replace(STILL, delay_spread=0.5, random_delay_spread=False)
     for modulation in ("QPSK", "4ASK", "16APSK", "16QAM"):
-        likelihoods = received(make(modulation, 24, channel)).blind.likelihoods[:, 1]
+        likelihoods = received(make(modulation, 24, channel)).blind.likelihoods[
+            :, 1, : len(MODULUS_ALPHABETS)
+        ]
         best = likelihoods.argmax(1) == MODULUS_ALPHABETS.index(modulation)
         assert best.float().mean() > 0.8, modulation
 
 
 @pytest.mark.parametrize("name", ["4ASK", "16QAM"])
-def test_tables_are_those_of_noisy_symbols(name):
-    """The expected symbol, and the density of magnitudes, from a million draws."""
+@pytest.mark.parametrize("kind", ["magnitudes", "parts"])
+def test_tables_are_those_of_noisy_symbols(name, kind):
+    """The expected symbol, and the density of noisy symbols, from a million draws."""
     generator, level = torch.Generator().manual_seed(1), 6
-    edges = _variance_edges(torch.device("cpu"))
-    variance = float((edges[level - 1] * edges[level]).sqrt())
+    variance = _VARIANCES[level]
     points = torch.from_numpy(symbol_map(name).copy()).to(torch.complex64)
     choice = torch.randint(len(points), (1_000_000,), generator=generator)
+    sent = points[choice]
+    if kind == "magnitudes":
+        sent = sent * unit_phasor(2 * torch.pi * torch.rand(choice.shape, generator=generator))
     noise = torch.randn(choice.shape, dtype=torch.complex64, generator=generator) * variance**0.5
-    turn = unit_phasor(2 * torch.pi * torch.rand(choice.shape, generator=generator))
-    sent = points[choice] * turn
     symbols = sent + noise
-    number, tables = MODULUS_ALPHABETS.index(name), _modulus_tables(torch.device("cpu"))
-    table = tables[0][number : number + 1]
-    expected = (
-        symbols
-        * _at_magnitude(table, symbols.abs()[None, :, None], torch.full((1, 1, 1), level))[0, :, 0]
-    )
+    names = MODULUS_ALPHABETS if kind == "magnitudes" else PART_ALPHABETS
+    tables = (_magnitude_tables if kind == "magnitudes" else _part_tables)(torch.device("cpu"))
+    factors, densities = ([t[names.index(name)][None] for t in part] for part in tables)
+    expected = _expected(symbols[None, :, None], torch.full((1, 1, 1), level), factors)[0, :, 0]
     # Errors of what is expected correlate with nothing that is seen.
     assert ((sent - expected) * symbols.conj()).mean().abs() < 3e-3
-    counts = torch.histc(symbols.abs() / (1 + variance) ** 0.5, table.shape[2], 0, 2.4)
-    density = counts / len(symbols) / (2.4 / table.shape[2])
-    often = counts > 3000
-    torch.testing.assert_close(
-        tables[1][number, level].exp()[often], density[often], rtol=0.06, atol=0.01
-    )
-
-
-def test_modulus_likelihood_takes_the_best_noise_variance():
-    symbols = to_unit_power(make("QPSK", 40, replace(STILL, cfo_max=0.0)).symbols)[..., None]
-    table = _modulus_tables(torch.device("cpu"))[1]
-    found = _modulus_likelihoods(symbols.expand(-1, -1, len(table)))
-    place = int(1 / 2.4 * table.shape[2])
-    torch.testing.assert_close(found[0], table[:, :, place].amax(1))
+    assert (sent - expected).abs().square().mean() < noise.abs().square().mean()
+    # The mean log-density is less under any other variance, and integrates to one.
+    _, best = _likelihoods(to_unit_power(symbols[None])[..., None], densities)
+    assert float(best) == pytest.approx(variance)
+    width = 2.4 / densities[0].shape[2]
+    place = (torch.arange(densities[0].shape[2]) + 0.5) * width
+    measure = 2 * torch.pi * place if kind == "magnitudes" else 2.0
+    for density in densities:
+        assert float((density[0, level].exp() * measure).sum() * width) == pytest.approx(1, abs=0.02)
 
 
 def test_frames_do_not_depend_on_their_neighbours():

@@ -39,8 +39,8 @@ from amc_utils.images import (
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import (
     CHANNEL_PRESETS,
-    FILE_CHANNELS,
     DIGITAL_MODULATIONS,
+    FILE_CHANNELS,
     MARGIN_IN_SYMBOLS,
     SAMPLES_PER_SYMBOL,
     generate_frames,

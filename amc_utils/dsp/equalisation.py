@@ -9,12 +9,17 @@ that of a channel with a known pulse and a small offset.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
+from scipy.special import ive
 from torch import Tensor
 
+from amc_utils.dsp.carrier import estimate_phase
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
 
@@ -40,23 +45,35 @@ _NUM_TAPS = 9
 # How strongly taps are held to a single one: without noise, and per noise over signal density; by so
 # much more from one tap to the next.
 _PENALTY, _NOISE_PENALTY, _PENALTY_GROWTH = 1e-3, 0.08, 0.9
-# Iterations; the noise variance that they reckon with falls from the first to the last; steps are
-# longer than those of expectation maximisation by the factor.
-_NUM_STEPS, _FIRST_VARIANCE, _LAST_VARIANCE, _STEP = 12, 0.3, 1e-3, 1.7
+# Iterations, and the noise variance that the first reckons with, of the equaliser for magnitudes and of
+# that for parts; how far it falls; steps are longer than those of expectation maximisation by a factor.
+_MAGNITUDE_STEPS, _PART_STEPS, _LAST_VARIANCE, _STEP = (12, 0.3), (12, 0.1), 1e-3, 1.7
 # What an equaliser must gain in log-likelihood of a frame to be used: noise alone lets it gain some.
 _LEAST_GAIN = 15.0
 # Noise variances and magnitudes, from zero up, of the tables of alphabets.
 _VARIANCES = tuple(10 ** (-3 + 3 * step / 11) for step in range(12))
-_NUM_MAGNITUDES, _LARGEST = 256, 2.4
-# One modulation for each set of magnitudes.
+_NUM_PLACES, _LARGEST = 256, 2.4
+# One modulation for each set of magnitudes; and those whose in-phase and quadrature parts have few
+# values, of which the real ones may lie across.
 MODULUS_ALPHABETS = (
     "QPSK", "OOK", "4ASK", "8ASK", "16APSK", "32APSK", "64APSK", "128APSK", "16QAM", "32QAM", "64QAM",
     "128QAM", "256QAM",
 )  # fmt: skip
-# Of the carrier: length of the transforms; edges of magnitude rings; symmetries that are tried, and
-# whether rings are told apart, since their lines have phases of their own.
-_NUM_BINS, _RINGS = 512, (0.45, 0.7, 0.9, 1.1, 1.3)
-_LINES = ((1, False), (2, False), (4, True), (8, True), (12, True), (16, False), (32, False))
+PART_ALPHABETS = ("BPSK", "4ASK", "8ASK", "QPSK", "16QAM", "32QAM", "64QAM", "128QAM", "256QAM")
+_NUM_REAL = 3
+# Of the carrier: length of the transforms, and the power of symbols that is tried for each modulation.
+# Turning by one turn over the power leaves the map as it is, but for APSK, whose outer rings tell more.
+_NUM_BINS = 512
+_ORDERS = {
+    "OOK": 1, "4ASK": 2, "8ASK": 2, "BPSK": 2, "QPSK": 4, "8PSK": 8, "16PSK": 16, "32PSK": 32,
+    "16APSK": 12, "32APSK": 16, "64APSK": 28, "128APSK": 4, "16QAM": 4, "32QAM": 4, "64QAM": 4,
+    "128QAM": 4, "256QAM": 4,
+}  # fmt: skip
+# Magnitudes may make a modulation so much less likely there, but no more: equalisers mislead.
+_MOST_KNOWN = 10.0
+_ALPHABET_OF_LINE = tuple(
+    MODULUS_ALPHABETS.index(name if name in MODULUS_ALPHABETS else "QPSK") for name in _ORDERS
+)
 # The band's place is right to the first in most frames, in cycles per symbol, and to the second under
 # multipath; share of the first.
 _NARROW, _WIDE, _SHARE = 0.003, 0.03, 0.3
@@ -74,8 +91,8 @@ class Equalised:
         noise_gain: what the equaliser multiplies the noise of a symbol by.
         ratio: noise over signal density, N0 / Es of the frame as received.
         exponent, rolloff: pulse of the family.
-        likelihoods: mean log-likelihood of the magnitudes of symbols under each of MODULUS_ALPHABETS,
-            [B, 2, alphabets]: after the filter of the pulse alone, and after each one's equaliser.
+        likelihoods: mean log-likelihood of a symbol under each of MODULUS_ALPHABETS, at any angle, and
+            each of PART_ALPHABETS, real ones twice, [B, 2, alphabets]: before its equaliser and after.
     """
 
     cfo: Tensor
@@ -113,10 +130,9 @@ def equalise(iq: Tensor, noise: Tensor) -> Equalised:
     advance = unit_phasor(2 * torch.pi / SAMPLES_PER_SYMBOL * timing[:, None] * frequency)
     samples = torch.fft.ifft(spectrum * response * advance)
     scale = samples.abs().square().mean(1).clamp_min(1e-24).rsqrt()[:, None]
-    taps, symbols, likelihoods = _equaliser(samples * scale, ratio, iq.shape[1] // SAMPLES_PER_SYMBOL)
+    taps, offset, likelihoods = _equaliser(samples * scale, ratio, iq.shape[1] // SAMPLES_PER_SYMBOL)
     delays = torch.arange(_NUM_TAPS, device=iq.device) - _NUM_TAPS // 2
     response = response * (taps @ unit_phasor(torch.pi * torch.outer(delays, frequency)))
-    offset = _find_carrier(symbols)
     instants = torch.arange(len(frequency), device=iq.device) / 2
     equalised = torch.fft.ifft(spectrum * response * advance)
     equalised = equalised * unit_phasor(-2 * torch.pi * offset[:, None] * instants)
@@ -223,7 +239,10 @@ def _pulses(frequency: Tensor, exponent: Tensor, rolloff: Tensor) -> Tensor:
 
 
 def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Taps, complex64 [B, taps], and symbols [B, K], of the likeliest alphabet; likelihoods of all.
+    """Taps, complex64 [B, taps], carrier offset in cycles per symbol [B], likelihoods of all alphabets.
+
+    First for magnitudes, which need no carrier; then, once there is one, for in-phase and quadrature
+    parts. Each time the taps of the likeliest alphabet are taken, if they gain enough.
 
     Args:
         samples: complex64 [B, at least 2 K], unit power, half a symbol apart, the first at a symbol.
@@ -233,35 +252,75 @@ def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor
     middle = _NUM_TAPS // 2
     padded = torch.cat([samples[:, -middle:], samples, samples[:, :middle]], 1)
     seen = padded.unfold(1, _NUM_TAPS, 2)[:, :num_symbols].contiguous()
-    taps = _fitted_taps(seen, ratio)
-    symbols = seen @ taps
-    single = torch.zeros_like(taps[:, :, :1])
-    single[:, middle] = 1
-    plain = seen[:, :, middle, None]
-    plain = plain * plain.abs().square().mean(1, keepdim=True).clamp_min(1e-12).rsqrt()
-    both = plain.expand_as(symbols), symbols
-    likelihoods = torch.stack([_modulus_likelihoods(part) for part in both], 1)
+    taps = seen.new_zeros(len(seen), _NUM_TAPS)
+    taps[:, middle] = 1
+    least, tables = torch.full_like(ratio, -math.inf), _magnitude_tables(seen.device)
+    taps, by_magnitude, variance = _better_taps(seen, ratio, taps, least, tables, *_MAGNITUDE_STEPS)
+    symbols = (seen @ taps[..., None])[..., 0]
+    known = by_magnitude.amax(1)[:, list(_ALPHABET_OF_LINE)] * num_symbols
+    known = (known - known.amax(1, keepdim=True)).clamp_min(-_MOST_KNOWN)
+    offset = _find_carrier(symbols, variance, known)
+    number = torch.arange(num_symbols, device=seen.device)
+    turn = unit_phasor(-2 * torch.pi * offset[:, None] * number)
+    turn = turn * unit_phasor(-estimate_phase(symbols * turn))[:, None]
+    least, tables = by_magnitude.flatten(1).amax(1), _part_tables(seen.device)
+    seen = seen * turn[..., None]
+    taps, by_part, _ = _better_taps(seen, ratio, taps, least, tables, *_PART_STEPS)
+    return taps, offset, torch.cat([by_magnitude, by_part], 2)
+
+
+def _better_taps(
+    seen: Tensor,
+    ratio: Tensor,
+    start: Tensor,
+    least: Tensor,
+    tables: Sequence[Sequence[Tensor]],
+    *steps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Taps of unit output power [B, taps]: those at the start, or of the likeliest alphabet if better.
+
+    Better than those at the start under any alphabet, and than `least`, a mean log-likelihood [B] by
+    what was known before: sums of two symbols of a modulation are symbols of another. Returned are
+    also mean log-likelihoods of symbols under each alphabet, [B, 2, alphabets], before and after, and
+    the noise variance with the taps taken, [B].
+    """
+    before = seen @ start[..., None]
+    scale = before.abs().square().mean(1).clamp_min(1e-12).rsqrt()
+    start, before = start * scale, before * scale[..., None]
+    factors, densities = tables
+    taps = _fitted_taps(seen, ratio, start, factors, *steps)
+    both = before.expand(-1, -1, taps.shape[2]), seen @ taps
+    found = zip(*(_likelihoods(part, densities) for part in both), strict=True)
+    likelihoods, variances = (torch.stack(part, 1) for part in found)
     best, alphabet = likelihoods.max(2)
-    gains = ((best[:, 1] - best[:, 0]) * num_symbols > _LEAST_GAIN)[:, None]
-
-    def chosen(equalised: Tensor, alone: Tensor) -> Tensor:
-        column = alphabet[:, 1, None, None].expand(-1, equalised.shape[1], 1)
-        return torch.where(gains, equalised.gather(2, column)[..., 0], alone[..., 0])
-
-    return chosen(taps, single), chosen(symbols, plain), likelihoods
+    gains = (best[:, 1] - torch.maximum(best[:, 0], least)) * seen.shape[1] > _LEAST_GAIN
+    column = alphabet[:, 1, None, None].expand(-1, taps.shape[1], 1)
+    taps = torch.where(gains[:, None], taps.gather(2, column)[..., 0], start)
+    variance = variances.gather(2, alphabet[..., None])[..., 0]
+    return taps, likelihoods, torch.where(gains, variance[:, 1], variance[:, 0])
 
 
-def _fitted_taps(seen: Tensor, ratio: Tensor) -> Tensor:
+def _fitted_taps(
+    seen: Tensor,
+    ratio: Tensor,
+    start: Tensor,
+    factors: Sequence[Tensor],
+    num_steps: int,
+    first_variance: float,
+) -> Tensor:
     """Taps for each alphabet, complex64 [B, taps, alphabets], that give symbols of unit power.
 
-    Expectation maximisation under each alphabet of magnitudes: the symbols that are expected are the
-    equalised ones at magnitudes that are, and the taps those of least squares, held to a single one.
-    The noise variance that magnitudes are judged with falls slowly, since interference is larger at
-    first. Magnitudes alone have no carrier.
+    Expectation maximisation under each alphabet: symbols that are expected, and the taps of least
+    squares, held to a single one. The noise variance that symbols are judged with falls slowly, since
+    interference is larger at first.
 
     Args:
         seen: complex64 [B, K, taps], samples that make each symbol.
         ratio: float32 [B], N0 / Es.
+        start: complex64 [B, taps].
+        factors: tables of what is expected, see _tables.
+        num_steps: iterations.
+        first_variance: noise variance of the first.
     """
     adjoint = seen.mH / seen.shape[1]
     covariance = adjoint @ seen
@@ -273,17 +332,14 @@ def _fitted_taps(seen: Tensor, ratio: Tensor) -> Tensor:
     # What a single tap pulls the others to.
     pull = inverse[:, :, middle, None] * penalty[:, middle, None, None]
     least_squares = inverse @ adjoint
-    table, edges = _modulus_tables(seen.device)[0], _variance_edges(seen.device)
-    taps = seen.new_zeros(len(seen), _NUM_TAPS, len(table))
-    taps[:, middle] = 1
-    for step in range(_NUM_STEPS):
-        fall = (_LAST_VARIANCE / _FIRST_VARIANCE) ** (step / (_NUM_STEPS - 1))
-        variance = ratio.clamp(_FIRST_VARIANCE * fall, _VARIANCES[-1])
+    edges = _variance_edges(seen.device)
+    taps = start[..., None].repeat(1, 1, len(factors[0]))
+    for step in range(num_steps):
+        fall = (_LAST_VARIANCE / first_variance) ** (step / (num_steps - 1))
+        variance = ratio.clamp(first_variance * fall, _VARIANCES[-1])
         taps = taps * ((1 + variance)[:, None] / _output_power(taps, covariance)).sqrt()[:, None]
-        symbols = seen @ taps
         level = torch.bucketize(variance, edges)[:, None, None]
-        expected = symbols * _at_magnitude(table, symbols.abs(), level)
-        wanted = least_squares @ expected + pull
+        wanted = least_squares @ _expected(seen @ taps, level, factors) + pull
         along = (wanted.conj() * taps).real.sum(1, keepdim=True)
         along = along / taps.abs().square().sum(1, keepdim=True)
         taps = taps + _STEP * (wanted / along.clamp_min(0.05) - taps)
@@ -295,26 +351,42 @@ def _output_power(taps: Tensor, covariance: Tensor) -> Tensor:
     return (taps.conj() * (covariance @ taps)).real.sum(1).clamp_min(1e-12)
 
 
-def _at_magnitude(table: Tensor, magnitude: Tensor, level: Tensor) -> Tensor:
-    """Values of a table [A, variances, magnitudes] for magnitudes [B, K, A] at levels [B, 1, 1]."""
+def _expected(symbols: Tensor, level: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Symbols expected under each alphabet, complex64 [B, K, A], of noisy ones at levels [B, 1, 1]."""
+    found = [
+        _look_up(table, part, level)
+        for table, part in zip(factors, _seen_as(symbols, factors), strict=True)
+    ]
+    if len(found) == 1:
+        return symbols * found[0]
+    return torch.complex(symbols.real * found[0], symbols.imag * found[1])
+
+
+def _likelihoods(symbols: Tensor, densities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean log-likelihood at the best noise variance, and that, [B, A]; of symbols [B, K, A]."""
+    total = 0
+    for table, part in zip(densities, _seen_as(symbols, densities), strict=True):
+        part = part.transpose(1, 2)
+        place = (part * (table.shape[2] / _LARGEST)).long().clamp_(0, table.shape[2] - 1)
+        counts = torch.zeros(*part.shape[:2], table.shape[2], device=part.device)
+        counts.scatter_add_(2, place, torch.ones_like(part))
+        total = total + torch.einsum("bam,asm->bas", counts, table)
+    best, level = total.max(2)
+    return best / symbols.shape[1], torch.tensor(_VARIANCES, device=level.device)[level]
+
+
+def _seen_as(symbols: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
+    """Magnitudes of symbols, or of their parts where there is a table for each."""
+    parts = [symbols] if len(tables) == 1 else [symbols.real, symbols.imag]
+    return [part.abs() for part in parts]
+
+
+def _look_up(table: Tensor, magnitude: Tensor, level: Tensor) -> Tensor:
+    """Values of a table [A, variances, places] for magnitudes [B, K, A] at levels [B, 1, 1]."""
     count, num_levels, size = table.shape
     number = torch.arange(count, device=table.device) * num_levels + level
     place = (magnitude * (size / _LARGEST)).to(torch.int32).clamp_(0, size - 1)
     return table.flatten()[number * size + place]
-
-
-def _modulus_likelihoods(symbols: Tensor) -> Tensor:
-    """Mean log-likelihood of magnitudes of symbols, unit power, at the best noise variance, [B, A].
-
-    Args:
-        symbols: complex64 [B, K, A], those of each alphabet.
-    """
-    table = _modulus_tables(symbols.device)[1]
-    magnitude = symbols.abs().transpose(1, 2)
-    place = (magnitude * (table.shape[2] / _LARGEST)).long().clamp_(0, table.shape[2] - 1)
-    counts = torch.zeros(*magnitude.shape[:2], table.shape[2], device=symbols.device)
-    counts.scatter_add_(2, place, torch.ones_like(magnitude))
-    return torch.einsum("bam,asm->bas", counts, table).amax(2) / magnitude.shape[2]
 
 
 @cache
@@ -324,63 +396,125 @@ def _variance_edges(device: torch.device) -> Tensor:
 
 
 @cache
-def _modulus_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each alphabet, noise variance and magnitude, float32 [A, variances, magnitudes] twice.
+def _magnitude_tables(device: torch.device) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Tables of MODULUS_ALPHABETS, one of each kind: see _tables.
 
-    The expected symbol over the noisy one; and the log-likelihood of a magnitude among symbols of unit
-    power, noise included. A symbol on a ring of radius r, of all phases, in noise of variance v has a
-    magnitude of Rice's distribution, and is expected at r I1(2 m r / v) / I0(2 m r / v).
+    A symbol on a ring of radius r, at any angle, in noise of variance v has a magnitude m of Rice's
+    distribution, and is expected at r I1(2 m r / v) / I0(2 m r / v).
     """
-    magnitude = (torch.arange(_NUM_MAGNITUDES, dtype=torch.float64) + 0.5) * (
-        _LARGEST / _NUM_MAGNITUDES
-    )
-    factors, likelihoods = [], []
-    for name in MODULUS_ALPHABETS:
-        radius, count = (
-            torch.from_numpy(abs(symbol_map(name))).round(decimals=6).unique(return_counts=True)
-        )
+
+    def ring(magnitude: Tensor, radius: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+        argument = 2 * magnitude * radius / variance
+        scaled = torch.special.i0e(argument)
+        return scaled.log(), radius * torch.special.i1e(argument) / scaled
+
+    values = [abs(symbol_map(name)) for name in MODULUS_ALPHABETS]
+    return tuple((table,) for table in _tables(values, ring, 2, device))
+
+
+@cache
+def _part_tables(device: torch.device) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Tables of PART_ALPHABETS and of real ones that lie across, for in-phase and quadrature parts.
+
+    Parts are taken as independent of each other, as those of cross QAM are not.
+    """
+
+    def part(_: Tensor, value: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(value), value
+
+    points = [symbol_map(name) for name in PART_ALPHABETS]
+    points += [1j * across for across in points[:_NUM_REAL]]
+    made = [_tables([getattr(p, axis) for p in points], part, 1, device) for axis in ("real", "imag")]
+    return tuple(zip(*made, strict=True))
+
+
+def _tables(
+    values: Sequence[np.ndarray],
+    kernel: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
+    num_dimensions: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """For each alphabet, noise variance and magnitude, float32 [A, variances, places] twice.
+
+    What is expected over what is seen; and the log-density of what is seen if it has unit power.
+
+    Args:
+        values: of what is sent.
+        kernel: gives, of what is seen and sent, what the logarithm of a Gaussian's density has beside
+            the squared distance, and what is expected.
+        num_dimensions: two for magnitudes, of points of the plane; one for parts.
+        device: where the tables are wanted.
+    """
+    seen = (torch.arange(_NUM_PLACES, dtype=torch.float64) + 0.5)[:, None] * (_LARGEST / _NUM_PLACES)
+    factors, densities = [], []
+    for numbers in values:
+        value, count = torch.from_numpy(numbers.round(6)).unique(return_counts=True)
+        often = (count / count.sum()).log()
         for variance in _VARIANCES:
-            for scale, found in ((1, factors), ((1 + variance) ** 0.5, likelihoods)):
-                m = magnitude[:, None] * scale
-                argument = 2 * m * radius / variance
-                weight = torch.special.i0e(argument).log() - (m - radius).square() / variance
-                weight = weight + (count / count.sum()).log()
-                if found is factors:
-                    bessel = torch.special.i1e(argument) / torch.special.i0e(argument)
-                    found.append((weight.softmax(1) * radius * bessel).sum(1) / magnitude)
-                else:
-                    found.append(weight.logsumexp(1) + (2 * m[:, 0] * scale / variance).log())
-    shape = len(MODULUS_ALPHABETS), len(_VARIANCES), _NUM_MAGNITUDES
-    return tuple(torch.stack(found).view(shape).float().to(device) for found in (factors, likelihoods))
+            scale = (1 + variance) ** 0.5
+            (beside, expected), (beside_scaled, _) = (
+                kernel(x, value + 0 * x, variance) for x in (seen, seen * scale)
+            )
+            weight = often + beside - (seen - value).square() / variance
+            factors.append((weight.softmax(1) * expected).sum(1) / seen[:, 0])
+            weight = often + beside_scaled - (seen * scale - value).square() / variance
+            constant = math.log(scale**2 / (math.pi * variance)) * num_dimensions / 2
+            densities.append(weight.logsumexp(1) + constant)
+    shape = len(values), len(_VARIANCES), _NUM_PLACES
+    return tuple(torch.stack(made).view(shape).float().to(device) for made in (factors, densities))
 
 
-def _find_carrier(symbols: Tensor) -> Tensor:
+def _find_carrier(symbols: Tensor, variance: Tensor, by_magnitude: Tensor) -> Tensor:
     """Carrier offset in cycles per symbol, float32 [B], up to what a modulation's symmetry hides.
 
-    Each power m of the symbols may have a line at m times the offset, in each magnitude ring with a
-    phase of its own. The offset is the one of greatest likelihood over all m, the place of the band
-    being a first guess.
+    The m-th power of the symbols' angles has a line at m times the offset. How much a symbol adds to
+    it, and with which sign, follows from its magnitude under a modulation. The offset is the likeliest
+    one of all modulations, the place of the band being a first guess.
+
+    Args:
+        symbols: complex64 [B, K], unit power.
+        variance: float32 [B], of noise and interference.
+        by_magnitude: float32 [B, M], log-likelihood of the magnitudes under each of _ORDERS.
     """
-    magnitude = symbols.abs().clamp_min(1e-12)
-    unit = symbols / magnitude
-    ring = torch.bucketize(magnitude, torch.tensor(_RINGS, device=symbols.device))
-    in_ring = torch.nn.functional.one_hot(ring, len(_RINGS) + 1).transpose(1, 2).to(magnitude.dtype)
-    powers = {1: unit, 2: unit.square()}
-    powers[4] = powers[2].square()
-    powers[8] = powers[4].square()
-    powers |= {12: powers[8] * powers[4], 16: powers[8].square()}
-    powers[32] = powers[16].square()
-    scores, offsets = [], []
-    for order, by_ring in _LINES:
-        weight = in_ring if by_ring else magnitude[:, None]
-        energy = weight.square().sum(2, keepdim=True).clamp_min(1.0)
-        lines = torch.fft.fft(powers[order][:, None] * weight, _NUM_BINS)
-        count = weight.shape[1]
-        power = (lines.abs().square() / energy).sum(1)
-        # Logarithm of how much rarer such a power is among unrelated angles than the usual one.
-        scores.append(power - count - (count - 1) * (power / count).clamp_min(1.0).log())
-        offsets.append(torch.fft.fftfreq(_NUM_BINS, order, device=symbols.device))
-    offset = torch.cat(offsets)
+    table, order = _line_tables(symbols.device)
+    level = torch.bucketize(variance, _variance_edges(symbols.device))[:, None, None]
+    magnitude = symbols.abs()[..., None].expand(-1, -1, len(table))
+    weight = _look_up(table, magnitude, level).transpose(1, 2)
+    turned = unit_phasor(order[:, None] * symbols.angle()[:, None])
+    energy = weight.square().sum(2, keepdim=True).clamp_min(1e-6)
+    lines = torch.fft.fft(weight * turned, _NUM_BINS).abs() / energy.sqrt()
+    # Of unrelated angles a line has unit power, of the modulation's the energy of the weights.
+    likelihood = 2 * lines * energy.sqrt() - energy + by_magnitude[..., None]
+    offset = torch.fft.fftfreq(_NUM_BINS, device=symbols.device) / order[:, None]
     narrow, wide = (torch.exp(-0.5 * (offset / width).square()) / width for width in (_NARROW, _WIDE))
     prior = (_SHARE * narrow + (1 - _SHARE) * wide).log()
-    return offset[(torch.cat(scores, 1) + prior).argmax(1)]
+    return offset.flatten()[(likelihood + prior).flatten(1).argmax(1)]
+
+
+@cache
+def _line_tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights of magnitudes, float32 [M, variances, places], of each of _ORDERS; and the orders [M].
+
+    The mean of exp(j m angle) of noisy symbols of a magnitude. Around a point on a ring of radius r the
+    angle has von Mises' distribution.
+    """
+    seen = (torch.arange(_NUM_PLACES, dtype=torch.float64) + 0.5)[:, None] * (_LARGEST / _NUM_PLACES)
+    tables = []
+    for name, order in _ORDERS.items():
+        points = torch.from_numpy(symbol_map(name).copy())
+        radius, ring, count = (
+            (points.abs() * 1e6).round().unique(return_inverse=True, return_counts=True)
+        )
+        radius = radius / 1e6
+        together = (
+            torch.zeros_like(radius).index_add_(0, ring, torch.cos(order * points.angle())) / count
+        )
+        for variance in _VARIANCES:
+            argument = 2 * seen * radius / variance
+            scaled = torch.special.i0e(argument)
+            density = (count / len(points)).log() + scaled.log() - (seen - radius).square() / variance
+            spread = torch.from_numpy(ive(order, argument.numpy())) / scaled
+            tables.append((density.softmax(1) * together * spread).sum(1))
+    shape = len(_ORDERS), len(_VARIANCES), _NUM_PLACES
+    orders = torch.tensor(list(_ORDERS.values()), device=device)
+    return torch.stack(tables).view(shape).float().to(device), orders

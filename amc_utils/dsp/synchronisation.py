@@ -16,13 +16,11 @@ import scipy.signal
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.carrier import cfo_grid, squared_magnitude
 from amc_utils.dsp.equalisation import Equalised, equalise, equaliser, taper
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
 
-# Carrier offsets that are tried; on a grid of 3.75e-4 to each side, neighbours turn the ends of a frame
-# by less than three degrees.
-NUM_CFOS = 49
 # Noise over signal density that the equaliser reckons with, at most and at least.
 _NOISE_RATIO_RANGE = (1e-7, 30.0)
 # Signal power that is reckoned with at least, as a share of a frame's.
@@ -251,12 +249,6 @@ def offset_carrier(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
     return cfo, (upper + lower) / 4, timing
 
 
-@cache
-def cfo_grid(receiver: ReceiverSettings, device: torch.device) -> Tensor:
-    """Carrier offsets that are tried, in cycles per sample, float32 [NUM_CFOS]."""
-    return torch.linspace(-receiver.max_cfo, receiver.max_cfo, NUM_CFOS, device=device)
-
-
 def _equalised(frames: ReceivedBatch, pulses: Tensor) -> tuple[Tensor, Tensor]:
     """Both bands after the equaliser, and what it multiplies the noise of a symbol by, [B].
 
@@ -278,13 +270,6 @@ def _at_symbols(bands: Tensor, timing: Tensor, num_samples: int, receiver: Recei
     symbols = symbols / SAMPLES_PER_SYMBOL**0.5
     guard = receiver.guard_symbols
     return symbols[:, guard : num_samples // SAMPLES_PER_SYMBOL - guard]
-
-
-def squared_magnitude(z: Tensor) -> Tensor:
-    """|z|^2, float32 shaped like `z`."""
-    # Faster by far than the magnitude, or a sum over an axis of two.
-    squares = torch.view_as_real(z).square()
-    return squares[..., 0] + squares[..., 1]
 
 
 def _power(iq: Tensor) -> Tensor:
