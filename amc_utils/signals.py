@@ -329,7 +329,7 @@ def _draw_block(
     exponent = None
     if len(channel.pulse_exponents) > 1:
         which = (torch.rand(size, **options) * len(channel.pulse_exponents)).long()
-        exponent = torch.tensor(channel.pulse_exponents, device=device)[which]
+        exponent = torch.stack([timing.new_full((), e) for e in channel.pulse_exponents])[which]
     impairments = (None,) * 4
     if channel.is_impaired:
         impairments = _draw_impairments(size, num_samples, channel, options)
@@ -397,7 +397,9 @@ def pulse_energy(rolloff: Tensor, exponent: float | Tensor) -> Tensor:
     symbols of unit power. It is 1 for the exponent 0.5.
     """
     # The mean of cos(x)^(4 e) over a quarter of its period.
-    order = 4 * torch.as_tensor(exponent, device=rolloff.device, dtype=torch.float64)
+    if not isinstance(exponent, Tensor):
+        exponent = rolloff.new_full((), exponent)
+    order = 4 * exponent.double()
     slope = torch.lgamma((order + 1) / 2) - torch.lgamma(order / 2 + 1)
     slope = (slope.exp() / torch.pi**0.5).to(rolloff.dtype)
     return 1 - rolloff + 2 * rolloff * slope

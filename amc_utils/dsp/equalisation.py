@@ -71,9 +71,6 @@ _ORDERS = {
 }  # fmt: skip
 # Magnitudes may make a modulation so much less likely there, but no more: equalisers mislead.
 _MOST_KNOWN = 10.0
-_ALPHABET_OF_LINE = tuple(
-    MODULUS_ALPHABETS.index(name if name in MODULUS_ALPHABETS else "QPSK") for name in _ORDERS
-)
 # The band's place is right to the first in most frames, in cycles per symbol, and to the second under
 # multipath; share of the first.
 _NARROW, _WIDE, _SHARE = 0.003, 0.03, 0.3
@@ -257,9 +254,7 @@ def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor
     least, tables = torch.full_like(ratio, -math.inf), _magnitude_tables(seen.device)
     taps, by_magnitude, variance = _better_taps(seen, ratio, taps, least, tables, *_MAGNITUDE_STEPS)
     symbols = (seen @ taps[..., None])[..., 0]
-    known = by_magnitude.amax(1)[:, list(_ALPHABET_OF_LINE)] * num_symbols
-    known = (known - known.amax(1, keepdim=True)).clamp_min(-_MOST_KNOWN)
-    offset = _find_carrier(symbols, variance, known)
+    offset = _find_carrier(symbols, variance, by_magnitude.amax(1) * num_symbols)
     number = torch.arange(num_symbols, device=seen.device)
     turn = unit_phasor(-2 * torch.pi * offset[:, None] * number)
     turn = turn * unit_phasor(-estimate_phase(symbols * turn))[:, None]
@@ -328,11 +323,12 @@ def _fitted_taps(
     distance = (torch.arange(_NUM_TAPS, device=seen.device) - middle).abs()
     penalty = (_PENALTY + _NOISE_PENALTY * ratio.clamp(max=10.0))[:, None]
     penalty = penalty * torch.exp(_PENALTY_GROWTH * distance)
-    inverse = torch.linalg.inv(covariance + torch.diag_embed(penalty).to(covariance.dtype))
+    # Unlike inv, it does not look whether there is an inverse, for which the host would wait.
+    inverse = torch.linalg.inv_ex(covariance + torch.diag_embed(penalty).to(covariance.dtype)).inverse
     # What a single tap pulls the others to.
     pull = inverse[:, :, middle, None] * penalty[:, middle, None, None]
     least_squares = inverse @ adjoint
-    edges = _variance_edges(seen.device)
+    edges = _variances(seen.device)[1]
     taps = start[..., None].repeat(1, 1, len(factors[0]))
     for step in range(num_steps):
         fall = (_LAST_VARIANCE / first_variance) ** (step / (num_steps - 1))
@@ -372,7 +368,7 @@ def _likelihoods(symbols: Tensor, densities: Sequence[Tensor]) -> tuple[Tensor, 
         counts.scatter_add_(2, place, torch.ones_like(part))
         total = total + torch.einsum("bam,asm->bas", counts, table)
     best, level = total.max(2)
-    return best / symbols.shape[1], torch.tensor(_VARIANCES, device=level.device)[level]
+    return best / symbols.shape[1], _variances(level.device)[0][level]
 
 
 def _seen_as(symbols: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
@@ -390,9 +386,10 @@ def _look_up(table: Tensor, magnitude: Tensor, level: Tensor) -> Tensor:
 
 
 @cache
-def _variance_edges(device: torch.device) -> Tensor:
+def _variances(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Noise variances of the tables, and the limits between them."""
     levels = torch.tensor(_VARIANCES, device=device)
-    return (levels[1:] * levels[:-1]).sqrt()
+    return levels, (levels[1:] * levels[:-1]).sqrt()
 
 
 @cache
@@ -474,17 +471,19 @@ def _find_carrier(symbols: Tensor, variance: Tensor, by_magnitude: Tensor) -> Te
     Args:
         symbols: complex64 [B, K], unit power.
         variance: float32 [B], of noise and interference.
-        by_magnitude: float32 [B, M], log-likelihood of the magnitudes under each of _ORDERS.
+        by_magnitude: float32 [B, A], log-likelihood of the magnitudes under each of MODULUS_ALPHABETS.
     """
-    table, order = _line_tables(symbols.device)
-    level = torch.bucketize(variance, _variance_edges(symbols.device))[:, None, None]
+    table, order, alphabet = _line_tables(symbols.device)
+    level = torch.bucketize(variance, _variances(symbols.device)[1])[:, None, None]
     magnitude = symbols.abs()[..., None].expand(-1, -1, len(table))
     weight = _look_up(table, magnitude, level).transpose(1, 2)
     turned = unit_phasor(order[:, None] * symbols.angle()[:, None])
     energy = weight.square().sum(2, keepdim=True).clamp_min(1e-6)
     lines = torch.fft.fft(weight * turned, _NUM_BINS).abs() / energy.sqrt()
     # Of unrelated angles a line has unit power, of the modulation's the energy of the weights.
-    likelihood = 2 * lines * energy.sqrt() - energy + by_magnitude[..., None]
+    known = by_magnitude[:, alphabet]
+    known = (known - known.amax(1, keepdim=True)).clamp_min(-_MOST_KNOWN)
+    likelihood = 2 * lines * energy.sqrt() - energy + known[..., None]
     offset = torch.fft.fftfreq(_NUM_BINS, device=symbols.device) / order[:, None]
     narrow, wide = (torch.exp(-0.5 * (offset / width).square()) / width for width in (_NARROW, _WIDE))
     prior = (_SHARE * narrow + (1 - _SHARE) * wide).log()
@@ -492,10 +491,11 @@ def _find_carrier(symbols: Tensor, variance: Tensor, by_magnitude: Tensor) -> Te
 
 
 @cache
-def _line_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights of magnitudes, float32 [M, variances, places], of each of _ORDERS; and the orders [M].
+def _line_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of magnitudes, float32 [M, variances, places], for each of _ORDERS, which follow [M].
 
-    The mean of exp(j m angle) of noisy symbols of a magnitude. Around a point on a ring of radius r the
+    And the number among MODULUS_ALPHABETS of each modulation's magnitudes, int64 [M]. A weight is the
+    mean of exp(j m angle) of noisy symbols of a magnitude: around a point on a ring of radius r the
     angle has von Mises' distribution.
     """
     seen = (torch.arange(_NUM_PLACES, dtype=torch.float64) + 0.5)[:, None] * (_LARGEST / _NUM_PLACES)
@@ -516,5 +516,7 @@ def _line_tables(device: torch.device) -> tuple[Tensor, Tensor]:
             spread = torch.from_numpy(ive(order, argument.numpy())) / scaled
             tables.append((density.softmax(1) * together * spread).sum(1))
     shape = len(_ORDERS), len(_VARIANCES), _NUM_PLACES
+    names = (name if name in MODULUS_ALPHABETS else "QPSK" for name in _ORDERS)  # of PSK all alike
+    alphabets = torch.tensor([MODULUS_ALPHABETS.index(name) for name in names], device=device)
     orders = torch.tensor(list(_ORDERS.values()), device=device)
-    return torch.stack(tables).view(shape).float().to(device), orders
+    return torch.stack(tables).view(shape).float().to(device), orders, alphabets
