@@ -48,8 +48,9 @@ _PENALTY, _NOISE_PENALTY, _PENALTY_GROWTH = 1e-3, 0.08, 0.9
 # Iterations, and the noise variance that the first reckons with, of the equaliser for magnitudes and of
 # that for parts; how far it falls; steps are longer than those of expectation maximisation by a factor.
 _MAGNITUDE_STEPS, _PART_STEPS, _LAST_VARIANCE, _STEP = (12, 0.3), (12, 0.1), 1e-3, 1.7
-# What an equaliser must gain in log-likelihood of a frame to be used: noise alone lets it gain some.
-_LEAST_GAIN = 15.0
+# What the equaliser for magnitudes, and that for parts, must gain in log-likelihood of a frame to be
+# used: noise alone lets them gain some.
+LEAST_GAINS = (15.0, 15.0)
 # Noise variances and magnitudes, from zero up, of the tables of alphabets.
 _VARIANCES = tuple(10 ** (-3 + 3 * step / 11) for step in range(12))
 _NUM_PLACES, _LARGEST = 256, 2.4
@@ -103,12 +104,13 @@ class Equalised:
     likelihoods: Tensor
 
 
-def equalise(iq: Tensor, noise: Tensor) -> Equalised:
+def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST_GAINS) -> Equalised:
     """Carrier, timing and equalised spectrum of frames of an unknown channel.
 
     Args:
         iq: complex64 [B, num_samples], 8 samples per symbol.
         noise: noise variance per complex sample, float32 [B].
+        least_gains: see LEAST_GAINS; infinite ones leave frames as the filter of the pulse makes them.
     """
     power = iq.abs().square().mean(1)
     signal = torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
@@ -127,7 +129,8 @@ def equalise(iq: Tensor, noise: Tensor) -> Equalised:
     advance = unit_phasor(2 * torch.pi / SAMPLES_PER_SYMBOL * timing[:, None] * frequency)
     samples = torch.fft.ifft(spectrum * response * advance)
     scale = samples.abs().square().mean(1).clamp_min(1e-24).rsqrt()[:, None]
-    taps, offset, likelihoods = _equaliser(samples * scale, ratio, iq.shape[1] // SAMPLES_PER_SYMBOL)
+    num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
+    taps, offset, likelihoods = _equaliser(samples * scale, ratio, num_symbols, least_gains)
     delays = torch.arange(_NUM_TAPS, device=iq.device) - _NUM_TAPS // 2
     response = response * (taps @ unit_phasor(torch.pi * torch.outer(delays, frequency)))
     instants = torch.arange(len(frequency), device=iq.device) / 2
@@ -235,7 +238,9 @@ def _pulses(frequency: Tensor, exponent: Tensor, rolloff: Tensor) -> Tensor:
     return (pulse / (pulse.square().sum(1, keepdim=True) / half).sqrt()).unflatten(1, (2, half))
 
 
-def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor, Tensor, Tensor]:
+def _equaliser(
+    samples: Tensor, ratio: Tensor, num_symbols: int, least_gains: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Taps, complex64 [B, taps], carrier offset in cycles per symbol [B], likelihoods of all alphabets.
 
     First for magnitudes, which need no carrier; then, once there is one, for in-phase and quadrature
@@ -245,6 +250,7 @@ def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor
         samples: complex64 [B, at least 2 K], unit power, half a symbol apart, the first at a symbol.
         ratio: float32 [B], N0 / Es.
         num_symbols: K.
+        least_gains: see LEAST_GAINS.
     """
     middle = _NUM_TAPS // 2
     padded = torch.cat([samples[:, -middle:], samples, samples[:, :middle]], 1)
@@ -252,7 +258,10 @@ def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor
     taps = seen.new_zeros(len(seen), _NUM_TAPS)
     taps[:, middle] = 1
     least, tables = torch.full_like(ratio, -math.inf), _magnitude_tables(seen.device)
-    taps, by_magnitude, variance = _better_taps(seen, ratio, taps, least, tables, *_MAGNITUDE_STEPS)
+    gain, gain_of_parts = least_gains
+    taps, by_magnitude, variance = _better_taps(
+        seen, ratio, taps, tables, least, gain, *_MAGNITUDE_STEPS
+    )
     symbols = (seen @ taps[..., None])[..., 0]
     offset = _find_carrier(symbols, variance, by_magnitude.amax(1) * num_symbols)
     number = torch.arange(num_symbols, device=seen.device)
@@ -260,7 +269,7 @@ def _equaliser(samples: Tensor, ratio: Tensor, num_symbols: int) -> tuple[Tensor
     turn = turn * unit_phasor(-estimate_phase(symbols * turn))[:, None]
     least, tables = by_magnitude.flatten(1).amax(1), _part_tables(seen.device)
     seen = seen * turn[..., None]
-    taps, by_part, _ = _better_taps(seen, ratio, taps, least, tables, *_PART_STEPS)
+    taps, by_part, _ = _better_taps(seen, ratio, taps, tables, least, gain_of_parts, *_PART_STEPS)
     return taps, offset, torch.cat([by_magnitude, by_part], 2)
 
 
@@ -268,14 +277,15 @@ def _better_taps(
     seen: Tensor,
     ratio: Tensor,
     start: Tensor,
-    least: Tensor,
     tables: Sequence[Sequence[Tensor]],
+    least: Tensor,
+    least_gain: float,
     *steps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Taps of unit output power [B, taps]: those at the start, or of the likeliest alphabet if better.
 
-    Better than those at the start under any alphabet, and than `least`, a mean log-likelihood [B] by
-    what was known before: sums of two symbols of a modulation are symbols of another. Returned are
+    Better by `least_gain` than those at the start under any alphabet, and than `least`, the mean
+    log-likelihood [B] by other alphabets: sums of two symbols are symbols of others. Returned are
     also mean log-likelihoods of symbols under each alphabet, [B, 2, alphabets], before and after, and
     the noise variance with the taps taken, [B].
     """
@@ -288,7 +298,7 @@ def _better_taps(
     found = zip(*(_likelihoods(part, densities) for part in both), strict=True)
     likelihoods, variances = (torch.stack(part, 1) for part in found)
     best, alphabet = likelihoods.max(2)
-    gains = (best[:, 1] - torch.maximum(best[:, 0], least)) * seen.shape[1] > _LEAST_GAIN
+    gains = (best[:, 1] - torch.maximum(best[:, 0], least)) * seen.shape[1] > least_gain
     column = alphabet[:, 1, None, None].expand(-1, taps.shape[1], 1)
     taps = torch.where(gains[:, None], taps.gather(2, column)[..., 0], start)
     variance = variances.gather(2, alphabet[..., None])[..., 0]
