@@ -27,8 +27,8 @@ WINDOW = 2.5
 _SYMBOL_SCALE = 1.25
 # Lines of OQPSK's square reach a twentieth of the power; this lifts them by 15 dB.
 _OFFSET_LINES_GAIN = 10 ** (15 / 20)
-# Logarithm of how much less likely a modulation at the left edge is, and an alphabet for each symbol.
-_LEAST_LIKELY, _LEAST_LIKELY_SYMBOL = 60.0, 0.6
+# Logarithm of how much less likely a modulation at the left edge is.
+_LEAST_LIKELY = 60.0
 
 
 class SynchronizedBatch(ReceivedBatch):
@@ -120,25 +120,9 @@ def likelihood_map(frames: SynchronizedBatch) -> Tensor:
     """
     ratios = likelihood_ratios(frames, blind_label(frames), COARSE)
     behind = ratios.amax(1, keepdim=True) - ratios
-    return _rows(1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt())
-
-
-def alphabet_map(frames: SynchronizedBatch) -> Tensor:
-    """Log-likelihood (across) of symbols under each alphabet (up): of magnitudes, then of parts.
-
-    From the bottom once for symbols as they come, once after an equaliser for each alphabet; see
-    amc_utils.dsp.equalisation. At the right edge lies the likeliest of all, at the left one that is
-    less likely by a factor of e^-0.6 a symbol; in between distances count by their root.
-    """
-    likelihoods = frames.blind.likelihoods.flatten(1)
-    behind = likelihoods.amax(1, keepdim=True) - likelihoods
-    return _rows(1 - 2 * (behind / _LEAST_LIKELY_SYMBOL).clamp(max=1).sqrt())
-
-
-def _rows(across: Tensor) -> Tensor:
-    """Points at places -1 to 1 across [B, rows], eight one above the other in each row."""
-    across = across.repeat_interleave(8, 1)
-    up = (torch.arange(across.shape[1], device=across.device) + 0.5) * (2 / across.shape[1]) - 1
+    across = (1 - 2 * (behind / _LEAST_LIKELY).clamp(max=1).sqrt()).repeat_interleave(8, 1)
+    num_rows = across.shape[1]
+    up = (torch.arange(num_rows, device=across.device) + 0.5) * (2 / num_rows) - 1
     return torch.complex(across, up.expand_as(across)) * WINDOW
 
 
@@ -199,7 +183,6 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
     "lines": (power_line_map, _to_log_of_maximum),
     "noise": (band_levels, _to_log_of_maximum),
     "likelihoods": (likelihood_map, _to_presence),
-    "alphabets": (alphabet_map, _to_presence),
 }
 
 
@@ -207,7 +190,6 @@ IMAGE_CHANNELS: dict[str, tuple[Callable[[SynchronizedBatch], Tensor], Callable[
 RAW_SAMPLES = "iq"
 CHANNEL_GROUPS = {
     "stack": ("polar", "lines", "noise"),
-    "stack_open": ("polar", "lines", "noise", "alphabets"),
 }
 _OWN_NAMES = frozenset({*IMAGE_CHANNELS, *CHANNEL_GROUPS, RAW_SAMPLES})
 

@@ -51,6 +51,8 @@ _MAGNITUDE_STEPS, _PART_STEPS, _LAST_VARIANCE, _STEP = (12, 0.3), (12, 0.1), 1e-
 # What the equaliser for magnitudes, and that for parts, must gain in log-likelihood of a frame to be
 # used: noise alone lets them gain some.
 LEAST_GAINS = (15.0, 15.0)
+# Of the line that shows real symbols, in units of what unrelated angles give; theirs reach 6.
+_LEAST_SQUARE_LINE = 20.0
 # Noise variances and magnitudes, from zero up, of the tables of alphabets.
 _VARIANCES = tuple(10 ** (-3 + 3 * step / 11) for step in range(12))
 _NUM_PLACES, _LARGEST = 256, 2.4
@@ -257,8 +259,9 @@ def _equaliser(
     seen = padded.unfold(1, _NUM_TAPS, 2)[:, :num_symbols].contiguous()
     taps = seen.new_zeros(len(seen), _NUM_TAPS)
     taps[:, middle] = 1
-    least, tables = torch.full_like(ratio, -math.inf), _magnitude_tables(seen.device)
-    gain, gain_of_parts = least_gains
+    tables, (gain, gain_of_parts) = _magnitude_tables(seen.device), least_gains
+    # Magnitudes do not tell BPSK from sums of two of its symbols, one of them a quarter turn on.
+    least = torch.where(_is_real(seen[:, :, middle]), math.inf, -math.inf)
     taps, by_magnitude, variance = _better_taps(
         seen, ratio, taps, tables, least, gain, *_MAGNITUDE_STEPS
     )
@@ -271,6 +274,13 @@ def _equaliser(
     seen = seen * turn[..., None]
     taps, by_part, _ = _better_taps(seen, ratio, taps, tables, least, gain_of_parts, *_PART_STEPS)
     return taps, offset, torch.cat([by_magnitude, by_part], 2)
+
+
+def _is_real(symbols: Tensor) -> Tensor:
+    """Whether the square of symbols [B, K] has a line, as that of real ones has; bool [B]."""
+    square = symbols.square()
+    lines = torch.fft.fft(square, _NUM_BINS).abs().square().amax(1)
+    return lines > _LEAST_SQUARE_LINE * square.abs().square().sum(1)
 
 
 def _better_taps(
