@@ -88,6 +88,17 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
     return rows.assign(value=value, low=low, high=high, num_frames=num_frames)[_COLUMNS]
 
 
+def accuracy_line(predictions: pd.DataFrame) -> str:
+    """Accuracies with 95 % intervals in a line; that of modulation alone is what is mostly published."""
+    table = accuracy_table(predictions).set_index("metric")
+    shares = (
+        f"{task} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        for task, row in zip(TASKS, (table.loc[f"{t}_accuracy"] for t in TASKS), strict=True)
+    )
+    counts = [predictions[name].nunique() for name in ("modulation", "snr_label")]
+    return f"test accuracy: {', '.join(shares)} ({counts[0]} modulations, {counts[1]} SNR labels)"
+
+
 def snr_error_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     """Mean absolute error of the SNR label, overall or per level of `by`; columns as in accuracy_table.
 

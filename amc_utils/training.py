@@ -35,7 +35,7 @@ from amc_utils.data import (
 )
 from amc_utils.images import expand_channels, network_input
 from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, predict_snr_index, snr_loss
-from amc_utils.metrics import TASKS
+from amc_utils.metrics import TASKS, accuracy_line
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,
@@ -925,9 +925,7 @@ def train_command(config: TrainingParameters) -> None:
     command, with the same run_name, goes on from there.
     """
     if run := train(config):
-        scores = {name: run.facts["test"][f"{name}_accuracy"]["value"] for name in TASKS}
-        said = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(f"test accuracy: {said}\n{run.folder}")
+        print(f"{accuracy_line(run.predictions)}\n{run.folder}")
 
 
 _PARTS_TO_GO_ON = {"optimizer", "scheduler", "skipped", "epoch", "epoch_seconds", "kept", "origin"}

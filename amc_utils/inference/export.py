@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -38,6 +40,7 @@ from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
+from amc_utils.signals import DIGITAL_MODULATIONS
 from amc_utils.training import prediction_table, trained_network
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
@@ -46,6 +49,24 @@ _CALIBRATING, _TRYING = 200, 64
 _CALIBRATING_SEED, _TRYING_SEED = 1_000_003, 2_000_003
 _FRAMES_A_KIND = 500
 _OOD_SNRS_DB = (20, 10, 0)
+# Of impairments: SNR per sample from which they are tried, frames of a class, addition to the seed.
+_CLEAR_DB, _FRAMES_AN_IMPAIRMENT, _IMPAIRED_SEED = 10.0, 10, 3_000_003
+# Sizes of each, and the changes to a channel that make one.
+IMPAIRMENTS: dict[str, tuple[tuple[float, ...], Callable[[float], dict[str, Any]]]] = {
+    "carrier offset to (cycles/sample)": ((1e-3, 3e-3, 1e-2), lambda size: {"cfo_max": size}),
+    "symbol-rate offset to": ((1e-4, 3e-4, 1e-3), lambda size: {"clock_max": size}),
+    "delay spread (samples)": (
+        (0.5, 1.0, 2.0, 4.0),
+        lambda size: {"delay_spread": size, "random_delay_spread": False},
+    ),
+    "roll-off": ((0.05, 0.2, 0.8, 1.0), lambda size: {"rolloff_range": (size, size)}),
+    "pulse exponent": ((0.5, 1.0, 1.5), lambda size: {"pulse_exponents": (size,)}),
+    "I/Q gain, std (dB)": ((0.5, 1.0, 2.0), lambda size: {"iq_gain_db": size}),
+    "I/Q angle, std (rad)": ((0.03, 0.1, 0.2), lambda size: {"iq_phase_rad": size}),
+    "DC, std": ((0.03, 0.1, 0.2), lambda size: {"dc_std": size}),
+    "phase noise, std (rad/sample)": ((1e-3, 5e-3, 2e-2), lambda size: {"phase_noise_rad": size}),
+    "filter tilt, std": ((0.1, 0.3, 0.6), lambda size: {"tilt_std": size}),
+}
 # A set of frames, and an index into it, int64.
 _Some = tuple[Frames, Tensor]
 
@@ -115,6 +136,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
             "test": _tested(written, frames, split.test),
             "ood_signals": _ood_signals(written, frames, split.test),
             "recordings": _recordings(written, *trying),
+            "impairments": _impairments(written),
             "environment": environment(),
         }
         with atomic_write(path.with_name("model.json")) as described:
@@ -209,7 +231,8 @@ def _ood_signals(written: Classifier, frames: Frames, index: Tensor) -> list[dic
     generator = torch.Generator().manual_seed(written.config.seed)
     channel = written.config.synthetic_channel
     rows = [_flagged(written, "test frames", "all", frames.iq(index))]
-    for kind in progress(ood_kinds(written.config.modulation_names), desc="OOD signals"):
+    kinds = ood_kinds(written.config.modulation_names, channel)
+    for kind in progress(kinds, desc="OOD signals"):
         for snr_db in _OOD_SNRS_DB:
             iq = ood_frames(kind, snr_db, _FRAMES_A_KIND, generator=generator, channel=channel)
             rows.append(_flagged(written, kind, snr_db, iq))
@@ -219,6 +242,50 @@ def _ood_signals(written: Classifier, frames: Frames, index: Tensor) -> list[dic
 def _flagged(written: Classifier, signal: str, snr_db: int | str, iq: Tensor) -> dict[str, Any]:
     share = float((written(iq).p_value < SIGNIFICANCE).float().mean())
     return {"signal": signal, "snr_db": snr_db, "num_frames": len(iq), "flagged": share}
+
+
+def _impairments(written: Classifier) -> list[dict[str, Any]]:
+    """What each impairment alone costs, in sizes up to the largest: accuracies at labels from 10 dB.
+
+    Beside it the channel is still: no offsets, no multipath, one pulse, the middle roll-off.
+    """
+    config, rows = written.config, []
+    own = config.synthetic_channel
+    still = dict.fromkeys(("cfo_std", "cfo_max", "clock_std", "clock_max", "delay_spread"), 0.0)
+    still |= {
+        "pulse_exponents": (own.pulse_exponent,),
+        "rolloff_range": (sum(own.rolloff_range) / 2,) * 2,
+    }
+    sizes = [("none", 0.0, {})]
+    sizes += [(name, size, made(size)) for name, (some, made) in IMPAIRMENTS.items() for size in some]
+    labels = [label for label in config.snr_labels if own.snr_db(label) >= _CLEAR_DB]
+    for name, size, changes in progress(sizes, desc="impairments"):
+        frames = synthesise_frames(
+            modulations=config.modulation_names,
+            snr_labels=labels,
+            num_frames_per_cell=_FRAMES_AN_IMPAIRMENT,
+            seed=config.seed + _IMPAIRED_SEED,
+            channel=replace(own, **still | changes),
+        )
+        index = torch.arange(len(frames))
+        said = written(frames.iq(index))
+        sure, modulation = said.modulation.max(1)
+        right = modulation == frames.modulation
+        level = torch.tensor(config.snr_labels)[said.level]
+        linear = torch.tensor([name in DIGITAL_MODULATIONS for name in config.modulation_names])
+        rows.append({
+            "impairment": name,
+            "size": size,
+            "num_frames": len(frames),
+            "modulation": float(right.float().mean()),
+            "modulation_digital": float(right[linear[frames.modulation]].float().mean()),
+            "snr": float((level == torch.tensor(labels)[frames.snr_index]).float().mean()),
+            "calibration_error": expected_calibration_error(
+                calibration_table(pd.Series(sure.numpy()), pd.Series(right.numpy()))
+            ),
+            "flagged": float((said.p_value < SIGNIFICANCE).float().mean()),
+        })  # fmt: skip
+    return rows
 
 
 def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:

@@ -11,7 +11,14 @@ from scipy.signal import resample_poly
 from scipy.stats import binomtest
 from torch import Tensor
 
-from amc_utils.signals import NUM_SAMPLES, Channel, generate_frames, to_unit_power, unit_phasor
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    SAMPLES_PER_SYMBOL,
+    Channel,
+    generate_frames,
+    to_unit_power,
+    unit_phasor,
+)
 
 # A frame is flagged as OOD if its p-value is below this; as many frames like those of training are.
 SIGNIFICANCE = 0.01
@@ -167,6 +174,21 @@ def _tone(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
     return unit_phasor(2 * torch.pi * turns)
 
 
+def _fsk(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+    """A turn forth or back in every symbol of 8 samples."""
+    bits = torch.randint(2, (num_frames, NUM_SAMPLES // SAMPLES_PER_SYMBOL), generator=generator)
+    step = (bits.repeat_interleave(SAMPLES_PER_SYMBOL, 1) - 0.5) / SAMPLES_PER_SYMBOL
+    return unit_phasor(2 * torch.pi * (step.cumsum(1) + torch.rand(num_frames, 1, generator=generator)))
+
+
+def _chirps(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+    """Sweeps over an eighth of the band, of 64 symbols each, one after the other, as LoRa's."""
+    length = 64 * SAMPLES_PER_SYMBOL
+    first = torch.randint(length, (num_frames, 1), generator=generator)
+    ramp = (torch.arange(NUM_SAMPLES) + first) % length / length - 0.5
+    return unit_phasor(2 * torch.pi * (ramp / SAMPLES_PER_SYMBOL).cumsum(1))
+
+
 def _ofdm(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
     """Carriers of random QPSK in an eighth of the band, with a cyclic prefix of a quarter."""
     length = 8 * _OFDM_CARRIERS
@@ -195,23 +217,38 @@ _OTHER_CLASSES = {
     "GMSK": ("GMSK",),
     "OOK": ("OOK",),
 }
-_MAKERS: dict[str, _Maker] = {name: _classes(*names) for name, names in _OTHER_CLASSES.items()} | {
-    "carrier alone": _tone,
-    "OFDM of 64 carriers": _ofdm,
-    "two QPSK signals at once": _two_at_once,
-    "4 samples a symbol": _resampled(1, 2),
-    "10 samples a symbol": _resampled(5, 4),
-    "16 samples a symbol": _resampled(2, 1),
-    "carrier offsets spread by 1e-3": _classes("QPSK", "16QAM", cfo_std=1e-3),
-    "multipath decaying over 2 samples": _classes("QPSK", "16QAM", delay_spread=2.0),
-    "roll-off 0.8": _classes("QPSK", "16QAM", rolloff_range=(0.8, 0.8)),
-    "noise alone": _noise,
+# What a channel is trained for if it reaches as far.
+_OTHER_CHANNELS = {
+    "carrier offsets spread by 1e-3": {"cfo_std": 1e-3},
+    "multipath decaying over 2 samples": {"delay_spread": 2.0},
+    "roll-off 0.8": {"rolloff_range": (0.8, 0.8)},
 }
+_MAKERS: dict[str, _Maker] = (
+    {name: _classes(*names) for name, names in _OTHER_CLASSES.items()}
+    | {
+        "carrier alone": _tone,
+        "2FSK of index 1": _fsk,
+        "chirps": _chirps,
+        "OFDM of 64 carriers": _ofdm,
+        "two QPSK signals at once": _two_at_once,
+        "4 samples a symbol": _resampled(1, 2),
+        "10 samples a symbol": _resampled(5, 4),
+        "16 samples a symbol": _resampled(2, 1),
+        "noise alone": _noise,
+    }
+    | {name: _classes("QPSK", "16QAM", **changes) for name, changes in _OTHER_CHANNELS.items()}
+)
 
 
-def ood_kinds(trained: Sequence[str]) -> list[str]:
-    """Kinds of OOD signals: those of none of the modulations trained on."""
-    return [kind for kind in _MAKERS if not set(_OTHER_CLASSES.get(kind, ())) & set(trained)]
+def ood_kinds(trained: Sequence[str], channel: Channel) -> list[str]:
+    """Kinds of OOD signals: those of no modulation trained on, and of no channel within that one."""
+    known = {kind for kind, names in _OTHER_CLASSES.items() if set(names) & set(trained)}
+    reach = {
+        "carrier offsets spread by 1e-3": 3 * channel.cfo_std + channel.cfo_max >= 3e-3,
+        "multipath decaying over 2 samples": channel.delay_spread >= 2,
+        "roll-off 0.8": channel.rolloff_range[1] >= 0.8,
+    }
+    return [kind for kind in _MAKERS if kind not in known and not reach.get(kind)]
 
 
 def ood_frames(

@@ -20,6 +20,7 @@ from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_so
 from amc_utils.dsp.receiver_settings import receiver_settings
 from amc_utils.inference.classifier import Classifier
 from amc_utils.losses import TaskWeighting
+from amc_utils.metrics import accuracy_line
 from amc_utils.models import count_flops, count_parameters
 from amc_utils.results import Run, claim_run_name, write_run
 from amc_utils.runtime.devices import best_accelerator, best_fabric
@@ -175,9 +176,10 @@ def evaluate_command(config: EvaluationParameters) -> None:
         amc evaluate receiver --run_name likelihood-receiver --channel "{preset: table_1}"
         amc evaluate network --run_name elsewhere --checkpoint best.ckpt --data_path FILE
 
-    Each writes a run folder like that of training, without history.
+    Each writes a run folder like that of training, without history, and prints the accuracies.
     """
-    print(evaluate(config).folder)
+    run = evaluate(config)
+    print(f"{accuracy_line(run.predictions)}\n{run.folder}")
 
 
 def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
