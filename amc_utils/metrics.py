@@ -89,7 +89,7 @@ def accuracy_table(predictions: pd.DataFrame, by: str | None = None) -> pd.DataF
 
 
 def accuracy_line(predictions: pd.DataFrame) -> str:
-    """Accuracies with 95 % intervals in a line; that of modulation alone is what is mostly published."""
+    """Accuracies with 95 % intervals, in a line; most publications have that of modulation alone."""
     table = accuracy_table(predictions).set_index("metric")
     shares = (
         f"{task} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"

@@ -35,7 +35,7 @@ from amc_utils.data import (
 )
 from amc_utils.images import expand_channels, network_input
 from amc_utils.losses import MODULATION_LOSSES, TaskWeighting, predict_snr_index, snr_loss
-from amc_utils.metrics import TASKS, accuracy_line
+from amc_utils.metrics import accuracy_line
 from amc_utils.models import (
     Logits,
     TwoHeadNetwork,

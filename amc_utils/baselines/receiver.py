@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from amc_utils.baselines.bounds import energy_fit
-from amc_utils.dsp.likelihood import FINE, label_powers, likelihood_ratios
+from amc_utils.dsp.likelihood import FINE, blind_label, label_powers, likelihood_ratios
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.modulation.constellations import LINEAR_MODULATIONS
@@ -68,14 +68,18 @@ def _log_likelihoods(
 ) -> Tensor:
     known = replace(receiver, channel=channel, snr_labels=snr_labels)
     frames = ReceivedBatch(iq, known)
-    symbols = frames.timed.symbols * frames.timed.noise_power.rsqrt()[:, None]
+    symbols = frames.timed.symbols * frames.received_noise_power.rsqrt()[:, None]
     rated = [LINEAR_MODULATIONS.index(name) for name in modulations]
     power = label_powers(known, iq.device)[1][rated]
     outside = iq.shape[1] * (1 - 1 / SAMPLES_PER_SYMBOL)
     size = symbols.shape[1] + int(outside)
     fit = torch.stack([energy_fit(symbols, outside, size, total - 1) for total in power], 1)
     candidates = fit.logsumexp(1).topk(min(_NUM_CANDIDATES, len(snr_labels)), 1).indices
-    ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in candidates.T]
+    seen_as = candidates.T
+    if receiver.is_blind:
+        # After an equaliser symbols have the noise of another label than the frame's.
+        seen_as = [blind_label(frames)] * candidates.shape[1]
+    ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in seen_as]
     # Other labels fit the energies less well, and so does any modulation at them.
     rating = ratios[0][..., None].repeat(1, 1, len(snr_labels))
     place = candidates[:, None].expand(-1, len(modulations), -1)

@@ -89,6 +89,8 @@ class Equalised:
         timing_likelihood: see ReceivedBatch.timing_likelihood.
         bands: spectrum of the equalised frame, complex64 [B, 2, F], see ReceivedBatch.bands.
         noise_gain: what the equaliser multiplies the noise of a symbol by.
+        disturbance: power of noise and interference in symbols, as a share of theirs, under the
+            likeliest alphabet.
         ratio: noise over signal density, N0 / Es of the frame as received.
         exponent, rolloff: pulse of the family.
         likelihoods: mean log-likelihood of a symbol under each of MODULUS_ALPHABETS, at any angle, and
@@ -100,6 +102,7 @@ class Equalised:
     timing_likelihood: Tensor
     bands: Tensor
     noise_gain: Tensor
+    disturbance: Tensor
     ratio: Tensor
     exponent: Tensor
     rolloff: Tensor
@@ -132,7 +135,7 @@ def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST
     samples = torch.fft.ifft(spectrum * response * advance)
     scale = samples.abs().square().mean(1).clamp_min(1e-24).rsqrt()[:, None]
     num_symbols = iq.shape[1] // SAMPLES_PER_SYMBOL
-    taps, offset, likelihoods = _equaliser(samples * scale, ratio, num_symbols, least_gains)
+    taps, offset, variance, likelihoods = _equaliser(samples * scale, ratio, num_symbols, least_gains)
     delays = torch.arange(_NUM_TAPS, device=iq.device) - _NUM_TAPS // 2
     response = response * (taps @ unit_phasor(torch.pi * torch.outer(delays, frequency)))
     instants = torch.arange(len(frequency), device=iq.device) / 2
@@ -145,6 +148,7 @@ def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST
         timing_likelihood=2 * cross.abs(),
         bands=bands.unflatten(1, (2, half)),
         noise_gain=response.abs().square().sum(1) / half,
+        disturbance=variance / (1 + variance),
         ratio=ratio,
         exponent=exponent,
         rolloff=rolloff,
@@ -242,8 +246,8 @@ def _pulses(frequency: Tensor, exponent: Tensor, rolloff: Tensor) -> Tensor:
 
 def _equaliser(
     samples: Tensor, ratio: Tensor, num_symbols: int, least_gains: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Taps, complex64 [B, taps], carrier offset in cycles per symbol [B], likelihoods of all alphabets.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Taps, complex64 [B, taps], carrier offset in cycles per symbol [B], noise variance, likelihoods.
 
     First for magnitudes, which need no carrier; then, once there is one, for in-phase and quadrature
     parts. Each time the taps of the likeliest alphabet are taken, if they gain enough.
@@ -272,8 +276,11 @@ def _equaliser(
     turn = turn * unit_phasor(-estimate_phase(symbols * turn))[:, None]
     least, tables = by_magnitude.flatten(1).amax(1), _part_tables(seen.device)
     seen = seen * turn[..., None]
-    taps, by_part, _ = _better_taps(seen, ratio, taps, tables, least, gain_of_parts, *_PART_STEPS)
-    return taps, offset, torch.cat([by_magnitude, by_part], 2)
+    taps, by_part, refined = _better_taps(seen, ratio, taps, tables, least, gain_of_parts, *_PART_STEPS)
+    # Parts say less of the noise where they do not fit.
+    fit = by_part.flatten(1).amax(1) > by_magnitude.flatten(1).amax(1)
+    likelihoods = torch.cat([by_magnitude, by_part], 2)
+    return taps, offset, torch.where(fit, refined, variance), likelihoods
 
 
 def _is_real(symbols: Tensor) -> Tensor:

@@ -263,7 +263,7 @@ def _cfos(
     resolution: Resolution, receiver: ReceiverSettings, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Carrier offsets, in cycles per sample, and the logarithms of their weights."""
-    spread = receiver.channel.cfo_std
+    spread = receiver.cfo_std
     reach = _CFO_DEVIATIONS * spread
     cfos = torch.linspace(-reach, reach, 1 + 2 * math.ceil(reach / resolution.cfo_step), device=device)
     deviations = cfos / max(spread, 1e-12)

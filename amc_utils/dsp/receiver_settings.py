@@ -53,6 +53,11 @@ class ReceiverSettings:
     channel: Channel = CHANNEL_PRESETS[DEFAULT_PRESET]
     snr_labels: tuple[float, ...] = SNR_LABELS
 
+    @property
+    def cfo_std(self) -> float:
+        """Standard deviation of the carrier offset that synchronisation leaves or finds, see max_cfo."""
+        return self.max_cfo / 3.75 if self.is_blind else self.channel.cfo_std
+
     def __post_init__(self) -> None:
         if len(self.rolloffs) > 1 and self.pulse_exponent != 0.5:
             raise ValueError(

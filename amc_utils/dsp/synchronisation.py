@@ -138,7 +138,23 @@ class ReceivedBatch:
         bands, gain = self._equalised
         symbols, power = _unit_power(_at_symbols(bands, timing, self.iq.shape[1], receiver))
         rolloff = _pulses(self.bands.shape[2], receiver.rolloffs, receiver, timing.device)[1][number]
-        return Synchronised(symbols, rolloff, timing, self.noise * gain / power, receiver)
+        noise_power = self.noise * gain / power
+        if receiver.is_blind:
+            rolloff, noise_power = (
+                self.blind.rolloff,
+                torch.maximum(noise_power, self.blind.disturbance),
+            )
+        return Synchronised(symbols, rolloff, timing, noise_power, receiver)
+
+    @cached_property
+    def received_noise_power(self) -> Tensor:
+        """Noise of a symbol after a matched filter in units of its power, float32 [B].
+
+        An equaliser that undoes multipath leaves more, and does not tell the SNR.
+        """
+        if self.receiver.is_blind:
+            return self.blind.ratio / (1 + self.blind.ratio)
+        return self.timed.noise_power
 
     @cached_property
     def _timing(self) -> tuple[Tensor, Tensor, Tensor]:

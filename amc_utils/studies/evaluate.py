@@ -121,7 +121,8 @@ class EvaluationParameters(Parameters):
             and channel.pulse_exponents == (receiver.pulse_exponent,)
             and channel.cfo_std <= receiver.max_cfo / 3
         )
-        if self.what == "receiver" and (not known or channel.delay_spread):
+        known = (known and not channel.delay_spread) or receiver.is_blind
+        if self.what == "receiver" and not known:
             raise ValueError(
                 f"channel must have roll-offs near {min(receiver.rolloffs)} to "
                 f"{max(receiver.rolloffs)}, pulse_exponent {receiver.pulse_exponent}, cfo_std up to "
