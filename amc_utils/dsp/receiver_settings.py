@@ -55,7 +55,7 @@ class ReceiverSettings:
 
     @property
     def cfo_std(self) -> float:
-        """Standard deviation of the carrier offset that synchronisation leaves or finds, see max_cfo."""
+        """Standard deviation of the carrier offset that is left, see max_cfo."""
         return self.max_cfo / 3.75 if self.is_blind else self.channel.cfo_std
 
     def __post_init__(self) -> None:
