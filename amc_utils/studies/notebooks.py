@@ -74,6 +74,7 @@ class ChoicesParameters(Parameters):
     size_study: str
     rate_study: str
     channel_study: str
+    open_study: str
 
 
 class AnatomyParameters(Parameters):
