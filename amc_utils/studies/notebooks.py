@@ -68,13 +68,16 @@ class AnalysisParameters(Parameters):
 
 
 class ChoicesParameters(Parameters):
-    """Which stored studies notebook 06 is read from."""
+    """Which stored studies and runs notebook 06 is read from."""
 
     scaling_study: str
     size_study: str
     rate_study: str
     channel_study: str
     open_study: str
+    tested_on: list[str]
+    paper_on: list[str]
+    bounds: list[str]
 
 
 class AnatomyParameters(Parameters):

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from amc_utils.inference.classifier import SHIPPED
 from amc_utils.metrics import correct, half_interval, wilson_interval
-from amc_utils.results import named_run
-from amc_utils.runtime.paths import Workspace
+from amc_utils.results import Run
 from amc_utils.signals import DIGITAL_MODULATIONS
 
 # Labels from here on are clear enough that noise costs next to nothing.
 CLEAR_LABEL = 10
-# Kinds of frames on which both networks were tried; of each, the runs of the one for the open channel
-# and of the one for the paper's, and the bound that a receiver with known SNR sets there.
-TESTED_ON = {
-    "open": ("open-24", "table_1-24-on-open", "genie-bound-open-snr-known"),
-    "open, receiver with faults": (
-        "open-24-on-faults",
-        "table_1-24-on-faults",
-        "genie-bound-open-snr-known",
-    ),
-    "table_1": ("open-24-on-table_1", "table_1-24", "genie-bound-snr-known"),
-    "GNU Radio": ("open-24-on-gnuradio", "table_1-24-on-gnuradio", "genie-bound-snr-known"),
-}
-_OWN, _LABORATORY, _RADIO = "open", "table_1", "GNU Radio"
+# Kinds of frames on which both networks were tried, and in this order the runs of record of the one for
+# the open channel, of the one for the paper's, and of the bound that a receiver with known SNR sets.
+TESTED_ON = ("open", "open, receiver with faults", "table_1", "GNU Radio")
+WIDE = ("open-24", "open-24-on-faults", "open-24-on-table_1", "open-24-on-gnuradio")
+NARROW = ("table_1-24-on-open", "table_1-24-on-faults", "table_1-24", "table_1-24-on-gnuradio")
+BOUNDS = ("genie-bound-open-snr-known",) * 2 + ("genie-bound-snr-known",) * 2
 
 
 def digital_modulation(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -40,17 +33,20 @@ def clear(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["snr_label"] >= CLEAR_LABEL]
 
 
-def targets(workspace: Workspace) -> pd.DataFrame:
-    """What was to be reached: columns what, wanted, value, low, high (95 % interval), is_met."""
-    runs = {
-        name: [named_run(workspace, run).predictions for run in TESTED_ON[name]] for name in TESTED_ON
-    }
+def targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """What was to be reached: columns what, wanted, value, low, high (95 % interval), is_met.
+
+    Args:
+        runs: for each of TESTED_ON that of the wide network, that of the narrow one, and the bound.
+    """
+    predictions = {name: [run.predictions for run in some] for name, some in runs.items()}
+    on_open, _, on_paper, on_radio = (predictions[name] for name in TESTED_ON)
     record = shipped_record()
-    own, _, bound = (_share(clear(digital_modulation(part))) for part in runs[_OWN])
-    wide, narrow = (_share(part, "joint") for part in runs[_LABORATORY][:2])
+    own, _, bound = (_share(clear(digital_modulation(part))) for part in on_open)
+    wide, narrow = (_share(part, "joint") for part in on_paper[:2])
     lost = 100 * (narrow["value"] - wide["value"])
     half = 100 * float(half_interval((narrow["variance"] + wide["variance"]) ** 0.5))
-    radio = _share(clear(runs[_RADIO][0]))
+    radio = _share(clear(on_radio[0]))
     foreign = pd.DataFrame(record["ood_signals"][1:]).query("snr_db == 20 and signal != 'noise alone'")
     worst = foreign.loc[foreign["flagged"].idxmin()]
     flagged = record["ood_signals"][0]
