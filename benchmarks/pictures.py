@@ -11,6 +11,7 @@ import torch
 from fast_histogram import histogram2d
 from timing import Task, take_turns
 
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, RECEIVERS, ReceiverSettings
 from amc_utils.images import WINDOW, constellation_images
 from amc_utils.signals import DIGITAL_MODULATIONS, Channel, generate_frames
 
@@ -37,6 +38,9 @@ def measure() -> list[pd.DataFrame]:
             "ours, stack and likelihoods": Task(
                 partial(ours, some, size, ["stack", "likelihoods"], batch), len(some)
             ),
+            "ours, stack behind the blind front end": Task(
+                partial(ours, some, size, ["stack"], batch, RECEIVERS["open"]), len(some)
+            ),
             "fast-histogram, a loop": Task(partial(by_fast_histogram, many.numpy(), size), len(many)),
             "torch, a loop": Task(partial(by_torch_loop, some, size), len(some)),
             "matplotlib hist2d, a loop": Task(partial(by_matplotlib, few.numpy(), size), len(few)),
@@ -56,6 +60,9 @@ def measure_on_gpu(size: int) -> pd.DataFrame:
         "ours, stack and likelihoods": Task(
             partial(ours, iq, size, ["stack", "likelihoods"], 512), len(iq)
         ),
+        "ours, stack behind the blind front end": Task(
+            partial(ours, iq, size, ["stack"], 512, RECEIVERS["open"]), len(iq)
+        ),
         "torch, a loop": Task(partial(by_torch_loop, iq[:256], size), 256),
         "writing zeros": Task(partial(only_write, size, "cuda", 512, len(iq)), len(iq)),
     }
@@ -70,10 +77,16 @@ def frames(count: int, device: str) -> torch.Tensor:
     return generate_frames(index, index % len(DIGITAL_MODULATIONS), snr_label, **options).iq
 
 
-def ours(iq: torch.Tensor, size: int, channels: list[str], batch: int) -> None:
+def ours(
+    iq: torch.Tensor,
+    size: int,
+    channels: list[str],
+    batch: int,
+    receiver: ReceiverSettings = DEFAULT_RECEIVER,
+) -> None:
     """Pictures in batches of a training step."""
     for part in iq.split(batch):
-        constellation_images(part, channels, size)
+        constellation_images(part, channels, size, receiver=receiver)
 
 
 def by_numpy(iq: np.ndarray, size: int) -> None:
