@@ -23,7 +23,7 @@ from amc_utils.runtime.paths import REPOSITORY, atomic_write
 # The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
 SHIPPED, SHIPPED_FOR_RADIOML = (
     REPOSITORY / "results/models" / run / "model.safetensors"
-    for run in ("pocket-442", "radioml_2018-likelihoods")
+    for run in ("open-24", "radioml_2018-likelihoods")
 )
 _FRAMES_AT_ONCE = 256
 

@@ -61,7 +61,7 @@ def classify_command(
         symbol_rate: symbols per second; 0 means eight samples a symbol.
         offset_hz: carrier to take out, as --offset_hz=-12e3.
         num_frames: frames at most, evenly spread.
-        model: pocket-442, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
+        model: open-24, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
         plugins: Python files that the model needs, as "[my_network.py]".
         csv: file to write, a row a frame.
     """
@@ -156,7 +156,7 @@ def _check_scale(iq: Tensor, name: str) -> None:
         raise ValueError(
             f"frames of {name} must have the scale of RadioML 2018.01A, a mean power from {low} to "
             f"{high}, got {power:.3g}; divide them by their standard deviation, "
-            f"or take --model pocket-442"
+            f"or take --model open-24"
         )
 
 

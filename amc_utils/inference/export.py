@@ -84,8 +84,8 @@ def export_command(
     results/models/ where it lies there, and beside it model.json: how well the network is calibrated
     and which out-of-distribution (OOD) signals it flags.
 
-        amc export pocket-442
-        amc export pocket-442 --recalibrate
+        amc export open-24
+        amc export open-24 --recalibrate
 
     Args:
         run: name of a finished run whose checkpoint is still there.

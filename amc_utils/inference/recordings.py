@@ -32,8 +32,9 @@ _SAMPLES_PER_SYMBOL = (2.5, 4096)
 # Rates are brought into each other by a fraction this close, a fifth of the clocks' spread in training;
 # terms up to the last of these always come so close.
 _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
-# Cycles per sample beyond which no signal of roll-off 0.4 reaches, at eight samples a symbol.
-_SIGNAL_EDGE = 0.11
+# Cycles per sample beyond which no signal of roll-off 1 and of the largest offset reaches, at eight
+# samples a symbol; and none of roll-off 0.4, for recordings whose band ends below the last number.
+_SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
 # Samples that are resampled at once.
 _AT_ONCE = 2**23
 
@@ -168,12 +169,13 @@ def _filled(iq: Tensor, band: float) -> Tensor:
         band: half the recording's sample rate, in cycles per sample of `iq`, or 1/2 if that is less.
     """
     frequency, power = power_spectrum(iq)
-    beside = (frequency.abs() > _SIGNAL_EDGE) & (frequency.abs() < _SIGNAL_EDGE + 0.02)
+    edge = _SIGNAL_EDGE if band > _WIDE_BAND else _NARROW_SIGNAL_EDGE
+    beside = (frequency.abs() > edge) & (frequency.abs() < edge + 0.02)
     # The response of resample_poly's filter depends on the frequency over the band alone.
     taps = firwin(2 * 10 * 16 + 1, 1 / 16, window=("kaiser", 5.0))
     _, response = freqz(taps, worN=np.pi / 16 * frequency.abs().numpy() / band)
     lacking = torch.from_numpy(1 - np.abs(response) ** 2).clamp_min(0)
-    lacking = torch.where(frequency.abs() > _SIGNAL_EDGE, lacking, 0)
+    lacking = torch.where(frequency.abs() > edge, lacking, 0)
     noise = torch.randn(iq.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     root = torch.fft.ifftshift((power[:, beside].mean() * lacking).sqrt())
     filled = iq + torch.fft.ifft(torch.fft.fft(noise) * root)

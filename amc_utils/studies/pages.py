@@ -5,7 +5,6 @@ A new table is a function here, its entry in `_parts`, and its marks in the page
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -13,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from amc_utils.inference.classifier import SHIPPED
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
+from amc_utils.studies import open_channel
 from amc_utils.studies.ceiling import (
     IMAGES_OF_THE_LOG,
     forecast,
@@ -49,6 +48,8 @@ _SPEED = (
     ("the same, 16 at a time", "pictures, 64 px", "ours, raw, 16 at a time", (_LOOP,)),
     ("the stack with synchronisation, 64 px", "pictures, 64 px", "ours, stack", (_LOOP,)),
     ("with the image of likelihoods", "pictures, 64 px", "ours, stack and likelihoods", (_LOOP,)),
+    ("the stack behind the blind front end", "pictures, 64 px",
+     "ours, stack behind the blind front end", (_LOOP, "ours, stack")),
     ("generated frames", "generation", "ours, 1 core",
      ("numpy, a loop", "TorchSig, channel, 1 core", "TorchSig, bare, 1 core")),
     ("training Swin-Tiny on the plain image, 64 px", "training, swin_tiny, raw", "network on frames",
@@ -108,7 +109,12 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "budgets": _budgets(workspace),
         },
         "docs/claims.md": {"summary": short_table(ledger, claims), "claims": full_table(claims)},
-        "docs/classify.md": {"calibration": _calibration(), "signals": _other_signals()},
+        "docs/classify.md": {
+            "calibration": _calibration(),
+            "signals": _other_signals(),
+            "targets": _targets(workspace),
+            "impairments": _impairments(),
+        },
         "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
     }
 
@@ -205,9 +211,36 @@ def _budgets(workspace: Workspace) -> str:
     return markdown_table(["frames seen in training", "the log's image", "ordered images"], lines)
 
 
+def _targets(workspace: Workspace) -> str:
+    """What the network for the open channel was to reach."""
+    names = zip(open_channel.WIDE, open_channel.NARROW, open_channel.BOUNDS, strict=True)
+    runs = [[named_run(workspace, name) for name in some] for some in names]
+    table = open_channel.targets(dict(zip(open_channel.TESTED_ON, runs, strict=True)))
+    rows = [
+        [
+            row.what,
+            row.wanted,
+            with_interval(row.value, row.low, row.high),
+            "yes" if row.is_met else "no",
+        ]
+        for row in table.itertuples()
+    ]
+    return markdown_table(["what", "wanted", "value [95 % interval]", "reached"], rows)
+
+
+def _impairments() -> str:
+    """What each impairment costs the shipped network."""
+    rows = [
+        [row["impairment"], f"{row['size']:g}", f"{row['modulation_digital']:.1%}",
+         f"{row['calibration_error']:.3f}", f"{row['flagged']:.1%}"]
+        for row in open_channel.shipped_record()["impairments"]
+    ]  # fmt: skip
+    return markdown_table(["impairment", "size", "right", "calibration error", "flagged"], rows)
+
+
 def _calibration() -> str:
     """How far the shipped network's confidences and warnings may be trusted."""
-    record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+    record = open_channel.shipped_record()
     test, recordings, own = record["test"], record["recordings"], record["ood_signals"][0]
     before, after = (
         test[f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
@@ -225,7 +258,7 @@ def _calibration() -> str:
 
 def _other_signals() -> str:
     """Share of frames with a p-value below 1 %, of signals out of distribution, by SNR."""
-    record = json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
+    record = open_channel.shipped_record()
     table = pd.DataFrame(record["ood_signals"][1:])
     shares = table.pivot(index="signal", columns="snr_db", values="flagged")
     shares = shares.loc[table["signal"].unique(), sorted(shares.columns, reverse=True)]
