@@ -86,7 +86,7 @@ class DataParameters(Parameters):
         modulations: names, or the groups digital (17) and all (24).
         snr_range_db: first, last, step of the SNR labels.
         num_frames_per_cell: frames of each modulation and SNR label.
-        channel: of synthetic frames: preset (radioml_2018, table_1), and what differs from it.
+        channel: of synthetic frames: preset (radioml_2018, table_1, open), and changes to it.
         unit_power: scale each frame to unit power; else a record keeps its scale.
         channels: images stacked for the network; stack for the ordered ones, iq for samples.
         image_size: pixels per side.
