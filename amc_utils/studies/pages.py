@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from amc_utils.metrics import correct
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
@@ -33,7 +34,6 @@ _LADDER = (
 _SHOWN = (
     *_LADDER, "genie-bound-phase-unknown-radioml_2018", "gpu-likelihoods", "gpu-likelihoods-swin",
     "radioml_2018", "log-picture-64-resnet18", "log-picture-64-quarter-swin", "samples",
-    "genie-bound", "likelihood-receiver", "gpu-table_1-likelihoods", "pocket-442",
 )  # fmt: skip
 _WIDTH = 120
 # Of the numbers that claims are judged by, unless something else is said.
@@ -101,6 +101,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "headline": _headline(workspace),
             "forecast": _forecast(workspace),
             "runs": _tables_of_runs([named_run(workspace, name) for name in _SHOWN]),
+            "open": _open(workspace),
             "verdicts": short_table(ledger, claims),
         },
         "docs/results.md": {
@@ -209,6 +210,30 @@ def _budgets(workspace: Workspace) -> str:
         rows.setdefault(seen[variant], []).append(mean)
     lines = [[f"{frames:,}", *cells] for frames, cells in rows.items()]
     return markdown_table(["frames seen in training", "the log's image", "ordered images"], lines)
+
+
+def _open(workspace: Workspace) -> str:
+    """How far one network comes on the open channel, beside one for the paper's and the bound."""
+    wide, narrow, bound = (
+        [named_run(workspace, name) for name in some]
+        for some in (open_channel.WIDE, open_channel.NARROW, open_channel.BOUNDS)
+    )
+
+    def percent(run: Run, *, digital: bool = False) -> str:
+        clear = open_channel.clear(run.predictions)
+        if digital:
+            clear = open_channel.digital_modulation(clear)
+        return f"{100 * correct(clear)['modulation'].mean():.0f} %"
+
+    label, linear = open_channel.CLEAR_LABEL, percent(bound[0], digital=True)
+    return fill(
+        f"From {wide[0].frames_seen:,} frames of the channel `open`, the small network names "
+        f"{percent(wide[0])} of all 24 modulations at SNR labels from {label}, and "
+        f"{percent(wide[0], digital=True)} of the 17 linear ones, where the bound has {linear}; of GNU "
+        f"Radio's frames {percent(wide[3])}. After as many frames of the paper's channel it names "
+        f"{percent(narrow[0])} in the open, and {percent(narrow[3])} of GNU Radio's.",
+        _WIDTH,
+    )
 
 
 def _targets(workspace: Workspace) -> str:
