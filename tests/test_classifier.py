@@ -140,9 +140,10 @@ def test_verdict_on_a_recording_is_what_chance_allows(flagged, count, verdict):
 
 def test_numbers_of_the_record_can_be_had_again(shipped):
     """One row of the record, from other draws of the same signal."""
-    row = next(r for r in RECORD["ood_signals"] if (r["signal"], r["snr_db"]) == ("FM", 20))
-    options = {"generator": torch.Generator().manual_seed(5), "channel": CHANNEL_PRESETS["table_1"]}
-    iq = ood_frames("FM", 20, 200, **options)
+    kind = "OFDM of 64 carriers"
+    row = next(r for r in RECORD["ood_signals"] if (r["signal"], r["snr_db"]) == (kind, 20))
+    options = {"generator": torch.Generator().manual_seed(5), "channel": CHANNEL_PRESETS["open"]}
+    iq = ood_frames(kind, 20, 200, **options)
     called = float((shipped(iq).p_value < 0.01).float().mean())
     assert called == pytest.approx(row["flagged"], abs=0.12)
 
@@ -157,7 +158,7 @@ def test_recording_of_a_known_class_is_not_flagged(shipped, name, snr_db):
         snr_labels=(snr_db,),
         num_frames_per_cell=256,
         seed=11,
-        channel=CHANNEL_PRESETS["table_1"],
+        channel=CHANNEL_PRESETS["open"],
     )
     table = shipped.table(shipped(frames.iq(torch.arange(256))))
     assert "UNLIKE" not in classify.summary(table)
@@ -295,8 +296,35 @@ def root_raised_cosine(t, rolloff):
 
 
 def test_classes_that_a_network_knows_are_not_ood():
-    assert "FM" in ood_kinds(DIGITAL_MODULATIONS)
-    assert "FM" not in ood_kinds(RADIOML_2018_MODULATIONS)
+    paper, wide = CHANNEL_PRESETS["table_1"], CHANNEL_PRESETS["open"]
+    assert {"FM", "roll-off 0.8"} <= set(ood_kinds(DIGITAL_MODULATIONS, paper))
+    assert not {"FM", "OOK"} & set(ood_kinds(RADIOML_2018_MODULATIONS, paper))
+    assert set(ood_kinds(DIGITAL_MODULATIONS, paper)) - set(ood_kinds(DIGITAL_MODULATIONS, wide)) == {
+        "carrier offsets spread by 1e-3", "multipath decaying over 2 samples", "roll-off 0.8",
+    }  # fmt: skip
+
+
+def test_impairments_are_measured_one_at_a_time(shipped, monkeypatch):
+    """As many frames as asked for, of a channel that has nothing else."""
+    monkeypatch.setattr(exporting, "_FRAMES_AN_IMPAIRMENT", 1)
+    channels = []
+    made = exporting.synthesise_frames
+
+    def spy(**options):
+        channels.append(options["channel"])
+        return made(**options)
+
+    monkeypatch.setattr(exporting, "synthesise_frames", spy)
+    chosen = {name: exporting.IMPAIRMENTS[name] for name in ("delay spread (samples)", "roll-off")}
+    monkeypatch.setattr(exporting, "IMPAIRMENTS", chosen)
+    rows = exporting._impairments(shipped)
+    assert [row["impairment"] for row in rows] == ["none"] + 4 * ["delay spread (samples)"] + 4 * [
+        "roll-off"
+    ]
+    assert {row["num_frames"] for row in rows} == {24 * 11}
+    assert [channel.delay_spread for channel in channels] == [0, 0.5, 1, 2, 4, 0, 0, 0, 0]
+    assert {channel.cfo_max for channel in channels} == {0}
+    assert rows[0]["modulation"] > rows[4]["modulation"]
 
 
 def test_distance_is_that_of_mahalanobis():
@@ -357,6 +385,7 @@ def test_exported_network_decides_as_the_trained_one(make_config, tmp_path, smal
         torch.testing.assert_close(exported, trained, rtol=0.02, atol=0.02)
     record = json.loads((tmp_path / "outputs/models/mine/model.json").read_text(encoding="utf8"))
     assert {row["signal"] for row in record["ood_signals"]} > {"FM", "noise alone", "test frames"}
+    assert {row["impairment"] for row in record["impairments"]} == {"none", *exporting.IMPAIRMENTS}
 
 
 def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
@@ -364,7 +393,7 @@ def test_without_run_or_checkpoint_nothing_is_exported(tmp_path):
         export("none", str(tmp_path))
     shutil.copytree(REPOSITORY / "results" / "main", tmp_path / "results" / "main")
     with pytest.raises(FileNotFoundError, match="checkpoint not found"):
-        export("pocket-442", str(tmp_path))
+        export("open-24", str(tmp_path))
     assert not (tmp_path / "outputs").exists()
 
 
