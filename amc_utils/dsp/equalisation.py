@@ -1,10 +1,14 @@
 """A frame of unknown pulse, carrier offset and multipath: band, equaliser and carrier from its samples.
 
-Of the signal only the symbol rate is known, 8 samples per symbol. Three steps, none of which knows the
-modulation: the pulse of a family, the band's place and the timing under which a Gaussian signal is
-likeliest; a short equaliser under which magnitudes of symbols gather on those of some alphabet, which
-needs no carrier; and the carrier offset, from lines of powers of the equalised symbols. What follows is
-that of a channel with a known pulse and a small offset.
+Of the signal only the symbol rate is known, 8 samples per symbol; no step knows the modulation. First
+come the pulse of a family, the band's place and the timing under which a Gaussian signal is likeliest;
+then a short equaliser under which magnitudes of symbols gather on those of some alphabet, which needs
+no carrier; the carrier offset, from lines of powers of the equalised symbols; and a second equaliser,
+for in-phase and quadrature parts. What follows is as for a known pulse and a small offset.
+
+Sources: Godard, "Self-recovering equalization and carrier tracking in two-dimensional data
+communication systems", 1980, of equalisers for magnitudes; Viterbi and Viterbi, "Nonlinear estimation
+of PSK-modulated carrier phase", 1983, of powers and weights for the carrier.
 """
 
 from __future__ import annotations
@@ -123,10 +127,8 @@ def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST
     exponent, rolloff, cfo, cross = _find_band(iq, noise, signal)
     timing = (-cross.angle() / (2 * torch.pi) % 1) * SAMPLES_PER_SYMBOL
     frequency = _frequencies(iq.shape[1], iq.device)
-    num_samples = torch.arange(iq.shape[1], device=iq.device)
-    shifted = iq * unit_phasor(-2 * torch.pi * cfo[:, None] * num_samples)
-    length = iq.shape[1] + _PADDING * SAMPLES_PER_SYMBOL
-    spectrum = torch.fft.fft(shifted, length)
+    turn = unit_phasor(-2 * torch.pi * cfo[:, None] * torch.arange(iq.shape[1], device=iq.device))
+    spectrum = torch.fft.fft(iq * turn, iq.shape[1] + _PADDING * SAMPLES_PER_SYMBOL)
     half = len(frequency) // 2
     spectrum = torch.cat([spectrum[:, :half], spectrum[:, -half:]], 1)
     pulses = _pulses(frequency, exponent, rolloff)
