@@ -469,21 +469,26 @@ def generate_frames(
         kind = kind[modulation]
         symbols = with_messages(symbols, kind, uniform)
     is_offset = modulation == [*modulations, "OQPSK"].index("OQPSK")
-    options = {"num_samples": num_samples, "pulse_exponent": channel.pulse_exponents[0]}
-    options["fades_power"] = channel.fades_power
-    iq = modulate(symbols, state, is_offset=is_offset, kind=kind, **options)
+    options = {"kind": kind, "num_samples": num_samples, "fades_power": channel.fades_power}
+    options["pulse_exponent"] = channel.pulse_exponents[0]
+    iq = modulate(symbols, state, is_offset=is_offset, **options)
     noise_std = _noise_std(modulation, snr_label, tuple(modulations), channel)
     direct, varying = _expected_powers(points, orders, modulation, kind, state, channel)
     total = direct + varying
     if channel.pulse_exponents != (0.5,):
         iq = iq / total.sqrt()[:, None]
-    iq = iq + noise * noise_std[:, None]
     deviation = (varying / total + noise_std.square()).sqrt() if channel.record_scale else None
-    iq = _scaled(iq, deviation)
-    if channel.is_impaired:
-        iq = _impaired(iq, state)
-        iq = iq if channel.record_scale else _scaled(iq, None)
+    iq = _received(iq + noise * noise_std[:, None], deviation, state, channel)
     return GeneratedFrames(iq, symbols, state)
+
+
+def _received(iq: Tensor, deviation: Tensor | None, state: ChannelState, channel: Channel) -> Tensor:
+    """Noisy frames at their scale, after what the receiver's faults do to them."""
+    iq = _scaled(iq, deviation)
+    if not channel.is_impaired:
+        return iq
+    iq = _impaired(iq, state)
+    return iq if channel.record_scale else _scaled(iq, None)
 
 
 def _scaled(iq: Tensor, deviation: Tensor | None) -> Tensor:

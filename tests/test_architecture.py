@@ -29,8 +29,8 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4355
-    assert lines(MODULES.values()) <= 14770
+    assert lines(PACKAGE.glob("*.py")) <= 4490
+    assert lines(MODULES.values()) <= 15755
 
 
 @pytest.mark.parametrize("name", MODULES)
