@@ -72,15 +72,15 @@ def imported(statement):
     [
         ("import amc_utils.__main__", 1, {"torch", "numpy", "matplotlib"}),
         ("from amc_utils import generate_frames", 6, {"matplotlib", "lightning", "timm", "pandas"}),
-        ("from amc_utils import constellation_images", 12, {"matplotlib", "lightning", "timm"}),
+        ("from amc_utils import constellation_images", 13, {"matplotlib", "lightning", "timm"}),
         (
             "from amc_utils.inference.classifier import load_classifier",
-            21,
+            22,
             {"matplotlib", "lightning", "papermill", "sklearn", "h5py"},
         ),
         (
             "import amc_utils.inference.classify",
-            29,
+            30,
             {"matplotlib", "lightning", "papermill", "sklearn", "sigmf", "jsonschema"},
         ),
     ],

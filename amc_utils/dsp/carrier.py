@@ -7,17 +7,14 @@ random. Power lines show offset and symmetry at once, and at lower SNR.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.receiver_settings import ReceiverSettings
+from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
-
-if TYPE_CHECKING:
-    from amc_utils.dsp.synchronisation import Synchronised
 
 # Carrier offsets that are tried; on a grid of 3.75e-4 to each side, neighbours turn the ends of a frame
 # by less than three degrees.
@@ -34,6 +31,25 @@ _SMOOTHING, _MARGIN = 0.084, 0.05
 _ANGLE_BITS, _FRACTION_BITS = 20, 14
 # Rotational symmetries that have a line: two, and the multiples of four.
 SYMMETRIES = (2, 4, 8, 12, 16, 20, 24, 28, 32)
+
+
+@dataclass(frozen=True)
+class Synchronised:
+    """Symbols of a batch of frames after timing recovery, before carrier recovery.
+
+    Attributes:
+        symbols: complex64 [B, K], unit mean power.
+        rolloff: float32 [B].
+        timing: float32 [B], position of the first symbol's peak in samples, in [0, 8).
+        noise_power: float32 [B], noise variance per complex symbol, in units of the mean power.
+        receiver: what was known about the channel.
+    """
+
+    symbols: Tensor
+    rolloff: Tensor
+    timing: Tensor
+    noise_power: Tensor
+    receiver: ReceiverSettings = DEFAULT_RECEIVER
 
 
 def squared_magnitude(z: Tensor) -> Tensor:

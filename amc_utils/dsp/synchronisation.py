@@ -9,14 +9,13 @@ is found at random.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, cached_property
 
 import scipy.signal
 import torch
 from torch import Tensor
 
-from amc_utils.dsp.carrier import cfo_grid, squared_magnitude
+from amc_utils.dsp.carrier import Synchronised, cfo_grid, squared_magnitude
 from amc_utils.dsp.equalisation import Equalised, equalise, equaliser, taper
 from amc_utils.dsp.receiver_settings import DEFAULT_RECEIVER, ReceiverSettings
 from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, unit_phasor
@@ -30,25 +29,6 @@ _LEAST_SIGNAL = 0.003
 _NUM_HIGH_PASS_TAPS = 97
 # Offsets, zeros of a Chebyshev polynomial, between which lines are interpolated to single precision.
 _NUM_NODES = 12
-
-
-@dataclass(frozen=True)
-class Synchronised:
-    """Symbols of a batch of frames after timing recovery, before carrier recovery.
-
-    Attributes:
-        symbols: complex64 [B, K], unit mean power.
-        rolloff: float32 [B].
-        timing: float32 [B], position of the first symbol's peak in samples, in [0, 8).
-        noise_power: float32 [B], noise variance per complex symbol, in units of the mean power.
-        receiver: what was known about the channel.
-    """
-
-    symbols: Tensor
-    rolloff: Tensor
-    timing: Tensor
-    noise_power: Tensor
-    receiver: ReceiverSettings = DEFAULT_RECEIVER
 
 
 class ReceivedBatch:
