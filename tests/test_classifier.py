@@ -340,10 +340,26 @@ def test_distance_is_that_of_mahalanobis():
     precision = torch.linalg.inv(mixing @ mixing.T)
     apart = points[:, None] - centre
     expected = torch.einsum("bci,ij,bcj->bc", apart, precision, apart).amin(1).sqrt()
-    torch.testing.assert_close(detector.distance(points), expected, rtol=0.03, atol=0.03)
+    torch.testing.assert_close(detector.distances(points)[:, 0], expected, rtol=0.03, atol=0.03)
     p_value = detector.p_value(points, torch.zeros(3, dtype=torch.int64))
     # Of two-dimensional normal frames exp(-d^2 / 2) lie as far away.
     torch.testing.assert_close(p_value, torch.exp(-expected.square() / 2), rtol=0.05, atol=0.01)
+
+
+def test_a_further_statistic_is_a_test_of_its_own():
+    """Frames whose features are usual and whose statistic is not are flagged."""
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(20_000, 4, generator=generator)
+    cell = torch.zeros(20_000, dtype=torch.int64)
+    options = {"predicted": cell, "num_classes": 1, "num_snrs": 1, "num_statistics": 1}
+    detector = MahalanobisDetector.fit(features, cell, held_out=features, **options)
+    fresh = torch.randn(20_000, 4, generator=generator)
+    p_value = detector.p_value(fresh, cell)
+    assert float((p_value < 0.05).float().mean()) == pytest.approx(0.05, abs=0.01)
+    odd = torch.zeros(1, 4)
+    odd[0, 3] = 6
+    assert detector.p_value(odd, cell[:1]) < 0.01
+    assert detector.p_value(-odd, cell[:1]) > 0.01, "a small statistic is usual"
 
 
 def test_class_without_frames_of_its_own_takes_those_of_its_level():

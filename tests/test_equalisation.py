@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.signal import resample_poly
 
 from amc_utils.dsp.equalisation import (
     _VARIANCES,
@@ -16,6 +17,7 @@ from amc_utils.dsp.equalisation import (
     _magnitude_tables,
     _part_tables,
     equalise,
+    line_incoherence,
 )
 from amc_utils.dsp.receiver_settings import RECEIVERS
 from amc_utils.dsp.synchronisation import ReceivedBatch
@@ -158,6 +160,16 @@ def test_tables_are_those_of_noisy_symbols(name, kind):
     measure = 2 * torch.pi * place if kind == "magnitudes" else 2.0
     for density in densities:
         assert float((density[0, level].exp() * measure).sum() * width) == pytest.approx(1, abs=0.02)
+
+
+def test_line_is_coherent_at_its_own_symbol_rate_alone():
+    channel = replace(STILL, rolloff_range=(0.3, 0.8))
+    iq = make("16QAM", 20, channel).iq
+    other = torch.from_numpy(resample_poly(iq.numpy(), 5, 4, axis=1)[:, :1024]).to(iq.dtype)
+    lacks, lacks_other = (
+        line_incoherence(some, ReceivedBatch(some, RECEIVERS["open"]).noise) for some in (iq, other)
+    )
+    assert lacks.quantile(0.95) < lacks_other.median() / 3
 
 
 def test_frames_do_not_depend_on_their_neighbours():

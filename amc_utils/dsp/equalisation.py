@@ -121,10 +121,9 @@ def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST
         noise: noise variance per complex sample, float32 [B].
         least_gains: see LEAST_GAINS; infinite ones leave frames as the filter of the pulse makes them.
     """
-    power = squared_magnitude(iq).mean(1)
-    signal = torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
+    signal = _signal_power(iq, noise)
     ratio = noise / (SAMPLES_PER_SYMBOL * signal)
-    exponent, rolloff, cfo, cross = _find_band(iq, noise, signal)
+    exponent, rolloff, cfo, cross, _ = _find_band(iq, noise, signal)
     timing = (-cross.angle() / (2 * torch.pi) % 1) * SAMPLES_PER_SYMBOL
     frequency = _frequencies(iq.shape[1], iq.device)
     turn = unit_phasor(-2 * torch.pi * cfo[:, None] * torch.arange(iq.shape[1], device=iq.device))
@@ -156,6 +155,22 @@ def equalise(iq: Tensor, noise: Tensor, least_gains: tuple[float, float] = LEAST
         rolloff=rolloff,
         likelihoods=likelihoods,
     )
+
+
+def line_incoherence(iq: Tensor, noise: Tensor) -> Tensor:
+    """By how much the line at the symbol rate lacks coherence, float32 [B].
+
+    Two frequencies that are the symbol rate apart hold the same symbols, and their products agree in
+    phase; of a signal of another rate, or of none, they do not. What lacks of all coherence is
+    multiplied by the number of frequencies that tell. For the arguments see equalise.
+    """
+    return _find_band(iq, noise, _signal_power(iq, noise))[4]
+
+
+def _signal_power(iq: Tensor, noise: Tensor) -> Tensor:
+    """Power of frames without noise, float32 [B]."""
+    power = squared_magnitude(iq).mean(1)
+    return torch.maximum(power - noise, _LEAST_SIGNAL * power).clamp_min(1e-12)
 
 
 def equaliser(pulses: Tensor, ratio: Tensor) -> Tensor:
@@ -190,8 +205,8 @@ def _frequencies(num_samples: int, device: torch.device) -> Tensor:
     return torch.cat([upper, upper - 1])
 
 
-def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Exponent, roll-off, carrier offset to a bin, [B]; and the timing's line, complex64 [B].
+def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
+    """Exponent, roll-off, carrier offset to a bin; the timing's line, complex; its incoherence; [B].
 
     The likelihood is that of estimate_timing, for each pulse at each place: sums of the spectrum's
     power, and of products of frequencies a symbol rate apart, with weights that are matrices.
@@ -205,13 +220,17 @@ def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, Tenso
     inside = spectrum[:, bins % num_samples]
     apart = spectrum[:, (bins - num_samples // SAMPLES_PER_SYMBOL) % num_samples]
     density = torch.maximum(noise, SAMPLES_PER_SYMBOL * signal * _LEAST_RATIO)[:, None]
-    cross = torch.view_as_real(inside * apart.conj()).permute(2, 0, 1) @ shared
-    cross = torch.complex(*cross) / density
+    product = inside * apart.conj()
+    cross = torch.complex(*(torch.view_as_real(product).permute(2, 0, 1) @ shared)) / density
     level = (squared_magnitude(inside) - noise[:, None]) @ own / density
     best = (level + 2 * cross.abs() - spread).argmax(1)
     pulse, place = best // len(cfos), best % len(cfos)
     found = cross.gather(1, best[:, None])[:, 0]
-    return exponents[pulse], rolloffs[pulse], cfos[place], found
+    parts = shared.T[best] * squared_magnitude(product).sqrt() / density
+    most = parts.sum(1).clamp_min(1e-12)
+    number = most.square() / parts.square().sum(1).clamp_min(1e-12)
+    incoherence = number * (1 - found.abs() / most)
+    return exponents[pulse], rolloffs[pulse], cfos[place], found, incoherence
 
 
 @cache

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from amc_utils.config import TrainingParameters
+from amc_utils.dsp.equalisation import line_incoherence
+from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.images import network_input
 from amc_utils.inference.ood import MahalanobisDetector
 from amc_utils.losses import predict_snr_index
@@ -80,14 +82,27 @@ class Classifier:
 
     @torch.no_grad()
     def look(self, iq: Tensor) -> tuple[Tensor, Logits]:
-        """Last features, float32 [B, W], and logits before calibration, of frames [B, num_samples]."""
+        """What the detector needs, float32 [B, W], and logits before calibration, of frames.
+
+        The last features; and, where the front end must find the band, the incoherence of the
+        symbol-rate line, which shows a wrong rate better than they do.
+        """
         seen = []
         for part in iq.split(_FRAMES_AT_ONCE):
             inputs = network_input(part, **self.config.image_options)
             features = self.network.backbone(inputs)
-            seen.append((features, *self.network.heads(features)))
+            logits = self.network.heads(features)
+            if self.num_statistics:
+                noise = ReceivedBatch(part, self.config.receiver).noise
+                features = torch.cat([features, line_incoherence(part, noise)[:, None]], 1)
+            seen.append((features, *logits))
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return features, Logits(modulation, snr)
+
+    @property
+    def num_statistics(self) -> int:
+        """How many columns `look` appends to the features."""
+        return int(self.config.receiver.is_blind)
 
     def prediction(self, features: Tensor, logits: Logits) -> Prediction:
         """Prediction for frames from what `look` returned.

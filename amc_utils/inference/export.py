@@ -188,6 +188,7 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
         predicted=raw.joint_class(logits),
         num_classes=frames.num_classes,
         num_snrs=len(frames.snr_labels),
+        num_statistics=raw.num_statistics,
     )
     return replace(raw, temperatures=tuple(map(_temperature, logits, truths)), detector=detector)
 

@@ -41,13 +41,14 @@ def is_out_of_distribution(num_flagged: int, num_frames: int) -> bool:
 class MahalanobisDetector:
     """Mahalanobis distance of features to the nearest class, and its p-value.
 
-    Classes have means of their own and share a covariance.
+    Classes have means of their own and share a covariance. Beside the features there may be further
+    statistics, large for OOD signals; each is a test of its own, and the smallest p-value counts.
 
     Attributes:
         whitener: float32 [W, W], under which features of a class have unit covariance.
         means: float32 [num_classes, W], whitened means of the joint classes.
-        quantiles: float32 [num_classes, Q], ascending distances of held-out frames, by predicted joint
-            class.
+        quantiles: float32 [num_classes, 1 + S, Q], ascending distances of held-out frames and their S
+            statistics, by predicted joint class.
 
     Source: Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples
     and Adversarial Attacks", 2018, equations 1 and 2, on the last features.
@@ -67,16 +68,18 @@ class MahalanobisDetector:
         predicted: Tensor,
         num_classes: int,
         num_snrs: int,
+        num_statistics: int = 0,
     ) -> MahalanobisDetector:
         """Means and covariance of training frames, and distances of held-out ones.
 
         Args:
-            features: float [N, W] of training frames.
+            features: float [N, W + S] of training frames.
             cell: int64 [N], their joint classes, all of which occur.
-            held_out: float [M, W], features of frames that were not trained on.
+            held_out: float [M, W + S], features of frames that were not trained on.
             predicted: int64 [M], joint class predicted for each of those.
             num_classes: number of joint classes.
             num_snrs: number of SNR levels, which run fastest in a joint class.
+            num_statistics: S, how many of the last columns are further statistics.
 
         Raises:
             ValueError: a class without training frames.
@@ -84,6 +87,7 @@ class MahalanobisDetector:
         # Here, since using a fitted detector needs none of the 0.3 s that scikit-learn takes to import.
         from sklearn.covariance import LedoitWolf
 
+        features = features[:, : features.shape[1] - num_statistics]
         counts = torch.bincount(cell, minlength=num_classes)
         if not counts.all():
             raise ValueError("every class needs training frames for its mean; train on more frames")
@@ -93,26 +97,32 @@ class MahalanobisDetector:
         precision = LedoitWolf(assume_centered=True).fit(within.numpy()).get_precision()
         whitener = torch.linalg.cholesky(torch.from_numpy(precision)).float()
         fitted = cls(whitener, means @ whitener, torch.empty(0))
-        distance, points = fitted.distance(held_out), torch.linspace(0, 1, _NUM_QUANTILES)
+        distance, points = fitted.distances(held_out), torch.linspace(0, 1, _NUM_QUANTILES)
 
         def quantiles(number: int) -> Tensor:
             level = predicted % num_snrs == number % num_snrs
             for some in (distance[predicted == number], distance[level]):
                 if len(some) >= _FEW:
-                    return torch.quantile(some, points)
-            return torch.quantile(distance, points)
+                    return torch.quantile(some, points, dim=0).T
+            return torch.quantile(distance, points, dim=0).T
 
         return replace(fitted, quantiles=torch.stack([quantiles(n) for n in range(num_classes)]))
 
-    def distance(self, features: Tensor) -> Tensor:
-        """Distance of each frame to the nearest class, in standard deviations, float32 [B]."""
-        return torch.cdist(features.float() @ self.whitener, self.means).amin(1)
+    def distances(self, features: Tensor) -> Tensor:
+        """Of features [B, W + S] the distance to the nearest class and the statistics, [B, 1 + S]."""
+        own, statistics = features.float().tensor_split([len(self.whitener)], dim=1)
+        nearest = torch.cdist(own @ self.whitener, self.means).amin(1, keepdim=True)
+        return torch.cat([nearest, statistics], 1)
 
     def p_value(self, features: Tensor, predicted: Tensor) -> Tensor:
-        """Share of held-out frames of the predicted class at least as far away, float32 [B]."""
-        known = self.quantiles[predicted].contiguous()
-        below = torch.searchsorted(known, self.distance(features)[:, None])[:, 0]
-        return 1 - below / known.shape[1]
+        """Share of held-out frames of the predicted class at least as unlike it, float32 [B].
+
+        Of several tests the smallest share times their number.
+        """
+        known, distance = self.quantiles[predicted].contiguous(), self.distances(features)
+        below = torch.searchsorted(known, distance[..., None])[..., 0]
+        share = 1 - below / known.shape[2]
+        return (share.amin(1) * share.shape[1]).clamp(max=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a file must hold of it."""
@@ -121,7 +131,9 @@ class MahalanobisDetector:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MahalanobisDetector:
         """From what a file holds, see `tensors`."""
-        return cls(*(tensors[f"ood.{name}"].float() for name in ("whitener", "means", "quantiles")))
+        made = cls(*(tensors[f"ood.{name}"].float() for name in ("whitener", "means", "quantiles")))
+        # Files from before there were further statistics have one test.
+        return replace(made, quantiles=made.quantiles.view(len(made.means), -1, _NUM_QUANTILES))
 
 
 # Makers of clean signals, complex64 [num_frames, NUM_SAMPLES], from their number, a source of
