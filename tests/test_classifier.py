@@ -95,16 +95,16 @@ def test_record_of_ood_signals_is_measured_as_the_classifier_decides(shipped, ne
     assert row["flagged"] == pytest.approx(float((prediction.p_value < 0.01).float().mean()))
 
 
-def test_frames_of_gnuradio_are_named_and_its_analogue_ones_are_flagged(shipped, gnuradio_slice):
+def test_frames_of_gnuradio_are_named(shipped, gnuradio_slice):
+    """All classes but FM, of which GNU Radio's has another deviation."""
     with h5py.File(gnuradio_slice) as file:
         pairs, label, snr_db = (file[key][:] for key in "XYZ")
     names = np.array(RADIOML_2018_MODULATIONS)[label.argmax(1)]
     iq = torch.view_as_complex(torch.from_numpy(pairs))
     table = shipped.table(shipped(iq))
-    digital = np.isin(names, DIGITAL_MODULATIONS) & (snr_db.ravel() >= 26)
-    assert (table["modulation"] == names)[digital].mean() > 0.9
-    analogue = np.char.startswith(names.astype(str), "AM") & (snr_db.ravel() >= 26)
-    assert (table["p_value"] < 0.01)[analogue].mean() > 0.7
+    clear = (names != "FM") & (snr_db.ravel() >= 26)
+    assert (table["modulation"] == names)[clear].mean() > 0.9
+    assert (table["p_value"] < 0.01)[clear].mean() < 0.05
 
 
 def test_recording_of_gnuradio_is_named(shipped):
