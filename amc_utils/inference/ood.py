@@ -121,8 +121,8 @@ class MahalanobisDetector:
         """
         known, distance = self.quantiles[predicted].contiguous(), self.distances(features)
         below = torch.searchsorted(known, distance[..., None])[..., 0]
-        # In the middle of the step from one kept quantile to the next.
-        share = 1 - (below - 0.5) / known.shape[2]
+        # In the middle of the step from one kept quantile to the next; beyond the last there is none.
+        share = (1 - (below - 0.5) / (known.shape[2] - 1)).clamp_min(0)
         return (share.amin(1) * share.shape[1]).clamp(max=1)
 
     def tensors(self) -> dict[str, Tensor]:
