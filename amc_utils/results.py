@@ -135,7 +135,12 @@ class Run:
     def channel(self) -> Channel:
         """Channel of its frames: the generator's, or for a file the one that its parameters name."""
         named = self.facts["config"].get("channel", {})
-        return channel_from(self.facts["data"]["source"].get("generator", named))
+        settings = dict(self.facts["data"]["source"].get("generator", named))
+        if "pulse_exponent" in settings:
+            # A run from before there could be several pulses, when fades changed a frame's power.
+            settings["pulse_exponents"] = settings.pop("pulse_exponent")
+            settings["fades_power"] = True
+        return channel_from(settings)
 
     @property
     def scope(self) -> str:

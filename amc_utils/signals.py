@@ -231,6 +231,8 @@ def channel_from(settings: Mapping[str, Any]) -> Channel:
     if unknown:
         raise ValueError(f"channel must set some of preset, {', '.join(known)}, got {unknown[0]!r}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    if isinstance(given.get("pulse_exponents"), float | int):
+        given["pulse_exponents"] = (given["pulse_exponents"],)
     return replace(CHANNEL_PRESETS[preset], **given)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from amc_utils.inference.export import IMPAIRMENTS
 from amc_utils.signals import DIGITAL_MODULATIONS
 from amc_utils.studies import open_channel
 
@@ -30,15 +31,23 @@ def runs(own=0.9, bound=1.0, wide=0.8, narrow=0.81, radio=0.9):
     }
 
 
+def record(known, *foreign):
+    rows = [("test frames", "all", known), *(("chirps", 20, share) for share in foreign)]
+    rows += [("noise alone", 20, 0.0), ("chirps", 0, 0.0)]
+    columns = ("signal", "snr_db", "flagged")
+    return {"ood_signals": [dict(zip(columns, row, strict=True)) | {"num_frames": 500} for row in rows]}
+
+
 def test_targets_are_met_where_they_are():
-    table = open_channel.targets(runs(own=0.95, bound=0.98))
+    table = open_channel.targets(runs(own=0.95, bound=0.98), record(0.01, 0.99, 0.92))
     assert table["value"][0] == pytest.approx(0.95 / 0.98)
     assert table["low"][0] < table["value"][0] < table["high"][0]
     assert table["value"][1] == pytest.approx(1.0)
     assert table["value"][2] == pytest.approx(0.9)
-    assert list(table["is_met"][:3]) == [True, True, True]
-    missed = open_channel.targets(runs(own=0.8, wide=0.7, radio=0.5))
-    assert list(missed["is_met"][:3]) == [False, False, False]
+    assert list(table["value"][3:]) == pytest.approx([0.01, 0.92]), "the worst at 20 dB, noise apart"
+    assert list(table["is_met"]) == 5 * [True]
+    missed = open_channel.targets(runs(own=0.8, wide=0.7, radio=0.5), record(0.02, 0.99, 0.5))
+    assert list(missed["is_met"]) == 5 * [False]
 
 
 def test_only_clear_frames_of_linear_classes_count():
@@ -52,9 +61,11 @@ def test_only_clear_frames_of_linear_classes_count():
 
 
 def test_shipped_record_has_every_size_of_every_impairment():
-    record = open_channel.shipped_record()
-    table = open_channel.impairment_table(record)
-    assert table.notna().to_numpy().sum() == len(record["impairments"])
+    shipped = open_channel.shipped_record()
+    wanted = [(name, size) for name, (sizes, _) in IMPAIRMENTS.items() for size in sizes]
+    found = [(row["impairment"], row["size"]) for row in shipped["impairments"]]
+    assert found == [("none", 0), *wanted]
+    table = open_channel.impairment_table(shipped)
     none = table.iloc[0, 0]
     assert table.index[0].startswith("none")
     assert (table.max(axis=1) <= none + 0.03).all()

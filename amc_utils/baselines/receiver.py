@@ -75,11 +75,10 @@ def _log_likelihoods(
     size = symbols.shape[1] + int(outside)
     fit = torch.stack([energy_fit(symbols, outside, size, total - 1) for total in power], 1)
     candidates = fit.logsumexp(1).topk(min(_NUM_CANDIDATES, len(snr_labels)), 1).indices
-    seen_as = candidates.T
     if receiver.is_blind:
         # After an equaliser symbols have the noise of another label than the frame's.
-        seen_as = [blind_label(frames)] * candidates.shape[1]
-    ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in seen_as]
+        return fit + likelihood_ratios(frames, blind_label(frames), FINE)[:, rated, None]
+    ratios = [likelihood_ratios(frames, label, FINE)[:, rated] for label in candidates.T]
     # Other labels fit the energies less well, and so does any modulation at them.
     rating = ratios[0][..., None].repeat(1, 1, len(snr_labels))
     place = candidates[:, None].expand(-1, len(modulations), -1)

@@ -31,7 +31,8 @@ from amc_utils.signals import SAMPLES_PER_SYMBOL, pulse_energy, raised_cosine, u
 # interference of -20 dB or less, which the equaliser takes away.
 _EXPONENTS = (0.5, 1.0, 1.5)
 _ROLLOFFS = (0.05, 0.11, 0.18, 0.25, 0.33, 0.42, 0.53, 0.66, 0.82, 1.0)
-# Places of the band reach so far to each side, in cycles per sample, and are a bin of a frame apart.
+# Places of the band reach so far to each side, in cycles per sample, to the bin of a frame below; the
+# carrier is looked for beyond.
 _REACH = 0.0105
 # No signal lies beyond, in cycles per sample: roll-off 1 and the largest offset.
 _BAND_EDGE = 0.146
@@ -209,7 +210,9 @@ def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
     """Exponent, roll-off, carrier offset to a bin; the timing's line, complex; its incoherence; [B].
 
     The likelihood is that of estimate_timing, for each pulse at each place: sums of the spectrum's
-    power, and of products of frequencies a symbol rate apart, with weights that are matrices.
+    power, and of products of frequencies a symbol rate apart, with weights that are matrices. They are
+    those of _LEAST_RATIO for every frame: with more noise, from about 4 dB per sample down, the place
+    is found as well, but too wide a pulse is taken.
     """
     num_samples = iq.shape[1]
     window = taper(num_samples, iq.device)

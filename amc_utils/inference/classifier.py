@@ -81,18 +81,18 @@ class Classifier:
         return self.prediction(*self.look(iq))
 
     @torch.no_grad()
-    def look(self, iq: Tensor) -> tuple[Tensor, Logits]:
-        """What the detector needs, float32 [B, W], and logits before calibration, of frames.
+    def look(self, iq: Tensor, *, statistics: bool = True) -> tuple[Tensor, Logits]:
+        """Last features, float32 [B, W + S], and logits before calibration, of frames.
 
-        The last features; and, where the front end must find the band, the incoherence of the
-        symbol-rate line, which shows a wrong rate better than they do.
+        With `statistics` what the detector needs too: where the front end must find the band, the
+        incoherence of the symbol-rate line, which shows a wrong rate better than features do.
         """
         seen = []
         for part in iq.split(_FRAMES_AT_ONCE):
             inputs = network_input(part, **self.config.image_options)
             features = self.network.backbone(inputs)
             logits = self.network.heads(features)
-            if self.num_statistics:
+            if statistics and self.num_statistics:
                 noise = ReceivedBatch(part, self.config.receiver).noise
                 features = torch.cat([features, line_incoherence(part, noise)[:, None]], 1)
             seen.append((features, *logits))
@@ -101,7 +101,7 @@ class Classifier:
 
     @property
     def num_statistics(self) -> int:
-        """How many columns `look` appends to the features."""
+        """S, how many columns `look` may append to the features."""
         return int(self.config.receiver.is_blind)
 
     def prediction(self, features: Tensor, logits: Logits) -> Prediction:

@@ -33,7 +33,7 @@ _SAMPLES_PER_SYMBOL = (2.5, 4096)
 # terms up to the last of these always come so close.
 _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
 # Cycles per sample beyond which no signal of roll-off 1 and of the largest offset reaches, at eight
-# samples a symbol; and none of roll-off 0.4, for recordings whose band ends below the last number.
+# samples a symbol; and none of roll-off 0.6, for recordings whose band ends below the last number.
 _SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
 # Samples that are resampled at once.
 _AT_ONCE = 2**23

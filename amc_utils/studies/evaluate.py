@@ -125,7 +125,7 @@ class EvaluationParameters(Parameters):
         if self.what == "receiver" and not known:
             raise ValueError(
                 f"channel must have roll-offs near {min(receiver.rolloffs)} to "
-                f"{max(receiver.rolloffs)}, pulse_exponent {receiver.pulse_exponent}, cfo_std up to "
+                f"{max(receiver.rolloffs)}, pulse_exponents [{receiver.pulse_exponent}], cfo_std up to "
                 f"{receiver.max_cfo / 3:.3g} and no multipath for the receiver, which knows no more; "
                 f"got {channel}"
             )
@@ -233,7 +233,8 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
         fitted_to = _frames(fitted, trained.modulation_names, trained.snr_labels, device)
         head = refitted_head(classifier, fitted_to)
         shape = len(trained.modulation_names), len(trained.snr_labels)
-        looked = (classifier.look(frames.iq(part))[0] for part in progress(parts))
+        iqs = (frames.iq(part) for part in progress(parts))
+        looked = (classifier.look(iq, statistics=False)[0] for iq in iqs)
         with torch.no_grad():
             found = [_decide(head(features).unflatten(1, shape)) for features in looked]
         predictions = _table(frames, found)
@@ -271,7 +272,7 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
         raise ValueError("refit_frames_per_cell must be 0 for a network whose snr_head is a bottleneck")
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(0)).to(frames.device)
     parts = progress(order.split(_FRAMES_AT_ONCE))
-    features = torch.cat([classifier.look(frames.iq(part))[0] for part in parts])
+    features = torch.cat([classifier.look(frames.iq(part), statistics=False)[0] for part in parts])
     classes, held_out = frames.joint_class[order], len(order) // 3
     head = nn.Linear(features.shape[1], frames.num_classes, device=features.device)
     with torch.no_grad():

@@ -240,7 +240,8 @@ def _targets(workspace: Workspace) -> str:
     """What the network for the open channel was to reach."""
     names = zip(open_channel.WIDE, open_channel.NARROW, open_channel.BOUNDS, strict=True)
     runs = [[named_run(workspace, name) for name in some] for some in names]
-    table = open_channel.targets(dict(zip(open_channel.TESTED_ON, runs, strict=True)))
+    named = dict(zip(open_channel.TESTED_ON, runs, strict=True))
+    table = open_channel.targets(named, open_channel.shipped_record())
     rows = [
         [
             row.what,

@@ -29,7 +29,7 @@ for number in (0, 1):
 
 @register_image("alphabets", lambda counts: counts.clamp(max=1))
 def alphabet_map(frames):
-    """Points of the image `alphabets`, complex64 [B, 368]."""
+    """Points of the image `alphabets`, complex64 [B, 400]."""
     likelihoods = frames.blind.likelihoods.flatten(1)
     behind = likelihoods.amax(1, keepdim=True) - likelihoods
     across = (1 - 2 * (behind / 0.6).clamp(max=1).sqrt()).repeat_interleave(8, 1)
