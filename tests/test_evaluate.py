@@ -114,6 +114,15 @@ def test_refitted_head_begins_with_what_the_two_heads_say_and_gets_no_worse(
     assert fitted.facts["network"]["name"].endswith(", refitted head")
 
 
+def test_refitted_head_takes_the_features_alone(make_config):
+    """Not what a detector needs beside them on the open channel."""
+    config = make_config(num_frames_per_cell=9, channel={"preset": "open"})
+    classifier, frames = Classifier(untrained_network(config).eval(), config), load_frames(config)
+    width = classifier.network.modulation_head.in_features
+    assert classifier.look(frames.iq(torch.arange(2)))[0].shape == (2, width + 1)
+    assert refitted_head(classifier, frames).in_features == width
+
+
 def test_refitted_head_learns_what_the_heads_do_not_know(make_config, monkeypatch):
     """Features of a network that learnt nothing still tell some classes apart."""
     config = make_config(num_frames_per_cell=60)

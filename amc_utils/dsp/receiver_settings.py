@@ -34,8 +34,8 @@ class ReceiverSettings:
         guard_symbols: symbols at each end that lie in the transient of the equaliser and are left out.
         max_cfo: carrier offsets are tried to this distance to each side, in cycles per sample: 3.75
             standard deviations of the channel's.
-        noise_edge: edge of the filter that noise beside the signal passes, in cycles per sample; it stops
-            a signal that ends 0.03 below.
+        noise_edge: edge of the filter that noise beside the signal passes, in cycles per sample; it
+            stops a signal that ends 0.03 below.
         is_blind: whether pulse, carrier offset and multipath are found from each frame, see
             amc_utils.dsp.equalisation; rolloffs then say nothing, and max_cfo is what may be left.
         level_range_db: lowest and highest level that the image of levels shows.
