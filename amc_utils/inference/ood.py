@@ -103,8 +103,12 @@ class MahalanobisDetector:
             level = predicted % num_snrs == number % num_snrs
             for some in (distance[predicted == number], distance[level]):
                 if len(some) >= _FEW:
-                    return torch.quantile(some, points, dim=0).T
-            return torch.quantile(distance, points, dim=0).T
+                    break
+            else:
+                some = distance
+            # A new frame is the farthest of all once in so many: beyond those that are held out.
+            some = torch.cat([some, some.new_full((1, some.shape[1]), torch.inf)])
+            return torch.quantile(some, points, dim=0, interpolation="nearest").T
 
         return replace(fitted, quantiles=torch.stack([quantiles(n) for n in range(num_classes)]))
 
