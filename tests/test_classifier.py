@@ -86,7 +86,8 @@ def test_shipped_network_is_as_good_on_new_frames(shipped, new_frames, predictio
 def test_one_frame_in_a_hundred_has_a_p_value_below_a_hundredth(prediction):
     called = float((prediction.p_value < 0.01).float().mean())
     assert called == pytest.approx(0.01, abs=0.005)
-    assert float(prediction.p_value.mean()) == pytest.approx(0.5, abs=0.03)
+    # Twice the smaller of two independent p-values, at most 1, is 7 / 12 on average.
+    assert float(prediction.p_value.mean()) == pytest.approx(7 / 12, abs=0.03)
 
 
 def test_record_of_ood_signals_is_measured_as_the_classifier_decides(shipped, new_frames, prediction):

@@ -214,4 +214,5 @@ def test_error_without_advice_or_with_bad_advice(said, came, carry_out, monkeypa
 
 def test_every_image_is_compared(carry_out):
     compared = {name.removeprefix("images ") for name in gpu_check.CHECKS if name.startswith("images ")}
-    assert compared == {*images.IMAGE_CHANNELS, *images.CHANNEL_GROUPS}
+    # Plugins of other tests may have registered more.
+    assert compared == images._OWN_NAMES - {images.RAW_SAMPLES}

@@ -336,7 +336,7 @@ def test_a_classifier_and_its_calibration(device, make_config):
     detector = MahalanobisDetector(
         torch.eye(width, device=CUDA),
         torch.zeros(num_classes, width, device=CUDA),
-        torch.zeros(num_classes, 5, device=CUDA),
+        torch.zeros(num_classes, 1, 5, device=CUDA),
     )
     classifier = replace(bare, detector=detector)
     with device.listed() as waits:

@@ -78,10 +78,11 @@ def classify_command(
     )
     num_silent = table.attrs.get("num_silent", 0)
     silent = f", {num_silent} silent ones left out" if num_silent else ""
-    name, count = Path(recording).name, len(table)
-    is_file = Path(recording).suffix in _FILE_SUFFIXES
-    assumed = "" if symbol_rate or is_file else ", eight samples a symbol assumed"
-    print(f"{name}: {count} frames of 1,024 samples{assumed}{silent}, read by {classifier.run}")
+    if not symbol_rate and Path(recording).suffix not in _FILE_SUFFIXES:
+        silent = f", eight samples a symbol assumed{silent}"
+    print(
+        f"{Path(recording).name}: {len(table)} frames of 1,024 samples{silent}, read by {classifier.run}"
+    )
     print(summary(table))
     if csv:
         with atomic_write(Path(csv)) as temporary:

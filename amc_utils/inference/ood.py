@@ -97,20 +97,12 @@ class MahalanobisDetector:
         precision = LedoitWolf(assume_centered=True).fit(within.numpy()).get_precision()
         whitener = torch.linalg.cholesky(torch.from_numpy(precision)).float()
         fitted = cls(whitener, means @ whitener, torch.empty(0))
-        distance, points = fitted.distances(held_out), torch.linspace(0, 1, _NUM_QUANTILES)
-
-        def quantiles(number: int) -> Tensor:
-            level = predicted % num_snrs == number % num_snrs
-            for some in (distance[predicted == number], distance[level]):
-                if len(some) >= _FEW:
-                    break
-            else:
-                some = distance
-            # A new frame is the farthest of all once in so many: beyond those that are held out.
-            some = torch.cat([some, some.new_full((1, some.shape[1]), torch.inf)])
-            return torch.quantile(some, points, dim=0, interpolation="nearest").T
-
-        return replace(fitted, quantiles=torch.stack([quantiles(n) for n in range(num_classes)]))
+        distance, level = fitted.distances(held_out), predicted % num_snrs
+        rows = [
+            _quantiles(distance[predicted == number], distance[level == number % num_snrs], distance)
+            for number in range(num_classes)
+        ]
+        return replace(fitted, quantiles=torch.stack(rows))
 
     def distances(self, features: Tensor) -> Tensor:
         """Of features [B, W + S] the distance to the nearest class and the statistics, [B, 1 + S]."""
@@ -139,6 +131,15 @@ class MahalanobisDetector:
         made = cls(*(tensors[f"ood.{name}"].float() for name in ("whitener", "means", "quantiles")))
         # Files from before there were further statistics have one test.
         return replace(made, quantiles=made.quantiles.view(len(made.means), -1, _NUM_QUANTILES))
+
+
+def _quantiles(*held_out: Tensor) -> Tensor:
+    """Quantiles [T, Q] of the first distances [M, T] that are enough, or else of the last."""
+    some = next((part for part in held_out if len(part) >= _FEW), held_out[-1])
+    # A new frame is the farthest of all once in so many: beyond those that are held out.
+    some = torch.cat([some, some.new_full((1, some.shape[1]), torch.inf)])
+    points = torch.linspace(0, 1, _NUM_QUANTILES)
+    return torch.quantile(some, points, dim=0, interpolation="nearest").T
 
 
 # Makers of clean signals, complex64 [num_frames, NUM_SAMPLES], from their number, a source of

@@ -75,9 +75,6 @@ class ChoicesParameters(Parameters):
     rate_study: str
     channel_study: str
     open_study: str
-    tested_on: list[str]
-    paper_on: list[str]
-    bounds: list[str]
 
 
 class AnatomyParameters(Parameters):
