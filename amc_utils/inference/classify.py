@@ -76,17 +76,20 @@ def classify_command(
         offset_hz=offset_hz,
         num_frames=num_frames,
     )
-    num_silent = table.attrs.get("num_silent", 0)
-    silent = f", {num_silent} silent ones left out" if num_silent else ""
-    if not symbol_rate and Path(recording).suffix not in _FILE_SUFFIXES:
-        silent = f", eight samples a symbol assumed{silent}"
-    print(
-        f"{Path(recording).name}: {len(table)} frames of 1,024 samples{silent}, read by {classifier.run}"
-    )
+    print(f"{_frames_read(Path(recording), table, symbol_rate)}, read by {classifier.run}")
     print(summary(table))
     if csv:
         with atomic_write(Path(csv)) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _frames_read(path: Path, table: pd.DataFrame, symbol_rate: float) -> str:
+    """How many frames of what were read, and what was assumed or left out."""
+    text = f"{path.name}: {len(table)} frames of 1,024 samples"
+    if not symbol_rate and path.suffix not in _FILE_SUFFIXES:
+        text += ", eight samples a symbol assumed"
+    num_silent = table.attrs.get("num_silent", 0)
+    return text + (f", {num_silent} silent ones left out" if num_silent else "")
 
 
 def classify(
