@@ -36,9 +36,10 @@ _ROLLOFFS = (0.05, 0.11, 0.18, 0.25, 0.33, 0.42, 0.53, 0.66, 0.82, 1.0)
 _REACH = 0.0105
 # No signal lies beyond, in cycles per sample: roll-off 1 and the largest offset.
 _BAND_EDGE = 0.146
-# Noise over signal density at the carrier that the likelihood of pulses reckons with at least: what
-# multipath does to a spectrum is no noise, and no spectrum of the family either.
-_LEAST_RATIO = 0.05
+# Noise over signal density at the carrier that the likelihood of pulses reckons with: at least the
+# first, since what multipath does to a spectrum is no noise, and no spectrum of the family either; else
+# the next one.
+_RATIOS = tuple(0.05 * 2**step for step in range(10))
 # Noise over signal density that the filter of a pulse reckons with at least.
 _LEAST_FILTER_RATIO = 1e-3
 # Signal power that is reckoned with at least, as a share of a frame's.
@@ -46,29 +47,40 @@ _LEAST_SIGNAL = 0.003
 # Symbols' length of zeros after a frame that keep its two ends apart.
 _PADDING = 16
 # Taps of the equaliser, half a symbol apart.
-_NUM_TAPS = 9
-# How strongly taps are held to a single one: without noise, and per noise over signal density; by so
-# much more from one tap to the next.
-_PENALTY, _NOISE_PENALTY, _PENALTY_GROWTH = 1e-3, 0.08, 0.9
-# Iterations, and the noise variance that the first reckons with, of the equaliser for magnitudes and of
-# that for parts; how far it falls; steps are longer than those of expectation maximisation by a factor.
-_MAGNITUDE_STEPS, _PART_STEPS, _LAST_VARIANCE, _STEP = (12, 0.3), (12, 0.1), 1e-3, 1.7
+_NUM_TAPS = 13
+# How strongly taps are held to a single one: without noise, and per noise over signal density, and by
+# the exponent of the last more from one tap to the next. Loosely for most alphabets; dense ones, the
+# last of either list, are so near to a Gaussian that loose taps do not find them.
+_HOLDS = ((1e-4, 0.05, 0.5), (1e-3, 0.08, 0.9))
+_NUM_DENSE = 3
+# What is added to the covariance of symbols that foretell one another, in units of their power.
+_LOADING = 0.02
+# Iterations; the noise variance that the first reckons with, and the last.
+_NUM_STEPS, _FIRST_VARIANCE, _LAST_VARIANCE = 16, 0.3, 1e-3
+# Steps are longer than those of expectation maximisation by a factor: the nearer an alphabet is to a
+# Gaussian, the slower is that. Real ones do not bear more.
+_STEPS = {"OOK": 1.5, "BPSK": 1.5, "4ASK": 1.5, "8ASK": 1.5, "QPSK": 2.5}
+_STEP, _DENSE_STEP = 4.0, 6.0
 # What the equaliser for magnitudes, and that for parts, must gain in log-likelihood of a frame to be
-# used: noise alone lets them gain some.
-LEAST_GAINS = (15.0, 15.0)
+# used: noise alone lets them gain some, and loose taps so much more than held ones.
+LEAST_GAINS = (15.0, 20.0)
+_HANDICAP = 15.0
 # Of the line that shows real symbols, in units of what unrelated angles give; theirs reach 6.
 _LEAST_SQUARE_LINE = 20.0
 # Noise variances and magnitudes, from zero up, of the tables of alphabets.
 _VARIANCES = tuple(10 ** (-3 + 3 * step / 11) for step in range(12))
 _NUM_PLACES, _LARGEST = 256, 2.4
 # One modulation for each set of magnitudes; and those whose in-phase and quadrature parts have few
-# values, of which the real ones may lie across.
+# values, the real ones once along and once across.
 MODULUS_ALPHABETS = (
     "QPSK", "OOK", "4ASK", "8ASK", "16APSK", "32APSK", "64APSK", "128APSK", "16QAM", "32QAM", "64QAM",
     "128QAM", "256QAM",
 )  # fmt: skip
-PART_ALPHABETS = ("BPSK", "4ASK", "8ASK", "QPSK", "16QAM", "32QAM", "64QAM", "128QAM", "256QAM")
-_NUM_REAL = 3
+PART_ALPHABETS = (
+    "BPSK", "4ASK", "8ASK", "BPSK", "4ASK", "8ASK", "QPSK", "16QAM", "32QAM", "64QAM", "128QAM",
+    "256QAM",
+)  # fmt: skip
+_ACROSS = range(3, 6)
 # Of the carrier: length of the transforms, and the power of symbols that is tried for each modulation.
 # Turning by one turn over the power leaves the map as it is, but for APSK, whose outer rings tell more.
 _NUM_BINS = 512
@@ -99,7 +111,8 @@ class Equalised:
         ratio: noise over signal density, N0 / Es of the frame as received.
         exponent, rolloff: pulse of the family.
         likelihoods: mean log-likelihood of a symbol under each of MODULUS_ALPHABETS, at any angle, and
-            each of PART_ALPHABETS, real ones twice, [B, 2, alphabets]: before its equaliser and after.
+            each of PART_ALPHABETS, [B, 2, alphabets]: before its equaliser, and after, less what loose
+            taps gain from noise.
     """
 
     cfo: Tensor
@@ -209,56 +222,87 @@ def _frequencies(num_samples: int, device: torch.device) -> Tensor:
 def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
     """Exponent, roll-off, carrier offset to a bin; the timing's line, complex; its incoherence; [B].
 
-    The likelihood is that of estimate_timing, for each pulse at each place: sums of the spectrum's
-    power, and of products of frequencies a symbol rate apart, with weights that are matrices. They are
-    those of _LEAST_RATIO for every frame: with more noise, from about 4 dB per sample down, the place
-    is found as well, but too wide a pulse is taken.
+    The likelihood is that of estimate_timing, for each pulse: sums of the spectrum's power, and of
+    products of frequencies a symbol rate apart, with weights that are matrices. First at all places
+    with those of the least noise, with which a place is found as well at any other; then at the one
+    found with those of the frame's own, without which too wide a pulse is taken from 4 dB per sample
+    down.
     """
-    num_samples = iq.shape[1]
+    num_samples, reach = iq.shape[1], int(_REACH * iq.shape[1])
     window = taper(num_samples, iq.device)
     spectrum = torch.fft.fft(iq * window) / window.square().sum().sqrt()
-    reach = round(_BAND_EDGE * num_samples)
-    bins = torch.arange(-reach, reach + 1, device=iq.device)
-    exponents, rolloffs, cfos, own, shared, spread = _band_weights(num_samples, iq.device)
-    inside = spectrum[:, bins % num_samples]
-    apart = spectrum[:, (bins - num_samples // SAMPLES_PER_SYMBOL) % num_samples]
-    density = torch.maximum(noise, SAMPLES_PER_SYMBOL * signal * _LEAST_RATIO)[:, None]
-    product = inside * apart.conj()
-    cross = torch.complex(*(torch.view_as_real(product).permute(2, 0, 1) @ shared)) / density
-    level = (squared_magnitude(inside) - noise[:, None]) @ own / density
-    best = (level + 2 * cross.abs() - spread).argmax(1)
-    pulse, place = best // len(cfos), best % len(cfos)
+    least = SAMPLES_PER_SYMBOL * signal * _RATIOS[0]
+    pulses, *weights = _band_weights(num_samples, _RATIOS[:1], reach, iq.device)
+    likelihood = _line(spectrum, noise, torch.maximum(noise, least), 0 * noise, weights)[0]
+    place = likelihood.argmax(1) % (2 * reach + 1) - reach
+    ratios, between = _ratios(iq.device)
+    level = torch.bucketize(noise / (SAMPLES_PER_SYMBOL * signal), between)
+    density = SAMPLES_PER_SYMBOL * signal * ratios[level]
+    _, *weights = _band_weights(num_samples, _RATIOS, 0, iq.device)
+    likelihood, cross, product = _line(spectrum, noise, density, place, weights)
+    number = torch.arange(likelihood.shape[1], device=iq.device) // len(pulses)
+    best = likelihood.masked_fill(number != level[:, None], -torch.inf).argmax(1)
     found = cross.gather(1, best[:, None])[:, 0]
-    parts = shared.T[best] * squared_magnitude(product).sqrt() / density
+    parts = weights[1].T[best] * squared_magnitude(product).sqrt() / density[:, None]
     most = parts.sum(1).clamp_min(1e-12)
-    number = most.square() / parts.square().sum(1).clamp_min(1e-12)
-    incoherence = number * (1 - found.abs() / most)
-    return exponents[pulse], rolloffs[pulse], cfos[place], found, incoherence
+    incoherence = most.square() / parts.square().sum(1).clamp_min(1e-12) * (1 - found.abs() / most)
+    exponent, rolloff = pulses[best % len(pulses)].T
+    return exponent, rolloff, place / num_samples, found, incoherence
+
+
+def _line(
+    spectrum: Tensor, noise: Tensor, density: Tensor, place: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-likelihoods [B, columns], lines at the symbol rate [B, columns], products [B, bins]."""
+    own, shared, spread = weights
+    num_samples, reach = spectrum.shape[1], len(own) // 2
+    bins = torch.arange(-reach, reach + 1, device=spectrum.device) + place.long()[:, None]
+    inside, apart = (
+        spectrum.gather(1, at % num_samples) for at in (bins, bins - num_samples // SAMPLES_PER_SYMBOL)
+    )
+    product = inside * apart.conj()
+    density = density[:, None]
+    cross = torch.complex(*(torch.view_as_real(product).permute(2, 0, 1) @ shared)) / density
+    # With the noise that is reckoned with, however much there is.
+    level = (squared_magnitude(inside) - noise[:, None] + density) @ own / density
+    return level + 2 * cross.abs() - spread, cross, product
 
 
 @cache
-def _band_weights(num_samples: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Exponents and roll-offs [P], places [C], weights [bins, P C] twice, and a constant [P C]."""
+def _ratios(device: torch.device) -> tuple[Tensor, Tensor]:
+    """_RATIOS, and the limits between them."""
+    ratios = torch.tensor(_RATIOS, device=device)
+    return ratios, (ratios[1:] * ratios[:-1]).sqrt()
+
+
+@cache
+def _band_weights(
+    num_samples: int, ratios: tuple[float, ...], reach: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Exponents and roll-offs [P, 2], weights [bins, columns] twice, and a constant [columns].
+
+    Columns are ratios, of noise over signal density, times pulses times places to `reach` bins to each
+    side.
+    """
     pulses = torch.tensor([(e, r) for e in _EXPONENTS for r in _ROLLOFFS], dtype=torch.float64)
     exponent, rolloff = (part[:, None, None] for part in pulses.T)
-    steps = int(_REACH * num_samples)
-    cfos = torch.arange(-steps, steps + 1, dtype=torch.float64) / num_samples
-    reach = round(_BAND_EDGE * num_samples)
-    bins = torch.arange(-reach, reach + 1, dtype=torch.float64) / num_samples
-    frequency = (bins - cfos[:, None]) * SAMPLES_PER_SYMBOL
+    places = torch.arange(-reach, reach + 1)
+    edge = round(_BAND_EDGE * num_samples)
+    bins = torch.arange(-edge, edge + 1)
+    frequency = (bins - places[:, None]).double() * (SAMPLES_PER_SYMBOL / num_samples)
     energy = torch.stack([pulse_energy(r, float(e)) for e, r in pulses])[:, None, None]
     pulse, below, above = (
         raised_cosine(frequency + shift, rolloff) ** exponent / energy.sqrt() for shift in (0, -1, 1)
     )
     density = pulse.square() + below.square() + above.square()
-    weighted = density + _LEAST_RATIO
+    ratio = torch.tensor(ratios, dtype=torch.float64)[:, None, None, None]
+    weighted = density + ratio
     # Every frequency of the symbols is there twice; each copy counts by its share.
     share = pulse.square() / density.clamp_min(1e-12)
-    spread = (share * torch.log1p(density / _LEAST_RATIO)).sum(2)
+    spread = (share * torch.log1p(density / ratio)).sum(3).flatten()
     own, shared = pulse.square() / weighted, pulse * below / weighted
-    own, shared = (part.flatten(0, 1).T.contiguous() for part in (own, shared))
-    made = (*pulses.T, cfos, own, shared, spread.flatten())
-    return tuple(part.to(device, torch.float32) for part in made)
+    own, shared = (part.flatten(0, 2).T.contiguous() for part in (own, shared))
+    return tuple(part.to(device, torch.float32) for part in (pulses, own, shared, spread))
 
 
 def _pulses(frequency: Tensor, exponent: Tensor, rolloff: Tensor) -> Tensor:
@@ -291,7 +335,7 @@ def _equaliser(
     # Magnitudes do not tell BPSK from sums of two of its symbols, one of them a quarter turn on.
     least = torch.where(_is_real(seen[:, :, middle]), math.inf, -math.inf)
     taps, by_magnitude, variance = _better_taps(
-        seen, ratio, taps, tables, least, gain, *_MAGNITUDE_STEPS
+        seen, ratio, taps, _predictor(seen), MODULUS_ALPHABETS, tables, least, gain
     )
     symbols = (seen @ taps[..., None])[..., 0]
     offset = _find_carrier(symbols, variance, by_magnitude.amax(1) * num_symbols)
@@ -300,11 +344,37 @@ def _equaliser(
     turn = turn * unit_phasor(-estimate_phase(symbols * turn))[:, None]
     least, tables = by_magnitude.flatten(1).amax(1), _part_tables(seen.device)
     seen = seen * turn[..., None]
-    taps, by_part, refined = _better_taps(seen, ratio, taps, tables, least, gain_of_parts, *_PART_STEPS)
+    taps, by_part, refined = _better_taps(
+        seen, ratio, taps, taps, PART_ALPHABETS, tables, least, gain_of_parts
+    )
     # Parts say less of the noise where they do not fit.
     fit = by_part.flatten(1).amax(1) > by_magnitude.flatten(1).amax(1)
     likelihoods = torch.cat([by_magnitude, by_part], 2)
     return taps, offset, torch.where(fit, refined, variance), likelihoods
+
+
+def _predictor(seen: Tensor) -> Tensor:
+    """Taps, complex64 [B, taps], that leave of symbols what earlier ones do not foretell.
+
+    They undo multipath whose first path is the strongest, up to its sign.
+    """
+    middle = _NUM_TAPS // 2
+    back = slice(middle % 2, middle + 1, 2)
+    past = seen[:, :, back]
+    covariance = past.mH @ past / past.shape[1]
+    loading = _LOADING * covariance.diagonal(dim1=1, dim2=2).real.mean(1)
+    loading = torch.diag_embed(loading[:, None].expand(-1, covariance.shape[1]))
+    inverse = torch.linalg.inv_ex(covariance + loading.to(covariance.dtype)).inverse
+    taps = seen.new_zeros(len(seen), _NUM_TAPS)
+    taps[:, back] = inverse[:, :, -1] / inverse[:, -1:, -1]
+    return taps
+
+
+@cache
+def _step_lengths(names: Sequence[str], device: torch.device) -> Tensor:
+    """Length of the steps for each alphabet, float32 [alphabets]."""
+    lengths = [_STEPS.get(name, _STEP) for name in names[:-_NUM_DENSE]]
+    return torch.tensor(lengths + [_DENSE_STEP] * _NUM_DENSE, device=device)
 
 
 def _is_real(symbols: Tensor) -> Tensor:
@@ -318,13 +388,15 @@ def _better_taps(
     seen: Tensor,
     ratio: Tensor,
     start: Tensor,
+    first: Tensor,
+    names: Sequence[str],
     tables: Sequence[Sequence[Tensor]],
     least: Tensor,
     least_gain: float,
-    *steps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Taps of unit output power [B, taps]: those at the start, or of the likeliest alphabet if better.
 
+    Those of alphabets are looked for from the `first` on.
     Better by `least_gain` than those at the start under any alphabet, and than `least`, the mean
     log-likelihood [B] by other alphabets: sums of two symbols are symbols of others. Returned are
     also mean log-likelihoods of symbols under each alphabet, [B, 2, alphabets], before and after, and
@@ -334,10 +406,11 @@ def _better_taps(
     scale = squared_magnitude(before).mean(1).clamp_min(1e-12).rsqrt()
     start, before = start * scale, before * scale[..., None]
     factors, densities = tables
-    taps = _fitted_taps(seen, ratio, start, factors, *steps)
+    taps = _fitted_taps(seen, ratio, first, _step_lengths(names, seen.device), factors)
     both = before.expand(-1, -1, taps.shape[2]), seen @ taps
     found = zip(*(_likelihoods(part, densities) for part in both), strict=True)
     likelihoods, variances = (torch.stack(part, 1) for part in found)
+    likelihoods[:, 1, :-_NUM_DENSE] -= _HANDICAP / seen.shape[1]
     best, alphabet = likelihoods.max(2)
     gains = (best[:, 1] - torch.maximum(best[:, 0], least)) * seen.shape[1] > least_gain
     column = alphabet[:, 1, None, None].expand(-1, taps.shape[1], 1)
@@ -347,12 +420,7 @@ def _better_taps(
 
 
 def _fitted_taps(
-    seen: Tensor,
-    ratio: Tensor,
-    start: Tensor,
-    factors: Sequence[Tensor],
-    num_steps: int,
-    first_variance: float,
+    seen: Tensor, ratio: Tensor, first: Tensor, steps: Tensor, factors: Sequence[Tensor]
 ) -> Tensor:
     """Taps for each alphabet, complex64 [B, taps, alphabets], that give symbols of unit power.
 
@@ -363,34 +431,51 @@ def _fitted_taps(
     Args:
         seen: complex64 [B, K, taps], samples that make each symbol.
         ratio: float32 [B], N0 / Es.
-        start: complex64 [B, taps].
+        first: complex64 [B, taps], for all alphabets.
+        steps: float32 [alphabets], see _STEPS.
         factors: tables of what is expected, see _tables.
-        num_steps: iterations.
-        first_variance: noise variance of the first.
     """
     adjoint = seen.mH / seen.shape[1]
     covariance = adjoint @ seen
-    middle = _NUM_TAPS // 2
-    distance = (torch.arange(_NUM_TAPS, device=seen.device) - middle).abs()
-    penalty = (_PENALTY + _NOISE_PENALTY * ratio.clamp(max=10.0))[:, None]
-    penalty = penalty * torch.exp(_PENALTY_GROWTH * distance)
-    # Unlike inv, it does not look whether there is an inverse, for which the host would wait.
-    inverse = torch.linalg.inv_ex(covariance + torch.diag_embed(penalty).to(covariance.dtype)).inverse
-    # What a single tap pulls the others to.
-    pull = inverse[:, :, middle, None] * penalty[:, middle, None, None]
-    least_squares = inverse @ adjoint
+    squares, pulls = zip(
+        *(_least_squares(adjoint, covariance, ratio, *hold) for hold in _HOLDS), strict=True
+    )
+    sizes = len(steps) - _NUM_DENSE, _NUM_DENSE
+    pull = torch.cat([p[..., None].expand(-1, -1, n) for p, n in zip(pulls, sizes, strict=True)], 2)
+    taps = first[..., None].expand(-1, -1, len(steps))
     edges = _variances(seen.device)[1]
-    taps = start[..., None].repeat(1, 1, len(factors[0]))
-    for step in range(num_steps):
-        fall = (_LAST_VARIANCE / first_variance) ** (step / (num_steps - 1))
-        variance = ratio.clamp(first_variance * fall, _VARIANCES[-1])
+    for step in range(_NUM_STEPS):
+        fall = (_LAST_VARIANCE / _FIRST_VARIANCE) ** (step / (_NUM_STEPS - 1))
+        variance = ratio.clamp(_FIRST_VARIANCE * fall, _VARIANCES[-1])
         taps = taps * ((1 + variance)[:, None] / _output_power(taps, covariance)).sqrt()[:, None]
         level = torch.bucketize(variance, edges)[:, None, None]
-        wanted = least_squares @ _expected(seen @ taps, level, factors) + pull
+        expected = _expected(seen @ taps, level, factors)
+        parts = expected.split(sizes, 2)
+        wanted = pull + torch.cat([s @ part for s, part in zip(squares, parts, strict=True)], 2)
         along = (wanted.conj() * taps).real.sum(1, keepdim=True)
         along = along / squared_magnitude(taps).sum(1, keepdim=True)
-        taps = taps + _STEP * (wanted / along.clamp_min(0.05) - taps)
+        taps = taps + steps * (wanted / along.clamp_min(0.05) - taps)
     return taps / _output_power(taps, covariance).sqrt()[:, None]
+
+
+def _least_squares(
+    adjoint: Tensor,
+    covariance: Tensor,
+    ratio: Tensor,
+    penalty: float,
+    noise_penalty: float,
+    growth: float,
+) -> tuple[Tensor, Tensor]:
+    """What gives taps of least squares from symbols, [B, taps, K]; what a single tap adds [B, taps].
+
+    For the penalties see _HOLDS.
+    """
+    middle = _NUM_TAPS // 2
+    distance = (torch.arange(_NUM_TAPS, device=ratio.device) - middle).abs()
+    held = (penalty + noise_penalty * ratio.clamp(max=10.0))[:, None] * torch.exp(growth * distance)
+    # Unlike inv, it does not look whether there is an inverse, for which the host would wait.
+    inverse = torch.linalg.inv_ex(covariance + torch.diag_embed(held).to(covariance.dtype)).inverse
+    return inverse @ adjoint, inverse[:, :, middle] * held[:, middle, None]
 
 
 def _output_power(taps: Tensor, covariance: Tensor) -> Tensor:
@@ -474,7 +559,8 @@ def _part_tables(device: torch.device) -> tuple[tuple[Tensor, ...], tuple[Tensor
         return torch.zeros_like(value), value
 
     points = [symbol_map(name) for name in PART_ALPHABETS]
-    points += [1j * across for across in points[:_NUM_REAL]]
+    for number in _ACROSS:
+        points[number] = 1j * points[number]
     made = [_tables([getattr(p, axis) for p in points], part, 1, device) for axis in ("real", "imag")]
     return tuple(zip(*made, strict=True))
 
