@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -76,6 +77,16 @@ Positive = Field(gt=0, allow_inf_nan=False)
 Count = Field(ge=1)
 
 
+def _known_channel(value: dict[str, Any]) -> dict[str, Any]:
+    channel_from(value)
+    return value
+
+
+ChannelSettings = Annotated[
+    dict[str, float | int | bool | str | list[float]], AfterValidator(_known_channel)
+]
+
+
 class DataParameters(Parameters):
     """Which frames: a file in RadioML 2018.01A's layout, or the generator when `data_path` is empty.
 
@@ -101,7 +112,7 @@ class DataParameters(Parameters):
     )
     snr_range_db: list[int] = Field([-8, 20, 4])
     num_frames_per_cell: int = Field(100, ge=1)
-    channel: dict[str, float | int | bool | str | list[float]] = Field({})
+    channel: ChannelSettings = Field({})
     unit_power: bool = False
     channels: list[str] = Field(["counts_8_bit"])
     image_size: int = Field(32, ge=8, le=1024)
@@ -126,12 +137,6 @@ class DataParameters(Parameters):
     @classmethod
     def _snr_on_grid(cls, value: list[int]) -> list[int]:
         snr_grid(value)
-        return value
-
-    @field_validator("channel")
-    @classmethod
-    def _channel_known(cls, value: dict) -> dict:
-        channel_from(value)
         return value
 
     @property

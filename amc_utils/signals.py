@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -154,15 +155,21 @@ class Channel:
     phase_noise_rad: float = 0.0
     tilt_std: float = 0.0
 
+    # Not a field; pydantic reads it where channel_from checks settings.
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
+
     def __post_init__(self) -> None:
         low, high = self.rolloff_range
         if not 0 < low <= high <= 1:
             raise ValueError(f"rolloff_range must lie in (0, 1] in order, got {self.rolloff_range}")
         spreads = ("cfo_std", "cfo_max", "clock_std", "clock_max", "delay_spread", *_IMPAIRMENTS)
-        if negative := [name for name in spreads if getattr(self, name) < 0]:
-            raise ValueError(f"{negative[0]} must not be negative, got {self}")
-        if not self.pulse_exponents or min(*self.pulse_exponents, self.snr_slope) <= 0:
-            raise ValueError(f"pulse_exponents and snr_slope must be positive, got {self}")
+        for name in spreads:
+            if (spread := getattr(self, name)) < 0:
+                raise ValueError(f"channel must have a {name} that is not negative, got {spread}")
+        if min(self.pulse_exponents, default=0) <= 0:
+            raise ValueError(f"pulse_exponents must be positive ones, got {self.pulse_exponents}")
+        if self.snr_slope <= 0:
+            raise ValueError(f"snr_slope must be positive, got {self.snr_slope}")
 
     @property
     def is_impaired(self) -> bool:
@@ -226,14 +233,22 @@ def channel_from(settings: Mapping[str, Any]) -> Channel:
     preset = settings.pop("preset", DEFAULT_PRESET)
     if preset not in CHANNEL_PRESETS:
         raise ValueError(f"channel must have a preset of {', '.join(CHANNEL_PRESETS)}, got {preset!r}")
-    known = list(Channel.__dataclass_fields__)
+    known = [field.name for field in fields(Channel)]
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"channel must set some of preset, {', '.join(known)}, got {unknown[0]!r}")
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    if isinstance(given.get("pulse_exponents"), float | int):
-        given["pulse_exponents"] = (given["pulse_exponents"],)
-    return replace(CHANNEL_PRESETS[preset], **given)
+    if isinstance(settings.get("pulse_exponents"), float | int):
+        settings["pulse_exponents"] = [settings["pulse_exponents"]]
+    try:
+        return TypeAdapter(Channel).validate_python(vars(CHANNEL_PRESETS[preset]) | settings)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        if not wrong["loc"]:
+            raise wrong["ctx"]["error"] from None
+        problem = wrong["msg"][0].lower() + wrong["msg"][1:]
+        raise ValueError(
+            f"channel cannot set {wrong['loc'][0]} to {settings[wrong['loc'][0]]!r}: {problem}"
+        ) from None
 
 
 @dataclass(frozen=True)

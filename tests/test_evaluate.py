@@ -8,12 +8,13 @@ from files import write_radioml
 
 from amc_utils.data import load_frames, stratified_split
 from amc_utils.inference.classifier import Classifier
+from amc_utils.inference.ood import MahalanobisDetector
 from amc_utils.models import untrained_network
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies import runlog
 from amc_utils.studies.evaluate import EvaluationParameters, evaluate, refitted_head
 from amc_utils.studies.records import keep_run
-from amc_utils.training import Experiment
+from amc_utils.training import Experiment, trained_network
 
 CLASSES = ("--modulations", "[BPSK, QPSK, OQPSK]", "--snr_range_db", "[0, 20, 20]")
 
@@ -171,11 +172,29 @@ def test_bound_without_the_phase_is_lower(tmp_path):
             ("receiver", "--data_path", "x.h5", "--channel", "{delay_spread: 1}"),
             "delay_spread must be left out",
         ),
+        (("network",), "checkpoint must name a network for network"),
+        (("bound", "--channel", "{dc: 0.1}"), "channel must set some of .*, got 'dc'"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         EvaluationParameters.from_words(arguments)
+
+
+def test_exported_network_decides_as_its_checkpoint(trained, tmp_path):
+    parent, trainer = trained
+    model = tmp_path / parent.name / "model.safetensors"
+    model.parent.mkdir()
+    network, config, _ = trained_network(trainer.checkpoints.best)
+    detector = MahalanobisDetector(torch.eye(1), torch.zeros(1, 1), torch.zeros(1, 1, 201))
+    Classifier(network, config, detector=detector, run=parent.name).save(model)
+    found = [
+        record("network", tmp_path, "--checkpoint", str(path), "--run_name", name)
+        for name, path in (("exported", model), ("trained", trainer.checkpoints.best))
+    ]
+    same = found[0].predictions["modulation"] == found[1].predictions["modulation"]
+    assert same.mean() > 0.95  # Weights are kept in half precision.
+    assert found[0].facts["parent"] == parent.name
 
 
 def test_missing_checkpoints_and_those_of_others_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -311,6 +312,24 @@ def test_presets_are_named_and_changed_by_settings():
     assert changed == replace(TABLE_1, rolloff_range=(0.2, 0.3))
     with pytest.raises(ValueError, match="preset of radioml_2018, table_1, open, got 'paper'"):
         channel_from({"preset": "paper"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"dc_std": "large"}, "channel cannot set dc_std to 'large': input should be a valid number"),
+        ({"dc_std": math.nan}, "channel cannot set dc_std to nan: input should be a finite number"),
+        ({"dc_std": -1}, "channel must have a dc_std that is not negative, got -1"),
+        ({"rolloff_range": 0.3}, "channel cannot set rolloff_range to 0.3"),
+        ({"rolloff_range": [0.3, 0.2]}, "rolloff_range must lie in .* in order"),
+        ({"random_phase": "perhaps"}, "channel cannot set random_phase to 'perhaps'"),
+        ({"pulse_exponents": []}, "pulse_exponents must be positive ones"),
+        ({"rolloff": 0.3}, "channel must set some of .*, got 'rolloff'"),
+    ],
+)
+def test_settings_that_make_no_channel_are_named(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        channel_from(settings)
 
 
 def test_frames_of_table_1_are_those_of_stored_runs():

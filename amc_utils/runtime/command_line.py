@@ -136,6 +136,8 @@ def _sentence(text: str, known: list[str]) -> str:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean --{close[0]}?" if close else "`--help` lists all"
         return f"unknown option {word}; {hint}"
+    if told := re.search(r"Value error, (.+?) \[type", text, re.DOTALL):
+        return told[1]
     name = re.search(r'[Kk]ey "([\w.]+)"', text)
     wanted = re.search(r"Input should (.+?) \[type", text)
     got = re.search(r"input_value=(.+?), input_type|Got value: (.+)", text)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from amc_utils.baselines.bounds import genie_frames, log_likelihoods
 from amc_utils.baselines.receiver import receiver_log_likelihoods
+from amc_utils.config import ChannelSettings
 from amc_utils.data import Frames, read_radioml, synthesise_frames, synthetic_source
 from amc_utils.dsp.receiver_settings import receiver_settings
-from amc_utils.inference.classifier import Classifier
+from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.losses import TaskWeighting
 from amc_utils.metrics import accuracy_line
 from amc_utils.models import count_flops, count_parameters
@@ -59,7 +60,7 @@ class EvaluationParameters(Parameters):
         snr_range_db: first, last, step of the SNR labels; a network has its own.
         num_frames_per_cell: frames of each modulation and SNR label.
         seed: of the frames; training has another by default.
-        checkpoint: of the network.
+        checkpoint: of the network; or a model that amc export wrote.
         plugins: Python files that the network needs.
         data_path: RadioML-layout file; empty draws synthetic frames.
         label_order: of the file's labels, corrected or shipped.
@@ -82,7 +83,7 @@ class EvaluationParameters(Parameters):
     plugins: list[str] = Field([])
     data_path: str = ""
     label_order: Literal["corrected", "shipped"] = "corrected"
-    channel: dict[str, float | int | bool | str | list[float]] = Field({})
+    channel: ChannelSettings = Field({})
     snr_known: bool = False
     phase_known: bool = True
     refit_frames_per_cell: int = Field(0, ge=0)
@@ -109,6 +110,11 @@ class EvaluationParameters(Parameters):
         if ignored := sorted(given & useless):
             what = f"{self.what} with data_path" if self.data_path else self.what
             raise ValueError(f"{ignored[0]} must be left out for {what}, which makes no use of it")
+        if self.what == "network" and not self.checkpoint:
+            raise ValueError(
+                "checkpoint must name a network for network: outputs/checkpoints/RUN/best.ckpt of a "
+                "run, or results/models/open-24/model.safetensors, which comes with the project"
+            )
         return self
 
     @model_validator(mode="after")
@@ -221,7 +227,12 @@ def _receiver(config: EvaluationParameters, device: torch.device) -> Decided:
 def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     """Decisions of the network of a checkpoint."""
     path = Path(config.checkpoint)
-    network, trained, stored = trained_network(path)
+    if path.suffix == ".safetensors":
+        model = load_classifier(path)
+        network, trained, epochs = model.network, model.config, model.config.num_epochs
+    else:
+        network, trained, stored = trained_network(path)
+        epochs = len(stored["history"])
     fabric = best_fabric(trained.precision)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
@@ -248,8 +259,8 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
         "parameters": count_parameters(network),
         "flops_per_frame": count_flops(network),
     }
-    parent = {"parent": path.parent.name, "epochs": len(stored["history"])}
-    facts = {"kind": "transfer", "network": described, "trained": stored["config"]} | parent
+    facts = {"kind": "transfer", "network": described, "trained": trained.model_dump(mode="json")}
+    facts |= {"parent": path.parent.name, "epochs": epochs}
     return frames, predictions.reset_index(drop=True), facts
 
 
