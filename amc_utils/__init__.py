@@ -13,7 +13,9 @@ from typing import Any
 
 _HOME_OF_NAME = {
     "Channel": "signals",
+    "channel_from": "signals",
     "generate_frames": "signals",
+    "receiver_settings": "dsp.receiver_settings",
     "constellation_images": "images",
     "network_input": "images",
     "register_image": "images",
@@ -27,6 +29,7 @@ _HOME_OF_NAME = {
     "metrics_table": "metrics",
     "Run": "results",
     "load_run": "results",
+    "load_classifier": "inference.classifier",
 }
 
 

@@ -204,11 +204,13 @@ def modulation_bars(ax: Axes, tables: dict[str, pd.DataFrame], metric: str) -> A
     return ax
 
 
-def confusion_heat_map(ax: Axes, rates: pd.DataFrame, *, annotate: bool = False) -> Axes:
-    """Confusion rates, rows true; cells that never occur stay blank."""
-    bar = {"label": "share of the true class", "shrink": 0.8}
-    options = {"square": True, "annot": annotate, "fmt": ".2f", "cbar_kws": bar}
-    _heat_map(ax, rates.where(rates > 0), **options).set(xlabel="predicted", ylabel="true")
+def confusion_heat_map(ax: Axes, rates: pd.DataFrame) -> Axes:
+    """Confusion rates in percent, rows true; the darker the more often, with numbers from 5 % on."""
+    percent = 100 * rates
+    numbers = percent.map("{:.0f}".format).where(percent >= 5, "")
+    bar = {"label": "share of the true class (%)", "shrink": 0.8}
+    options = {"vmax": 100, "cmap": "Blues", "square": True, "annot": numbers, "fmt": ""}
+    _heat_map(ax, percent, **options, cbar_kws=bar).set(xlabel="predicted", ylabel="true")
     return ax
 
 
@@ -221,9 +223,14 @@ def cell_heat_map(
     return ax
 
 
-def percent_heat_map(ax: Axes, accuracy: pd.DataFrame) -> Axes:
-    """Accuracy as numbers in percent on a coloured table, for a few cells worth reading one by one."""
-    options = {"vmax": 100, "cbar": False, "annot": True, "fmt": ".0f"}
+def percent_heat_map(ax: Axes, accuracy: pd.DataFrame, notes: pd.DataFrame | None = None) -> Axes:
+    """Accuracy as numbers in percent on a coloured table, for a few cells worth reading one by one.
+
+    Notes, strings of the same cells, stand below the numbers.
+    """
+    numbers = (100 * accuracy).map("{:.0f}".format)
+    numbers = numbers if notes is None else numbers + "\n" + notes
+    options = {"vmax": 100, "cbar": False, "annot": numbers, "fmt": ""}
     _heat_map(ax, 100 * accuracy, **options).set(xlabel="", ylabel="")
     return ax
 

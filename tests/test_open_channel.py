@@ -65,7 +65,8 @@ def test_shipped_record_has_every_size_of_every_impairment():
     wanted = [(name, size) for name, (sizes, _) in IMPAIRMENTS.items() for size in sizes]
     found = [(row["impairment"], row["size"]) for row in shipped["impairments"]]
     assert found == [("none", 0), *wanted]
-    table = open_channel.impairment_table(shipped)
+    table, sizes = open_channel.impairment_tables(shipped)
+    assert (sizes != "").equals(table.notna())
     none = table.iloc[0, 0]
     assert table.index[0].startswith("none")
     assert (table.max(axis=1) <= none + 0.03).all()

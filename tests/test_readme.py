@@ -28,6 +28,8 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", EVERYTHING, re.M | re.S)
 BLOCKS = [text for language, text in FENCED if not language]
 SCRIPTS = [text.split("\n", 1) for language, text in FENCED if language == "python"]
 SCRIPTS = [(first.removeprefix("# "), text) for first, text in SCRIPTS]
+FRAMES = dict(SCRIPTS).get("my_frames.py")
+SCRIPTS = [(name, text) for name, text in SCRIPTS if name != "my_frames.py"]
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 
 
@@ -142,6 +144,13 @@ def test_plugins_train_a_network_from_the_readme_alone(name, text, tmp_path):
     run = load_run(options(command, {"--run_name"})[0], str(tmp_path))
     assert run.facts["plugins"] == [name]
     assert run.facts["config"][words[-2].removeprefix("--")] == yaml.safe_load(words[-1])
+
+
+def test_frames_are_drawn_and_named_in_python(capsys):
+    exec(FRAMES, {})
+    said = capsys.readouterr().out
+    assert "(8, 3, 64, 64)" in said
+    assert len(re.findall(r"^\d .*(BPSK|16QAM)", said, re.M)) == 8
 
 
 def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsys):

@@ -73,15 +73,13 @@ def shipped_record() -> dict[str, Any]:
     return json.loads(SHIPPED.with_name("model.json").read_text(encoding="utf8"))
 
 
-def impairment_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Modulation accuracy of the 17 linear classes: a row an impairment, named with its sizes."""
+def impairment_tables(record: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Modulation accuracy of the 17 linear classes, and sizes as text: a row an impairment."""
     table = pd.DataFrame(record["impairments"])
     table["step"] = table.groupby("impairment", sort=False).cumcount() + 1
-    sizes = table.groupby("impairment", sort=False)["size"].agg(
-        lambda s: ", ".join(f"{x:g}" for x in s)
-    )
-    wide = table.pivot(index="impairment", columns="step", values="modulation_digital").loc[sizes.index]
-    return wide.set_axis([f"{name}: {some}" for name, some in sizes.items()])
+    table["text"] = table["size"].map("{:g}".format)
+    wide = table.pivot(index="impairment", columns="step").loc[table["impairment"].unique()]
+    return wide["modulation_digital"], wide["text"].fillna("")
 
 
 def _share(predictions: pd.DataFrame, task: str = "modulation") -> dict[str, float]:
