@@ -186,7 +186,8 @@ def evaluate_command(config: EvaluationParameters) -> None:
     Each writes a run folder like that of training, without history, and prints the accuracies.
     """
     run = evaluate(config)
-    print(f"{accuracy_line(run.predictions)}\n{run.folder}")
+    told = "; the receiver was told the SNR" if config.snr_known else ""
+    print(f"{accuracy_line(run.predictions)}{told}\n{run.folder}")
 
 
 def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
