@@ -25,8 +25,8 @@ from amc_utils.inference import classify
 from amc_utils.inference import export as exporting
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
 from amc_utils.inference.export import export
+from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import MahalanobisDetector, ood_frames, ood_kinds
-from amc_utils.inference.recordings import open_recording
 from amc_utils.models import untrained_network
 from amc_utils.modulation.constellations import symbol_map
 from amc_utils.results import load_run

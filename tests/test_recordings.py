@@ -10,7 +10,8 @@ import pytest
 import sigmf
 
 from amc_utils.dsp.features import power_spectrum
-from amc_utils.inference.recordings import Recording, open_recording
+from amc_utils.inference.formats import open_recording
+from amc_utils.inference.recordings import Recording
 from amc_utils.signals import NUM_SAMPLES
 
 LENGTH = 5000

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from amc_utils.dsp.features import mean_power
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
+from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
-from amc_utils.inference.recordings import FrameCut, open_recording
+from amc_utils.inference.recordings import FrameCut
 from amc_utils.radioml.reader import evenly_spaced, open_radioml
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugins

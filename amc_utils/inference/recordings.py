@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import re
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +14,20 @@ from scipy.signal import firwin, freqz, resample_poly
 from torch import Tensor
 
 from amc_utils.dsp.features import power_spectrum
+from amc_utils.dsp.survey import Signal, find_signals
 from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, to_unit_power
 
-# Names of files that hold nothing but complex64 samples, little-endian, I before Q.
-RAW_SUFFIXES = (".complex64", ".cf32", ".fc32", ".cfile", ".c64", ".iq", ".raw", ".bin", ".dat")
-_SIGMF_SUFFIXES = (".sigmf-meta", ".sigmf-data", ".sigmf")
-# SigMF's names of sample types: complex or real, number, bits, byte order.
-_SIGMF_DATATYPE = re.compile("([cr])([fiu])(8|16|32|64)(_le|_be)?")
 # Samples a symbol that can be brought to eight: fewer leave no band beside the signal to hear noise in.
-_SAMPLES_PER_SYMBOL = (2.5, 4096)
+_SAMPLES_PER_SYMBOL = (2, 4096)
 # Rates are brought into each other by a fraction this close, a fifth of the clocks' spread in training;
 # terms up to the last of these always come so close.
 _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
 # Cycles per sample beyond which no signal of roll-off 1 and of the largest offset reaches, at eight
 # samples a symbol; and none of roll-off 0.6, for recordings whose band ends below the last number.
 _SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
+# Samples that are searched for signals at once, and in how many places.
+_STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
 # Samples that are resampled at once.
 _AT_ONCE = 2**23
 
@@ -47,13 +40,15 @@ class FrameCut:
         iq: complex64 [B, NUM_SAMPLES], unit mean power per frame.
         start: int64 [B], first sample of each in the recording.
         root_power: float32 [B], root of the mean power that each frame had.
-        num_silent: frames that were left out, since all their samples are zero.
+        num_silent, num_broken: frames that were left out, since all their samples are zero, or some
+            are not finite.
     """
 
     iq: Tensor
     start: np.ndarray
     root_power: Tensor
     num_silent: int
+    num_broken: int
 
 
 @dataclass(frozen=True)
@@ -65,12 +60,18 @@ class Recording:
         length: number of complex samples.
         sample_rate: samples per second; None where nobody said.
         read: complex samples from a first to before a last one.
+        notes: what was left out or made of what the file holds, for those who read the answer.
+        first: number that the file gives to the first sample.
+        annotations: of a SigMF recording, as they stand there.
     """
 
     name: str
     length: int
     sample_rate: float | None
     read: Callable[[int, int], np.ndarray]
+    notes: tuple[str, ...] = ()
+    first: int = 0
+    annotations: tuple[dict[str, Any], ...] = ()
 
     def frames(
         self, *, symbol_rate: float | None = None, offset_hz: float = 0.0, num_frames: int = 256
@@ -87,8 +88,8 @@ class Recording:
             num_frames: frames at most, evenly spread.
 
         Raises:
-            ValueError: rates that are missing or out of range, or a recording that is too short,
-                silent, or holds samples that are not finite.
+            ValueError: rates that are missing or out of range, or a recording that is too short or
+                has no frame with finite samples that are not all zero.
         """
         if offset_hz and not (self.sample_rate and abs(offset_hz) <= self.sample_rate / 2):
             rate = f"{self.sample_rate:g}" if self.sample_rate else "none"
@@ -110,6 +111,28 @@ class Recording:
         ]
         cut = self._normalised(np.concatenate(parts), chosen * hop + margin * down // up)
         return replace(cut, iq=_filled(cut.iq, min(down / up, 1) / 2)) if margin else cut
+
+    def signals(self, most: int = 8) -> list[Signal]:
+        """Signals of one carrier in the recording, the strongest first; frequencies per sample.
+
+        Stretches from all over it are searched, shorter ones first, since a signal may be there for a
+        while alone, or slow.
+        """
+        found: list[Signal] = []
+        for length in _STRETCHES:
+            length = min(length, self.length)
+            number = min(_NUM_STRETCHES, -(-self.length // length))
+            for start in np.linspace(0, self.length - length, number).astype(int):
+                samples = np.nan_to_num(self.read(start, start + length), posinf=0.0, neginf=0.0)
+                found += find_signals(samples, most) if samples.any() else []
+            if found or length == self.length:
+                break
+        found.sort(key=lambda some: some.line, reverse=True)
+        kept: list[Signal] = []
+        for some in found:
+            if not any(some.overlaps(other) for other in kept):
+                kept.append(some)
+        return kept[:most]
 
     def _resampling(self, symbol_rate: float | None) -> tuple[int, int]:
         """Factors to go up and down by; 1, 1 where the recording stays as it is."""
@@ -139,11 +162,8 @@ class Recording:
         """Samples from each start on, complex128 [B, NUM_SAMPLES], without the carrier."""
         parts = np.stack([self.read(int(start), int(start) + span) for start in starts])
         parts = parts.astype(np.complex128)
-        if not np.isfinite(parts).all():
-            row = int(np.flatnonzero(~np.isfinite(parts).all(1))[0])
-            raise ValueError(
-                f"samples of {self.name} must be finite, some of those from {starts[row]:,} on are not"
-            )
+        # Their frames are left out; the others of the batch stay as they are.
+        parts[~np.isfinite(parts).all(1)] = np.nan
         if offset_hz:
             cycles = offset_hz / self.sample_rate * (starts[:, None] + np.arange(span))
             parts *= np.exp(-2j * np.pi * (cycles % 1))
@@ -153,12 +173,16 @@ class Recording:
 
     def _normalised(self, parts: np.ndarray, start: np.ndarray) -> FrameCut:
         root_power = np.linalg.norm(parts, axis=1) / NUM_SAMPLES**0.5
-        loud = root_power > 0
-        if not loud.any():
-            raise ValueError(f"{self.name} must hold a signal, all its samples are zero")
-        iq = torch.from_numpy((parts[loud] / root_power[loud, None]).astype(np.complex64))
-        kept = torch.from_numpy(root_power[loud].astype(np.float32))
-        return FrameCut(iq, start[loud], kept, int((~loud).sum()))
+        broken, silent = ~np.isfinite(root_power), root_power == 0
+        kept = ~(broken | silent)
+        if not kept.any():
+            raise ValueError(
+                f"{self.name} must hold a signal, all its samples are zero or some of every frame are "
+                f"not finite; samples of another type than the suffix says need datatype, as ci16"
+            )
+        iq = torch.from_numpy((parts[kept] / root_power[kept, None]).astype(np.complex64))
+        power = torch.from_numpy(root_power[kept].astype(np.float32))
+        return FrameCut(iq, start[kept], power, int(silent.sum()), int(broken.sum()))
 
 
 def _filled(iq: Tensor, band: float) -> Tensor:
@@ -177,110 +201,8 @@ def _filled(iq: Tensor, band: float) -> Tensor:
     lacking = torch.from_numpy(1 - np.abs(response) ** 2).clamp_min(0)
     lacking = torch.where(frequency.abs() > edge, lacking, 0)
     noise = torch.randn(iq.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    root = torch.fft.ifftshift((power[:, beside].mean() * lacking).sqrt())
+    # Of each frame by itself, since a packet may begin in one and end in the next.
+    density = power[:, beside].mean(1, keepdim=True)
+    root = torch.fft.ifftshift((density * lacking).sqrt(), dim=1)
     filled = iq + torch.fft.ifft(torch.fft.fft(noise) * root)
     return to_unit_power(filled).to(torch.complex64)
-
-
-def open_recording(path: str | os.PathLike[str], sample_rate: float | None = None) -> Recording:
-    """Recording in a SigMF pair or archive, a .npy file, or a file of complex64 (see RAW_SUFFIXES).
-
-    NumPy files hold complex numbers, or real ones with I and Q in a last axis of 2; rows follow each
-    other, so rows of NUM_SAMPLES stay frames.
-
-    Args:
-        path: the file; of a SigMF pair either.
-        sample_rate: samples per second, where the file does not say it or says it wrongly.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file, a damaged one, or samples that are not complex.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"recording not found: {path}")
-    if path.suffix in _SIGMF_SUFFIXES:
-        return _open_sigmf(path, sample_rate)
-    if path.suffix == ".npy":
-        return _open_numpy(path, sample_rate)
-    if path.suffix not in RAW_SUFFIXES:
-        known = ", ".join([*_SIGMF_SUFFIXES, ".npy", *RAW_SUFFIXES])
-        raise ValueError(f"a recording must end in one of {known}, got {path.name}")
-    size = path.stat().st_size
-    if not size or size % 8:
-        raise ValueError(f"{path.name} must hold complex64 samples of 8 bytes, it has {size:,} bytes")
-    return _of_array(path.name, np.memmap(path, "<c8", mode="r"), sample_rate)
-
-
-def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
-    """Recording of one channel, a pair of files or an archive.
-
-    Read here, since the library of that name takes over a second to import, most of it for its
-    validation.
-    Source: SigMF Specification 1.2, sections "Global Object" and "Captures Array".
-    """
-    try:
-        meta, raw = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
-        told = meta["global"]
-        part, number, bits, order = _SIGMF_DATATYPE.fullmatch(told["core:datatype"]).groups()
-        if told.get("core:sha512") not in (None, hashlib.sha512(raw).hexdigest()):
-            raise ValueError("its samples are not those of core:sha512")
-        headers = [capture.get("core:header_bytes", 0) for capture in meta["captures"]]
-        samples = raw[sum(headers[:1]) : len(raw) - told.get("core:trailing_bytes", 0)]
-        dtype = np.dtype(f"{'>' if order == '_be' else '<'}{number}{int(bits) // 8}")
-        pairs = samples[: len(samples) // (2 * dtype.itemsize) * 2 * dtype.itemsize].view(dtype)
-    except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
-        raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
-    if told.get("core:num_channels", 1) != 1 or any(headers[1:]):
-        raise ValueError(f"{path.name} must be a SigMF recording of one channel in one piece")
-    if part == "r":
-        raise ValueError(f"{path.name} must hold complex samples, its datatype is real")
-    rate = sample_rate or told.get("core:sample_rate")
-    middle = 2.0 ** (int(bits) - 1) if number == "u" else 0.0
-    return _of_array(path.name, pairs.reshape(-1, 2), rate, middle)
-
-
-def _sigmf_pair(path: Path) -> tuple[dict, np.ndarray]:
-    """Metadata and bytes of samples, uint8; metadata may name another file of samples beside it."""
-    meta = json.loads(path.with_suffix(".sigmf-meta").read_text(encoding="utf8"))
-    named = meta["global"].get("core:dataset")
-    data = path.with_name(named) if named else path.with_suffix(".sigmf-data")
-    if not data.is_file():
-        raise FileNotFoundError(f"samples of {path.name} not found: {data}")
-    return meta, np.memmap(data, np.uint8, "r")
-
-
-def _sigmf_archive(path: Path) -> tuple[dict, np.ndarray]:
-    """The same of an archive, in place."""
-    with tarfile.open(path, "r:") as archive:
-        files = {Path(member.name).suffix: member for member in archive}
-        meta = json.load(archive.extractfile(files[".sigmf-meta"]))
-        data = files[".sigmf-data"]
-    return meta, np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
-
-
-def _open_numpy(path: Path, sample_rate: float | None) -> Recording:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path.name} must be a whole NumPy file of numbers: {error}") from None
-    if np.iscomplexobj(array):
-        return _of_array(path.name, array.reshape(-1), sample_rate)
-    if array.ndim < 2 or array.shape[-1] != 2 or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{path.name} must hold complex samples, or I and Q in a last axis of 2, it has "
-            f"{array.dtype} of shape {array.shape}"
-        )
-    return _of_array(path.name, array.reshape(-1, 2), sample_rate)
-
-
-def _of_array(
-    name: str, array: np.ndarray, sample_rate: float | None, middle: float = 0.0
-) -> Recording:
-    """Recording of complex numbers, or of I and Q in rows of 2, zero being at `middle`."""
-
-    def read(first: int, last: int) -> np.ndarray:
-        part = array[first:last]
-        return part if np.iscomplexobj(part) else (part - middle) @ np.array([1, 1j], np.complex64)
-
-    return Recording(name, len(array), sample_rate, read)

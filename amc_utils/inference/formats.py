@@ -1,0 +1,271 @@
+"""Files of recordings: SigMF, WAV, NumPy, and samples of any type without a header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.fft import next_fast_len
+from scipy.io import wavfile
+from scipy.signal import hilbert
+
+from amc_utils.inference.recordings import Recording
+from amc_utils.signals import NUM_SAMPLES
+
+# Types of samples as SigMF names them, by what files of nothing but samples end in; and other names.
+RAW_TYPES = {
+    suffix: datatype
+    for datatype, suffixes in {
+        "cf32": ".complex64 .cf32 .fc32 .cfile .c64 .iq .raw .bin .dat",
+        "cf64": ".complex128 .cf64 .fc64 .c128",
+        "ci8": ".cs8 .ci8 .sc8",
+        "cu8": ".cu8",
+        "ci16": ".cs16 .ci16 .sc16",
+        "ci32": ".cs32 .ci32 .sc32",
+    }.items()
+    for suffix in suffixes.split()
+}
+_SIGMF_SUFFIXES = (".sigmf-meta", ".sigmf-data", ".sigmf")
+# Complex or real, number, bits, byte order; little-endian where none is named.
+_DATATYPE = re.compile("(?P<part>[cr])(?P<number>[fius])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
+# Bytes up to which the check sum of a SigMF recording is looked at, which takes a second a gigabyte.
+_LARGEST_CHECKED = 2**30
+# Samples to each side that the analytic signal of real ones is made from: what is cut off is -70 dB.
+_HILBERT_MARGIN = 4096
+# Sample rates in names of files: gqrx's, in hertz; and the last number with a unit, as rtl_433's.
+_RATES_IN_NAMES = (r"_\d+_(?P<rate>\d+)_fc$", r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])(?:sps|S|Hz)?$")
+_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, None: 1.0}
+
+
+def open_recording(
+    path: str | os.PathLike[str], sample_rate: float | None = None, datatype: str = ""
+) -> Recording:
+    """Recording in a SigMF pair or archive, a WAV or NumPy file, or samples alone (see RAW_TYPES).
+
+    Real samples become their analytic signal. NumPy files hold complex numbers, or real ones with I and
+    Q in a last axis of 2; rows of NUM_SAMPLES stay frames. Where the file does not say its sample rate,
+    its name may, as in g001_433.92M_250k.cu8.
+
+    Args:
+        path: the file; of a SigMF pair either.
+        sample_rate: samples per second, where the file does not say it or says it wrongly.
+        datatype: of samples without a header, where the suffix does not say it or says it wrongly: c or
+            r for complex or real, f, i or u for the number, bits, and _be for big-endian, as ci16_be.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a damaged one, or an unknown type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"recording not found: {path}")
+    sample_rate = sample_rate or _rate_in(path.stem)
+    if datatype or path.suffix in RAW_TYPES:
+        raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        kind = _datatype(datatype or RAW_TYPES[path.suffix])
+        return _of_bytes(path.name, raw, kind, sample_rate, [(0, len(raw))])
+    openers: dict[str, Callable[..., Recording]] = dict.fromkeys(_SIGMF_SUFFIXES, _open_sigmf)
+    openers |= {".wav": _open_wav, ".npy": _open_numpy, ".npz": _open_numpy}
+    if path.suffix not in openers:
+        raise ValueError(
+            f"a recording must end in one of {', '.join([*openers, *RAW_TYPES])}, or have its datatype "
+            f"named, as ci16; got {path.name}"
+        )
+    return openers[path.suffix](path, sample_rate)
+
+
+def _rate_in(name: str) -> float | None:
+    """Samples per second that the name of a file tells."""
+    for pattern in _RATES_IN_NAMES:
+        if found := re.search(pattern, name):
+            told = found.groupdict()
+            return float(told["rate"]) * _UNITS[told.get("unit")]
+    return None
+
+
+def _datatype(text: str) -> tuple[bool, np.dtype]:
+    """Whether samples are complex, and the type of their parts."""
+    found = _DATATYPE.fullmatch(text)
+    if not found or found["number"] + found["bits"] in ("f8", "f16"):
+        raise ValueError(f"datatype must be like cf32, cu8 or ri16_be, got {text!r}")
+    number = found["number"].replace("s", "i")
+    order = ">" if found["order"] == "_be" else "<"
+    return found["part"] == "c", np.dtype(f"{order}{number}{int(found['bits']) // 8}")
+
+
+def _of_bytes(
+    name: str,
+    raw: np.ndarray,
+    datatype: tuple[bool, np.dtype],
+    sample_rate: float | None,
+    pieces: Sequence[tuple[int, int]],
+    **told: Any,
+) -> Recording:
+    """Recording of the samples in pieces of bytes, uint8, each from a first to before a last one."""
+    is_complex, dtype = datatype
+    width = dtype.itemsize * (1 + is_complex)
+    counts = [(last - first) // width for first, last in pieces]
+    if sum(counts) <= 0:
+        raise ValueError(
+            f"{name} must hold samples of {width} bytes, it has {sum(b - a for a, b in pieces):,} bytes"
+        )
+    starts = np.cumsum([0, *counts])
+
+    def read(first: int, last: int) -> np.ndarray:
+        there = range(np.searchsorted(starts, first, "right") - 1, np.searchsorted(starts, last))
+        parts = []
+        for number in there:
+            begun = pieces[number][0] - starts[number] * width
+            at = begun + max(first, starts[number]) * width
+            parts.append(raw[at : begun + min(last, starts[number + 1]) * width])
+        numbers = np.concatenate(parts).view(dtype)
+        return numbers.reshape(-1, 2) if is_complex else numbers
+
+    if spare := sum((last - first) % width for first, last in pieces):
+        told["notes"] = (*told.get("notes", ()), f"{spare} bytes of an unfinished sample left out")
+    return _of_numbers(name, read, int(starts[-1]), sample_rate, dtype, **told)
+
+
+def _of_numbers(
+    name: str,
+    read: Callable[[int, int], np.ndarray],
+    length: int,
+    sample_rate: float | None,
+    dtype: np.dtype,
+    **told: Any,
+) -> Recording:
+    """Recording of complex numbers, of I and Q in rows of 2, or of real ones, which become analytic."""
+    middle = (2.0 ** (8 * dtype.itemsize) - 1) / 2 if dtype.kind == "u" else 0.0
+
+    def read_complex(first: int, last: int) -> np.ndarray:
+        part = read(first, last)
+        if np.iscomplexobj(part):
+            return part
+        return (part - middle) @ np.array([1, 1j], np.complex64)
+
+    def read_real(first: int, last: int) -> np.ndarray:
+        low, high = max(first - _HILBERT_MARGIN, 0), min(last + _HILBERT_MARGIN, length)
+        part = read(low, high) - middle
+        analytic = hilbert(part, next_fast_len(len(part)))
+        return analytic[first - low : last - low].astype(np.complex64)
+
+    is_real = dtype.kind != "c" and np.ndim(read(0, 1)) == 1
+    if is_real:
+        told["notes"] = (*told.get("notes", ()), "real samples made analytic")
+    return Recording(name, length, sample_rate, read_real if is_real else read_complex, **told)
+
+
+def _of_array(name: str, array: np.ndarray, sample_rate: float | None) -> Recording:
+    return _of_numbers(name, lambda a, b: array[a:b], len(array), sample_rate, array.dtype)
+
+
+def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
+    """Recording of one channel, a pair of files or an archive.
+
+    Read here, since the library of that name takes over a second to import, most of it for its
+    validation. Captures in other formats' files may each have a header; what lies before the first
+    capture is none of the recording.
+    Source: SigMF Specification 1.2, sections "Global Object" and "Captures Array".
+    """
+    try:
+        meta, raw = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
+        told, captures = meta["global"], meta["captures"]
+        captures = [captures] if isinstance(captures, Mapping) else captures
+        datatype = _datatype(told["core:datatype"])
+        if len(raw) <= _LARGEST_CHECKED and told.get("core:sha512") not in (
+            None,
+            hashlib.sha512(raw).hexdigest(),
+        ):
+            raise ValueError("its samples are not those of core:sha512")
+        rate = sample_rate or (float(told["core:sample_rate"]) if "core:sample_rate" in told else None)
+        starts = [int(capture.get("core:sample_start", 0)) for capture in captures] or [0]
+        headers = [int(capture.get("core:header_bytes", 0)) for capture in captures] or [0]
+        annotations = tuple(meta.get("annotations", ()))
+        end = len(raw) - int(told.get("core:trailing_bytes", 0))
+    except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
+        raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
+    if told.get("core:num_channels", 1) != 1:
+        raise ValueError(f"{path.name} must be a SigMF recording of one channel")
+    width = datatype[1].itemsize * (1 + datatype[0])
+    begun = [s * width + sum(headers[: k + 1]) for k, s in enumerate(starts)]
+    ends = [s * width + sum(headers[: k + 1]) for k, s in enumerate(starts[1:])] + [end]
+    pieces = list(zip(begun, ends, strict=True))
+    if not any(headers[1:]):
+        pieces = [(begun[0], end)]
+    told = {"first": starts[0], "annotations": annotations}
+    return _of_bytes(path.name, raw, datatype, rate, pieces, **told)
+
+
+def _sigmf_pair(path: Path) -> tuple[dict, np.ndarray]:
+    """Metadata and bytes of samples, uint8; metadata may name another file of samples beside it."""
+    meta = json.loads(path.with_suffix(".sigmf-meta").read_text(encoding="utf8"))
+    named = meta["global"].get("core:dataset")
+    data = path.with_name(named) if named else path.with_suffix(".sigmf-data")
+    if not data.is_file():
+        raise FileNotFoundError(f"samples of {path.name} not found: {data}")
+    return meta, np.memmap(data, np.uint8, "r")
+
+
+def _sigmf_archive(path: Path) -> tuple[dict, np.ndarray]:
+    """The same of an archive, in place."""
+    with tarfile.open(path, "r:") as archive:
+        files = {member.name: member for member in archive}
+        there = [name for name in files if name.endswith(".sigmf-meta")]
+        if len(there) != 1:
+            raise ValueError(f"it holds {len(there)} recordings, take one out: {', '.join(there)}")
+        meta = json.load(archive.extractfile(files[there[0]]))
+        data = files[there[0].removesuffix("-meta") + "-data"]
+    return meta, np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
+
+
+def _open_wav(path: Path, sample_rate: float | None) -> Recording:
+    """Two channels are I and Q, one is a real signal."""
+    try:
+        with warnings.catch_warnings():
+            # Chunks that are no samples, and a length that a receiver did not get to write.
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)
+            try:
+                rate, array = wavfile.read(path, mmap=True)
+            except ValueError:
+                # Samples of three bytes cannot be mapped.
+                rate, array = wavfile.read(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path.name} must be a whole WAV file: {error}") from None
+    if array.ndim > 1 and array.shape[1] != 2:
+        raise ValueError(f"{path.name} must have one channel or I and Q, it has {array.shape[1]}")
+    return _of_array(path.name, array, sample_rate or float(rate))
+
+
+def _open_numpy(path: Path, sample_rate: float | None) -> Recording:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.suffix == ".npz":
+            (name,) = array.files
+            array = array[name]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} must be a whole NumPy file of one array: {error}") from None
+    rows = array if np.iscomplexobj(array) else array[..., 0] if array.ndim > 1 else array
+    if not np.iscomplexobj(array) and (
+        array.ndim < 2 or array.shape[-1] != 2 or array.dtype.kind not in "fiu"
+    ):
+        raise ValueError(
+            f"{path.name} must hold complex samples, or I and Q in a last axis of 2, it has "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    if rows.size != rows.shape[-1] and rows.shape[-1] != NUM_SAMPLES:
+        raise ValueError(
+            f"{path.name} must hold one recording or rows of {NUM_SAMPLES:,} samples, it has shape "
+            f"{array.shape}; save one row"
+        )
+    return _of_array(
+        path.name, array.reshape(-1) if rows is array else array.reshape(-1, 2), sample_rate
+    )
