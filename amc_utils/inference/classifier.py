@@ -61,6 +61,7 @@ class Classifier:
         network: in evaluation mode.
         config: parameters of its training.
         temperatures: divisors of the logits, of modulation and SNR.
+        combining: a and b of `of_recording`.
         detector: tells OOD frames; None while it is not fitted.
         run: name of the run that trained it.
         trained_on: classes, SNR range and source of its frames.
@@ -69,6 +70,7 @@ class Classifier:
     network: TwoHeadNetwork
     config: TrainingParameters
     temperatures: tuple[float, float] = (1.0, 1.0)
+    combining: tuple[float, float] = (1.0, 0.5)
     detector: MahalanobisDetector | None = None
     run: str = ""
     trained_on: str = ""
@@ -117,6 +119,17 @@ class Classifier:
         p_value = self.detector.p_value(features, self.joint_class(logits))
         return Prediction(modulation, snr, predict_snr_index(logits.snr, self.config.snr_loss), p_value)
 
+    def of_recording(self, logits: Tensor) -> Tensor:
+        """Probabilities of the modulation that all N frames have, [num_modulations], from their logits.
+
+        Frames say the same of a recording again and again, since they share its channel: their
+        log-probabilities are added and multiplied by a N^-b. With b = 0 they would be independent, with
+        b = 1 no more than one frame.
+        """
+        factor, power = self.combining
+        total = (logits / self.temperatures[0]).log_softmax(1).sum(0)
+        return (factor * len(logits) ** -power * total).softmax(0)
+
     def joint_class(self, logits: Logits) -> Tensor:
         """Predicted joint class, int64 [B], as in Frames.joint_class."""
         level = predict_snr_index(logits.snr, self.config.snr_loss)
@@ -157,6 +170,7 @@ class Classifier:
             "config": self.config.model_dump(exclude={"plugins"})
             | {"data_path": "", "output_root": ""},
             "temperatures": self.temperatures,
+            "combining": self.combining,
         }
         with atomic_write(path) as temporary:
             save_file(
@@ -187,6 +201,8 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         network = network.eval().to(memory_format=torch.channels_last)
         facts = {name: described[name] for name in ("run", "trained_on")}
         facts["temperatures"] = tuple(described["temperatures"])
+        # Files from before recordings had probabilities of their own have none.
+        facts["combining"] = tuple(described.get("combining", (1.0, 0.5)))
         return Classifier(network, config, detector=MahalanobisDetector.from_tensors(tensors), **facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__

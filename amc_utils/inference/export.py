@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -40,7 +40,12 @@ from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import DIGITAL_MODULATIONS
+from amc_utils.signals import (
+    DIGITAL_MODULATIONS,
+    NUM_SAMPLES,
+    generate_frames,
+    to_unit_power,
+)
 from amc_utils.training import prediction_table, trained_network
 
 # Frames of a class that calibrate, and of a recording that is tried; what is added to the run's seed
@@ -67,6 +72,10 @@ IMPAIRMENTS: dict[str, tuple[tuple[float, ...], Callable[[float], dict[str, Any]
     "phase noise, std (rad/sample)": ((1e-3, 5e-3, 2e-2), lambda size: {"phase_noise_rad": size}),
     "filter tilt, std": ((0.1, 0.3, 0.6), lambda size: {"tilt_std": size}),
 }
+# Recordings that combining is fitted to, and tried on: of each class and number of frames; additions to
+# the seed.
+_RECORDINGS_A_CLASS, _FRAMES_OF_RECORDINGS = 40, (1, 4, 16)
+_RECORDING_SEED, _NEW_RECORDING_SEED = 4_000_003, 5_000_003
 # A set of frames, and an index into it, int64.
 _Some = tuple[Frames, Tensor]
 
@@ -190,7 +199,52 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
         num_snrs=len(frames.snr_labels),
         num_statistics=raw.num_statistics,
     )
-    return replace(raw, temperatures=tuple(map(_temperature, logits, truths)), detector=detector)
+    calibrated = replace(raw, temperatures=tuple(map(_temperature, logits, truths)), detector=detector)
+    return replace(calibrated, combining=_combining(calibrated))
+
+
+def _recordings_of_classes(
+    classifier: Classifier, seed: int, count: int = _RECORDINGS_A_CLASS
+) -> tuple[list[Tensor], Tensor]:
+    """Logits of the modulation [N, num_modulations] of recordings, and their modulations.
+
+    Each is a stretch of one signal, through one channel, of any SNR label; numbers of frames differ.
+    """
+    config, found, truth = classifier.config, [], []
+    names, labels = config.modulation_names, torch.tensor(config.snr_labels)
+    modulation = torch.arange(len(names)).repeat(count)
+    generator = torch.Generator().manual_seed(config.seed + seed)
+    for part, number in enumerate(progress(_FRAMES_OF_RECORDINGS, desc="recordings")):
+        label = labels[torch.randint(len(labels), modulation.shape, generator=generator)]
+        iq = generate_frames(
+            torch.arange(len(modulation)),
+            modulation,
+            label,
+            modulations=names,
+            seed=config.seed + seed + part,
+            channel=config.synthetic_channel,
+            num_samples=number * NUM_SAMPLES,
+        ).iq
+        frames = to_unit_power(iq.view(-1, NUM_SAMPLES)) if not classifier.keeps_scale else iq
+        logits = classifier.look(frames.reshape(-1, NUM_SAMPLES), statistics=False)[1].modulation
+        found += list(logits.split(number))
+        truth.append(modulation)
+    return found, torch.cat(truth)
+
+
+def _combining(classifier: Classifier) -> tuple[float, float]:
+    """Of Classifier.of_recording what gives recordings' modulations the least cross-entropy."""
+    recordings, truth = _recordings_of_classes(classifier, _RECORDING_SEED)
+    sums = torch.stack([
+        (logits / classifier.temperatures[0]).log_softmax(1).sum(0) for logits in recordings
+    ])  # fmt: skip
+    counts = torch.tensor([len(logits) for logits in recordings]).float()[:, None]
+
+    def cost(point: np.ndarray) -> float:
+        return float(cross_entropy(sums * np.exp(point[0]) * counts ** -point[1], truth))
+
+    found = minimize(cost, (0.0, 0.5), method="Nelder-Mead").x
+    return float(np.exp(found[0])), float(found[1])
 
 
 def _temperature(logits: Tensor, truth: Tensor) -> float:
@@ -290,15 +344,27 @@ def _impairments(written: Classifier) -> list[dict[str, Any]]:
 
 
 def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:
-    """How many recordings, all frames of a class in each, are called OOD though they are not."""
+    """How many recordings, all frames of a class in each, are called OOD though they are not.
+
+    And how often recordings, each of one signal, are named rightly, and how well the probability of
+    that is calibrated.
+    """
     cell, classes = frames.joint_class[index], frames.num_classes
     p_value = torch.cat([written(frames.iq(part)).p_value for part in index.split(2048)])
     flagged = torch.bincount(cell[p_value < SIGNIFICANCE], minlength=classes)
     counts = torch.bincount(cell, minlength=classes)
     pairs = zip(flagged.tolist(), counts.tolist(), strict=True)
+    new, truth = _recordings_of_classes(written, _NEW_RECORDING_SEED)
+    sure, named = torch.stack([written.of_recording(logits) for logits in new]).max(1)
+    right = named == truth
     called = [is_out_of_distribution(some, count) for some, count in pairs if count]
     return {
         "num_recordings": len(called),
         "frames_each": int(counts.max()),
         "called_ood": sum(called),
+        "named": len(new),
+        "named_rightly": float(right.float().mean()),
+        "calibration_error": expected_calibration_error(
+            calibration_table(pd.Series(sure.numpy()), pd.Series(right.numpy()))
+        ),
     }

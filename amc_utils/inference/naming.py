@@ -1,0 +1,249 @@
+"""What signals a recording holds, and the modulation of each, with nothing told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from amc_utils.dsp.features import power_spectrum
+from amc_utils.dsp.survey import Signal
+from amc_utils.dsp.synchronisation import ReceivedBatch
+from amc_utils.inference.classifier import Classifier, load_classifier
+from amc_utils.inference.formats import open_recording
+from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
+from amc_utils.inference.recordings import Recording
+from amc_utils.radioml.reader import evenly_spaced
+from amc_utils.signals import SAMPLES_PER_SYMBOL
+
+# So many times more frames than wanted are cut, of which those of noise alone are left out.
+_SPARE = 4
+# Density within the symbol rate's band over that beside it below which a frame is noise: noise alone comes
+# to 1.3 in one of a thousand frames.
+_LEAST_DENSITY = 1.3
+# Where the band of a symbol rate ends, and where noise beside any signal is heard, in cycles per sample.
+_WITHIN, _BESIDE = 0.05, (0.146, 0.165)
+# A told symbol rate is that of a signal found if both are so close.
+_SAME_RATE = 0.02
+# Frames that pulse and carrier offset are taken from.
+_FRAMES_MEASURED = 64
+
+
+@dataclass(frozen=True)
+class NamedSignal:
+    """One signal of a recording, and what was made of it.
+
+    Attributes:
+        recording: that holds it.
+        symbol_rate: symbols per second, or per sample where the recording's rate is not known.
+        carrier_hz: its carrier, in the same unit.
+        found: what told these; None where they were told.
+        posterior: probability of each modulation, of the recording and not of a frame, largest first.
+        frames: a row a frame as Classifier.table has it, and `start`, its first sample.
+        left_out: how many frames were left out, by reason.
+        rolloff: roll-off of its pulse; NaN where the network's front end does not find one.
+        symbols: synchronised symbols of frames, complex64 [frames, symbols].
+    """
+
+    recording: Recording
+    symbol_rate: float
+    carrier_hz: float
+    found: Signal | None
+    posterior: pd.Series
+    frames: pd.DataFrame
+    left_out: dict[str, int]
+    rolloff: float
+    symbols: np.ndarray
+
+    @property
+    def modulation(self) -> str:
+        """The likeliest."""
+        return str(self.posterior.index[0])
+
+    @property
+    def es_n0_db(self) -> float:
+        """Energy of a symbol over noise density, the median of frames."""
+        return float(self.frames["snr_db"].median()) + 10 * np.log10(SAMPLES_PER_SYMBOL)
+
+    @property
+    def num_flagged(self) -> int:
+        """Frames that look unlike those of training."""
+        return int((self.frames["p_value"] < SIGNIFICANCE).sum())
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is no signal of the kinds that the network was trained on."""
+        return is_out_of_distribution(self.num_flagged, len(self.frames))
+
+    def facts(self) -> dict[str, Any]:
+        """What was found, as plain values."""
+        found = self.found
+        return {
+            "recording": self.recording.name,
+            "modulation": self.modulation,
+            "posterior": {str(name): float(share) for name, share in self.posterior.head(5).items()},
+            "symbol_rate": self.symbol_rate,
+            "carrier_hz": self.carrier_hz,
+            "bandwidth_hz": found.bandwidth * (self.recording.sample_rate or 1.0) if found else None,
+            "line": found.line if found else None,
+            "runner_up": found.runner_up if found else None,
+            "rolloff": None if np.isnan(self.rolloff) else self.rolloff,
+            "es_n0_db": self.es_n0_db,
+            "num_frames": len(self.frames),
+            "left_out": self.left_out,
+            "num_flagged": self.num_flagged,
+            "is_foreign": self.is_foreign,
+            "notes": list(self.recording.notes),
+        }
+
+
+def classify_recording(
+    source: str | os.PathLike[str] | np.ndarray | Recording,
+    classifier: Classifier | None = None,
+    *,
+    sample_rate: float | None = None,
+    symbol_rate: float | None = None,
+    offset_hz: float | None = None,
+    datatype: str = "",
+    num_frames: int = 256,
+    most: int = 4,
+) -> list[NamedSignal]:
+    """The signals of one carrier in a recording, each named; the strongest first, none where none is.
+
+    Args:
+        source: file, see open_recording; or complex samples; or what is open already.
+        classifier: the shipped one, if none is given.
+        sample_rate: samples per second, where the file does not say it.
+        symbol_rate: symbols per second, where it is known; else it is found, from 2 to 4,096 samples a
+            symbol.
+        offset_hz: carrier, where it is known.
+        datatype: see open_recording.
+        num_frames: frames of each signal at most, evenly spread.
+        most: signals at most.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see open_recording and Recording.frames.
+    """
+    if isinstance(source, np.ndarray):
+        samples = np.ascontiguousarray(source).reshape(-1)
+        source = Recording("array", len(samples), sample_rate, lambda a, b: samples[a:b])
+    recording = (
+        source if isinstance(source, Recording) else open_recording(source, sample_rate, datatype)
+    )
+    classifier = classifier or load_classifier()
+    # Where nobody knows the rate, frequencies are per sample.
+    rate = recording.sample_rate or 1.0
+    known = replace(recording, sample_rate=rate)
+    found = known.signals(most) if symbol_rate is None or offset_hz is None else []
+    if symbol_rate is not None:
+        same = [s for s in found if abs(s.symbol_rate * rate / symbol_rate - 1) < _SAME_RATE]
+        carrier = offset_hz if offset_hz is not None else same[0].carrier * rate if same else 0.0
+        return [_named(known, recording, classifier, symbol_rate, carrier, None, num_frames)]
+    if offset_hz is not None:
+        found = [s for s in found if abs(s.carrier * rate - offset_hz) < s.bandwidth * rate / 2][:1]
+    return [
+        _named(
+            known,
+            recording,
+            classifier,
+            signal.symbol_rate * rate,
+            signal.carrier * rate if offset_hz is None else offset_hz,
+            signal,
+            num_frames,
+        )
+        for signal in found
+    ]
+
+
+def _named(
+    known: Recording,
+    recording: Recording,
+    classifier: Classifier,
+    symbol_rate: float,
+    carrier_hz: float,
+    found: Signal | None,
+    num_frames: int,
+) -> NamedSignal:
+    cut = known.frames(symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_SPARE * num_frames)
+    heard = np.flatnonzero(_holds_signal(cut.iq).numpy())
+    left_out = {"noise alone": len(cut.iq) - len(heard)} if len(heard) else {}
+    # Where all is noise, or what there is lies elsewhere, better all frames than none.
+    chosen = heard if len(heard) else np.arange(len(cut.iq))
+    chosen = chosen[evenly_spaced(len(chosen), num_frames)]
+    iq = cut.iq[chosen]
+    features, logits = classifier.look(iq)
+    table = classifier.table(classifier.prediction(features, logits))
+    table.insert(0, "start", cut.start[chosen])
+    posterior = pd.Series(
+        classifier.of_recording(logits.modulation).numpy(), classifier.config.modulation_names
+    ).sort_values(ascending=False)
+    left_out |= {"silent": cut.num_silent, "not finite": cut.num_broken}
+    some = ReceivedBatch(iq[evenly_spaced(len(iq), _FRAMES_MEASURED)], classifier.config.receiver)
+    rolloff = float("nan")
+    if classifier.config.receiver.is_blind:
+        rolloff = float(some.blind.rolloff.median())
+        carrier_hz += float(some.blind.cfo.median()) * SAMPLES_PER_SYMBOL * symbol_rate
+    return NamedSignal(
+        recording=recording,
+        symbol_rate=symbol_rate,
+        carrier_hz=carrier_hz,
+        found=found,
+        posterior=posterior,
+        frames=table,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        rolloff=rolloff,
+        symbols=some.timed.symbols.numpy(),
+    )
+
+
+def _holds_signal(iq: Tensor) -> Tensor:
+    """Whether frames [B, num_samples] have more power in the symbol rate's band than beside it."""
+    frequency, power = power_spectrum(iq)
+    distance = frequency.abs()
+    beside = power[:, (distance > _BESIDE[0]) & (distance < _BESIDE[1])].mean(1)
+    return power[:, distance < _WITHIN].mean(1) > _LEAST_DENSITY * beside
+
+
+def summary(named: NamedSignal) -> str:
+    """A few lines on a signal."""
+    rate, found = named.recording.sample_rate, named.found
+    unit = " per sample" if rate is None else ""
+    first = f"  {named.modulation}, probability {named.posterior.iloc[0]:.2f}"
+    others = [
+        f"{name} {share:.2f}" for name, share in named.posterior.iloc[1:4].items() if share >= 0.01
+    ]
+    lines = [first + (f" (then {', '.join(others)})" if others else "")]
+    text = f"  {_number(named.symbol_rate)} symbols{unit or ' per second'}"
+    if found:
+        text += f" (line {found.line:.0f} times chance, the next {max(found.runner_up, 0):.0f})"
+    text += f", carrier at {_number(named.carrier_hz)}{unit or ' Hz'}"
+    if found:
+        text += f", {_number(found.bandwidth * (rate or 1.0))}{unit or ' Hz'} wide"
+    if not np.isnan(named.rolloff):
+        text += f", roll-off {named.rolloff:.2f}"
+    lines.append(text)
+    snr = float(named.frames["snr_db"].median())
+    lines.append(f"  SNR in the band of 8 samples a symbol {snr:.0f} dB, Es/N0 {named.es_n0_db:.0f} dB")
+    count = len(named.frames)
+    left = ", ".join(
+        f"{number:,} of {reason}" if reason == "noise alone" else f"{number:,} {reason}"
+        for reason, number in named.left_out.items()
+    )
+    seen = f"{named.num_flagged} of {count} frames have a p-value below {SIGNIFICANCE:.0%}"
+    lines.append(f"  from {count} frames of 1,024 samples" + (f"; left out: {left}" if left else ""))
+    lines.append(
+        f"  UNLIKE THE TRAINING DATA: {seen}; do not trust the name"
+        if named.is_foreign
+        else f"  like the training data: {seen}"
+    )
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.6g}"
