@@ -32,8 +32,9 @@ _NUM_LINES = 30
 # A line is one if it is that far, in units of what chance gives, above what chance gives of as many,
 # and so many times the next.
 _LEAST_LINE, _LEAST_RATIO = 10.0, 1.4
-# A peak of the spectrum below so many times the noise is none.
-_LEAST_PEAK = 2.0
+# A peak of the spectrum below so many times the noise is none; what is below so much of the highest
+# peak was never heard, as negative frequencies of a real signal.
+_LEAST_PEAK, _LEAST_POWER = 2.0, 1e-8
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def find_signals(samples: np.ndarray, most: int = 8) -> list[Signal]:
     power = average_spectrum(samples)
     found: list[Signal] = []
     free = np.ones(len(power), bool)
-    floor = _noise_floor(power)
+    floor = noise_floor(power)
     for _ in range(2 * most):
         bands = _bands(np.where(free, power, 0.0))
         if len(found) == most or not free.any() or power[free].max() < _LEAST_PEAK * floor:
@@ -108,9 +109,9 @@ def average_spectrum(samples: np.ndarray) -> np.ndarray:
     return total / len(parts) / (window**2).sum()
 
 
-def _noise_floor(power: np.ndarray) -> float:
+def noise_floor(power: np.ndarray) -> float:
     """Density below which a tenth of the frequencies with any power lies."""
-    return float(np.quantile(power[power > 1e-4 * np.median(power)], 0.1))
+    return float(np.quantile(power[power > _LEAST_POWER * power.max()], 0.1))
 
 
 def _bands(power: np.ndarray) -> list[tuple[float, float]]:
@@ -137,8 +138,35 @@ def _end(above: np.ndarray) -> int:
     return int(there[steps[0]] if len(steps) else there[-1]) if len(there) else 0
 
 
-def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal | None:
-    """The likeliest symbol rate of what lies in a band; None if the band is too narrow to have one."""
+def line_spectrum(samples: np.ndarray, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
+    """Symbol rates in cycles per sample, and the strength of their lines in units of chance, [rates].
+
+    Lines of the squared magnitude, or if these show nothing the weaker of each pair of the square's.
+    """
+    lines = _lines(fft(samples), signal.carrier, signal.bandwidth)
+    rates = (lines.low + np.arange(len(lines.magnitude))) / len(samples)
+    pair = 2 * np.minimum(lines.above, lines.below)
+    return rates, lines.magnitude if lines.magnitude.max() > pair.max() else pair
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of a band of 2 `half` bins about `center`.
+
+    Strengths at bins from `low` up: of the squared magnitude, and of the square above and below twice
+    the middle.
+    """
+
+    center: int
+    half: int
+    low: int
+    magnitude: np.ndarray
+    above: np.ndarray
+    below: np.ndarray
+
+
+def _lines(spectrum: np.ndarray, middle: float, width: float) -> _Lines | None:
+    """Lines of what lies in a band; None if the band is too narrow to have one."""
     size = len(spectrum)
     half, center = int(min(1.05 * width, 1.0) * size) // 2, round(middle * size)
     if half < 32:
@@ -146,9 +174,8 @@ def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal
     inside = spectrum[np.arange(center - half, center + half) % size]
     # Of equal weight at all frequencies, whatever the pulse.
     smooth = uniform_filter1d(np.abs(inside) ** 2, max(half // 20, 5), mode="nearest")
-    inside = inside / np.sqrt(np.maximum(smooth, 1e-30))
     padded = np.zeros(next_fast_len(4 * half), complex)
-    padded[np.arange(-half, half)] = inside
+    padded[np.arange(-half, half)] = inside / np.sqrt(np.maximum(smooth, 1e-30))
     signal = ifft(padded) * len(padded)
     of_magnitude, of_square = (fft(some) / len(padded) for some in (np.abs(signal) ** 2, signal**2))
     low, high = int(2 * _LOWEST_RATE * half), 2 * half - max(4, half // 20)
@@ -156,12 +183,21 @@ def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal
     pairs = 2 * half - bins
     magnitude = np.abs(of_magnitude[bins]) ** 2 / pairs
     above, below = (np.abs(of_square[sign * bins]) ** 2 / (2 * pairs) for sign in (1, -1))
-    line, runner_up, place = _strongest(magnitude)
-    rate, carrier = (low + place) / size, middle
-    staggered = _pair_of_lines(above, below, 2 * _REACH * half)
+    return _Lines(center, half, low, magnitude, above, below)
+
+
+def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal | None:
+    """The likeliest symbol rate of what lies in a band; None if the band is too narrow to have one."""
+    lines = _lines(spectrum, middle, width)
+    if lines is None:
+        return None
+    size, low, carrier = len(spectrum), lines.low, middle
+    line, runner_up, place = _strongest(lines.magnitude)
+    rate = (low + place) / size
+    staggered = _pair_of_lines(lines.above, lines.below, 2 * _REACH * lines.half)
     if staggered is not None and staggered[0] > line:
         line, runner_up, up, down = staggered
-        rate, carrier = (low + (up + down) / 2) / size, (center + (up - down) / 4) / size
+        rate, carrier = (low + (up + down) / 2) / size, (lines.center + (up - down) / 4) / size
     return Signal((carrier + 0.5) % 1 - 0.5, width, rate, line, runner_up)
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from amc_utils.dsp.carrier import recover_carrier
+from amc_utils.dsp.equalisation import Equalised
 from amc_utils.dsp.features import power_spectrum
 from amc_utils.dsp.survey import Signal
 from amc_utils.dsp.synchronisation import ReceivedBatch
@@ -19,17 +21,18 @@ from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
 from amc_utils.inference.recordings import Recording
 from amc_utils.radioml.reader import evenly_spaced
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
-# So many times more frames than wanted are cut, of which those of noise alone are left out.
+# So many times more frames than wanted are cut; those of noise alone are left out.
 _SPARE = 4
-# Density within the symbol rate's band over that beside it below which a frame is noise: noise alone comes
-# to 1.3 in one of a thousand frames.
+# Density within the symbol rate's band over that beside it below which a frame is noise.
 _LEAST_DENSITY = 1.3
-# Where the band of a symbol rate ends, and where noise beside any signal is heard, in cycles per sample.
+# Where a symbol rate's band ends, and where noise beside any signal is heard, in cycles per sample.
 _WITHIN, _BESIDE = 0.05, (0.146, 0.165)
 # A told symbol rate is that of a signal found if both are so close.
 _SAME_RATE = 0.02
+# Symbols whose mean square is that share of their power are real.
+_REAL = 0.5
 # Frames that pulse and carrier offset are taken from.
 _FRAMES_MEASURED = 64
 
@@ -47,7 +50,9 @@ class NamedSignal:
         frames: a row a frame as Classifier.table has it, and `start`, its first sample.
         left_out: how many frames were left out, by reason.
         rolloff: roll-off of its pulse; NaN where the network's front end does not find one.
-        symbols: synchronised symbols of frames, complex64 [frames, symbols].
+        symbols: synchronised symbols of some frames, complex64 [frames, symbols], up to quarter turns.
+        traces: the same frames between symbols, eight samples a symbol, complex64 [frames, samples];
+            empty where the network's front end does not find the pulse.
     """
 
     recording: Recording
@@ -59,6 +64,7 @@ class NamedSignal:
     left_out: dict[str, int]
     rolloff: float
     symbols: np.ndarray
+    traces: np.ndarray
 
     @property
     def modulation(self) -> str:
@@ -185,9 +191,11 @@ def _named(
     ).sort_values(ascending=False)
     left_out |= {"silent": cut.num_silent, "not finite": cut.num_broken}
     some = ReceivedBatch(iq[evenly_spaced(len(iq), _FRAMES_MEASURED)], classifier.config.receiver)
-    rolloff = float("nan")
+    rolloff, traces = float("nan"), torch.empty(0, 0)
+    symbols = _upright(recover_carrier(some.timed))
     if classifier.config.receiver.is_blind:
         rolloff = float(some.blind.rolloff.median())
+        traces = _between_symbols(some.blind, symbols, classifier.config.receiver.guard_symbols)
         carrier_hz += float(some.blind.cfo.median()) * SAMPLES_PER_SYMBOL * symbol_rate
     return NamedSignal(
         recording=recording,
@@ -198,8 +206,34 @@ def _named(
         frames=table,
         left_out={reason: count for reason, count in left_out.items() if count},
         rolloff=rolloff,
-        symbols=some.timed.symbols.numpy(),
+        symbols=symbols.numpy(),
+        traces=traces.numpy(),
     )
+
+
+def _upright(symbols: Tensor) -> Tensor:
+    """Symbols [B, K], real ones turned along the in-phase axis."""
+    square = symbols.square().mean(1)
+    is_real = square.abs() > _REAL * symbols.abs().square().mean(1)
+    turn = torch.where(is_real, -square.angle() / 2, 0.0)
+    return symbols * unit_phasor(turn)[:, None]
+
+
+def _between_symbols(found: Equalised, symbols: Tensor, guard: int) -> Tensor:
+    """Equalised frames at eight samples a symbol, the first at a symbol, in phase with the symbols."""
+    upper, lower = found.bands.unbind(1)
+    number = upper.shape[1]
+    spectrum = torch.zeros(len(upper), SAMPLES_PER_SYMBOL * number, dtype=upper.dtype)
+    spectrum[:, :number], spectrum[:, -number:] = upper, lower
+    late = torch.fft.fftfreq(SAMPLES_PER_SYMBOL * number) * SAMPLES_PER_SYMBOL
+    advance = unit_phasor(2 * torch.pi / SAMPLES_PER_SYMBOL * found.timing[:, None] * late)
+    traces = torch.fft.ifft(spectrum * advance) * SAMPLES_PER_SYMBOL
+    traces = traces[:, SAMPLES_PER_SYMBOL * guard :][:, : SAMPLES_PER_SYMBOL * symbols.shape[1]]
+    at_symbols = traces[:, ::SAMPLES_PER_SYMBOL]
+    # Symbols are these turned by what was left of the carrier.
+    turn = unit_phasor((symbols * at_symbols.conj()).angle())
+    scale = at_symbols.abs().square().mean(1, keepdim=True).rsqrt()
+    return traces * scale * turn.repeat_interleave(SAMPLES_PER_SYMBOL, 1)
 
 
 def _holds_signal(iq: Tensor) -> Tensor:
