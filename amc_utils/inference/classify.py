@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Iterator
+from functools import cache
+from json import dumps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +16,18 @@ import torch
 from torch import Tensor
 
 from amc_utils.dsp.features import mean_power
+from amc_utils.inference import naming
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
-from amc_utils.inference.formats import open_recording
+from amc_utils.inference.formats import (
+    SUFFIXES,
+    open_recording,
+    recording_of_bytes,
+    sample_width,
+    write_annotations,
+)
+from amc_utils.inference.naming import NamedSignal, classify_recording
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
-from amc_utils.inference.recordings import FrameCut
+from amc_utils.inference.recordings import FrameCut, Recording
 from amc_utils.radioml.reader import evenly_spaced, open_radioml
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugins
@@ -29,6 +43,8 @@ EXAMPLE_SYMBOL_RATE = 100e3
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
 MODELS = {path.parent.name: path for path in (SHIPPED, SHIPPED_FOR_RADIOML)}
 _FILE_SUFFIXES = (".h5", ".hdf5")
+# Samples of a stream that are named at once, at least.
+_LEAST_STREAMED = 2**16
 # With more than this share of flagged frames, though it may be chance, no recording is called like the
 # training data.
 _MANY = 0.05
@@ -37,58 +53,171 @@ _RECORD_POWER = (0.5, 5.0)
 
 
 def classify_command(
-    recording: str,
+    recordings: list[str],
     sample_rate: float = 0.0,
     symbol_rate: float = 0.0,
-    offset_hz: float = 0.0,
+    offset_hz: float | None = None,
+    start: float = 0.0,
+    stop: float = math.inf,
+    annotation: int = -1,
+    datatype: str = "",
     num_frames: int = 256,
     model: str = "",
     plugins: list[str] = [],  # noqa: B006 - read only, and its type is that of the option
+    figure: str = "",
     csv: str = "",
+    json: str = "",
+    annotate: bool = False,
 ) -> None:
-    """Name the modulation and SNR of a recording, or of a file's frames.
+    """Name the signals of recordings with nothing told, or the frames of a file.
 
-    Files in the layout of RadioML 2018.01A are read by the network trained for them, recordings by the
-    other one.
+    Band, symbol rate and carrier of each signal are found, and what is told stands above it. Frames of
+    files in the layout of RadioML 2018.01A, and arrays of frames, are named as they are.
 
-        amc classify recording.sigmf-meta --symbol_rate 125e3
-        amc classify samples.cf32 --sample_rate 1e6 --symbol_rate 125e3 --csv frames.csv
+        amc classify satellite.wav --figure page.pdf
+        amc classify recordings/ --json names.json
+        amc classify dongle.cu8 --sample_rate 2.4e6 --start 1.5 --stop 2
+        rtl_sdr -f 433.92M -s 1e6 - | amc classify - --datatype cu8 --sample_rate 1e6
         amc classify GOLD_XYZ_OSC.0001_1024.hdf5
-        amc classify frames.npy --model radioml_2018-likelihoods
 
     Args:
-        recording: SigMF, .npy or complex64 file, or HDF5 in RadioML's layout.
+        recordings: files (SigMF, WAV, NumPy, raw samples, HDF5 in RadioML's layout), folders of such,
+            or - for standard input, of which every second is named as it comes.
         sample_rate: samples per second, if the file does not say it; 0 takes the file's.
-        symbol_rate: symbols per second; 0 means eight samples a symbol.
-        offset_hz: carrier to take out, as --offset_hz=-12e3.
-        num_frames: frames at most, evenly spread.
+        symbol_rate: symbols per second; 0 finds it.
+        offset_hz: carrier, as --offset_hz=-12e3; left out it is found.
+        start: seconds from the beginning; samples, if nobody knows the sample rate.
+        stop: the same of the end.
+        annotation: number of the SigMF annotation, from 0, that names the stretch; -1 for none.
+        datatype: of raw samples, as cu8 or ci16; empty takes what the suffix says.
+        num_frames: frames of each signal at most, evenly spread.
         model: open-24, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
         plugins: Python files that the model needs, as "[my_network.py]".
+        figure: PDF or image to draw, a page a signal.
         csv: file to write, a row a frame.
+        json: file to write, what was found of each signal.
+        annotate: write what was found into the SigMF recordings, as annotations.
     """
     load_plugins(plugins)
-    default = SHIPPED_FOR_RADIOML if Path(recording).suffix in _FILE_SUFFIXES else SHIPPED
-    classifier = load_classifier(MODELS.get(model, model) or default)
-    table = classify(
-        recording,
-        classifier,
-        sample_rate=sample_rate or None,
-        symbol_rate=symbol_rate or None,
-        offset_hz=offset_hz,
-        num_frames=num_frames,
-    )
-    print(f"{_frames_read(Path(recording), table, symbol_rate)}, read by {classifier.run}")
-    print(summary(table))
-    if csv:
+    options: dict[str, Any] = {"datatype": datatype, "num_frames": num_frames}
+    options |= {"symbol_rate": symbol_rate or None, "offset_hz": offset_hz}
+    load = cache(load_classifier)
+    own = MODELS.get(model, model)
+    if recordings == ["-"]:
+        _classify_stream(load(own or SHIPPED), sample_rate or None, options)
+        return
+    tables, found = [], []
+    for path in _files(recordings):
+        if path.suffix in _FILE_SUFFIXES or _is_array_of_frames(path):
+            default = SHIPPED_FOR_RADIOML if path.suffix in _FILE_SUFFIXES else SHIPPED
+            classifier = load(own or default)
+            table = classify(path, classifier, num_frames=num_frames)
+            print(f"{_frames_read(path, table)}, read by {classifier.run}\n{summary(table)}")
+            tables.append(table.assign(recording=path.name, signal=0))
+            continue
+        recording = open_recording(path, sample_rate or None, datatype)
+        part = recording.stretch(start, stop, annotation)
+        named = classify_recording(part, load(own or SHIPPED), **options)
+        print(_described(part, named), flush=True)
+        tables += [
+            some.frames.assign(recording=path.name, signal=number) for number, some in enumerate(named)
+        ]
+        found += named
+        if annotate:
+            write_annotations(path, named)
+    if figure:
+        _draw(Path(figure), found)
+    if csv and tables:
         with atomic_write(Path(csv)) as temporary:
+            table = pd.concat(tables)
             table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    if json:
+        with atomic_write(Path(json)) as temporary:
+            facts = [some.facts() for some in found]
+            temporary.write_text(dumps(facts, indent=1) + "\n", encoding="utf8")
 
 
-def _frames_read(path: Path, table: pd.DataFrame, symbol_rate: float) -> str:
-    """How many frames of what were read, and what was assumed or left out."""
+def _files(words: list[str]) -> Iterator[Path]:
+    """Files that are named, and those of folders that are recordings."""
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            yield path
+            continue
+        there = [some for some in sorted(path.iterdir()) if some.suffix in SUFFIXES]
+        if not there:
+            raise ValueError(
+                f"folder {path} must hold recordings, of {', '.join(SUFFIXES)}; it has none"
+            )
+        yield from there
+
+
+def _is_array_of_frames(path: Path) -> bool:
+    """Whether a NumPy file has rows of NUM_SAMPLES."""
+    if path.suffix != ".npy" or not path.is_file():
+        return False
+    recording = open_recording(path)
+    return recording.is_frames
+
+
+def _described(recording: Recording, named: list[NamedSignal]) -> str:
+    """What a recording holds, a few lines a signal."""
+    notes = "".join(f", {note}" for note in recording.notes)
+    if not named:
+        return (
+            f"{recording.name}: no signal with a symbol rate found{notes}; if there is one, tell "
+            f"--symbol_rate and --offset_hz"
+        )
+    texts = [
+        f"{recording.name}, signal {number} of {len(named)}{notes}:\n{naming.summary(some)}"
+        for number, some in enumerate(named, 1)
+    ]
+    return "\n".join(texts)
+
+
+def _draw(path: Path, found: list[NamedSignal]) -> None:
+    """A page a signal, in one PDF, or in images that are numbered where there are several."""
+    # Here, since nothing else needs the second that it takes.
+    from amc_utils import plots
+    from amc_utils.inference.page import recording_page
+
+    plots.use_style()
+    if path.suffix == ".pdf":
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        with atomic_write(path) as temporary, PdfPages(temporary) as pages:
+            for some in found:
+                pages.savefig(recording_page(some))
+        return
+    for number, some in enumerate(found):
+        name = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
+        with atomic_write(name) as temporary:
+            recording_page(some).savefig(temporary)
+
+
+def _classify_stream(
+    classifier: Classifier, sample_rate: float | None, options: dict[str, Any]
+) -> None:
+    """A line for each second, or so many samples, of what comes from standard input."""
+    count = max(int(sample_rate or 0), _LEAST_STREAMED)
+    datatype, clock = options.pop("datatype") or "cf32", 0.0
+    width = sample_width(datatype)
+    while block := sys.stdin.buffer.read(count * width):
+        recording = recording_of_bytes("stream", block, datatype, sample_rate)
+        named = classify_recording(recording, classifier, **options)
+        said = "; ".join(
+            f"{some.modulation} {some.posterior.iloc[0]:.2f} at {some.carrier_hz:,.0f}, "
+            f"{some.symbol_rate:,.0f} Bd, Es/N0 {some.es_n0_db:.0f} dB"
+            + (", unlike the training data" if some.is_foreign else "")
+            for some in named
+        )
+        print(f"{clock:.1f} s: {said or 'no signal with a symbol rate'}", flush=True)
+        clock += recording.length / (sample_rate or 1.0)
+
+
+def _frames_read(path: Path, table: pd.DataFrame) -> str:
+    """How many frames were read, and what was left out."""
     text = f"{path.name}: {len(table)} frames of 1,024 samples"
-    if not symbol_rate and path.suffix not in _FILE_SUFFIXES:
-        text += ", eight samples a symbol assumed"
     num_silent = table.attrs.get("num_silent", 0)
     return text + (f", {num_silent} silent ones left out" if num_silent else "")
 

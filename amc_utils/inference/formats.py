@@ -19,6 +19,7 @@ from scipy.io import wavfile
 from scipy.signal import hilbert
 
 from amc_utils.inference.recordings import Recording
+from amc_utils.runtime.paths import atomic_write
 from amc_utils.signals import NUM_SAMPLES
 
 # Types of samples as SigMF names them, by what files of nothing but samples end in; and other names.
@@ -35,6 +36,8 @@ RAW_TYPES = {
     for suffix in suffixes.split()
 }
 _SIGMF_SUFFIXES = (".sigmf-meta", ".sigmf-data", ".sigmf")
+# What recordings in a folder end in, each once; and files with samples in RadioML's layout.
+SUFFIXES = (".sigmf-meta", ".sigmf", ".wav", ".npy", ".npz", ".h5", ".hdf5", *RAW_TYPES)
 # Complex or real, number, bits, byte order; little-endian where none is named.
 _DATATYPE = re.compile("(?P<part>[cr])(?P<number>[fius])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
 # Bytes up to which the check sum of a SigMF recording is looked at, which takes a second a gigabyte.
@@ -43,6 +46,7 @@ _LARGEST_CHECKED = 2**30
 _HILBERT_MARGIN = 4096
 # Sample rates in names of files: gqrx's, in hertz; and the last number with a unit, as rtl_433's.
 _RATES_IN_NAMES = (r"_\d+_(?P<rate>\d+)_fc$", r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])(?:sps|S|Hz)?$")
+_GENERATOR = "amc_utils"
 _UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, None: 1.0}
 
 
@@ -81,6 +85,56 @@ def open_recording(
             f"named, as ci16; got {path.name}"
         )
     return openers[path.suffix](path, sample_rate)
+
+
+def sample_width(datatype: str) -> int:
+    """Bytes of a sample of that type."""
+    is_complex, dtype = _datatype(datatype)
+    return dtype.itemsize * (1 + is_complex)
+
+
+def recording_of_bytes(
+    name: str, content: bytes, datatype: str, sample_rate: float | None
+) -> Recording:
+    """Recording of samples without a header; see open_recording."""
+    raw = np.frombuffer(content, np.uint8)
+    return _of_bytes(name, raw, _datatype(datatype), sample_rate, [(0, len(raw))])
+
+
+def write_annotations(path: Path, named: Sequence[Any]) -> None:
+    """Write what was found in a SigMF recording into its metadata, in place of what stood there so.
+
+    Args:
+        path: of the metadata, or of the samples beside them.
+        named: NamedSignal of that recording.
+
+    Raises:
+        ValueError: no pair of SigMF files.
+    """
+    path = path.with_suffix(".sigmf-meta") if path.suffix == ".sigmf-data" else path
+    if path.suffix != ".sigmf-meta":
+        raise ValueError(f"annotations need a SigMF recording in two files, got {path.name}")
+    meta = json.loads(path.read_text(encoding="utf8"))
+    others = [a for a in meta.get("annotations", []) if a.get("core:generator") != _GENERATOR]
+    captures = meta["captures"]
+    first = captures if isinstance(captures, Mapping) else captures[0]
+    middle = float(first.get("core:frequency", 0.0))
+    for some in named:
+        half = some.bandwidth_hz / 2
+        others.append({
+            "core:sample_start": some.recording.first,
+            "core:sample_count": some.recording.length,
+            "core:freq_lower_edge": middle + some.carrier_hz - half,
+            "core:freq_upper_edge": middle + some.carrier_hz + half,
+            "core:label": some.modulation,
+            "core:generator": _GENERATOR,
+            "core:comment": f"probability {some.posterior.iloc[0]:.2f}, {some.symbol_rate:.1f} symbols "
+            f"per second, Es/N0 {some.es_n0_db:.0f} dB"
+            + (", unlike the training data" if some.is_foreign else ""),
+        })  # fmt: skip
+    meta["annotations"] = sorted(others, key=lambda a: a["core:sample_start"])
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf8")
 
 
 def _rate_in(name: str) -> float | None:
@@ -164,8 +218,8 @@ def _of_numbers(
     return Recording(name, length, sample_rate, read_real if is_real else read_complex, **told)
 
 
-def _of_array(name: str, array: np.ndarray, sample_rate: float | None) -> Recording:
-    return _of_numbers(name, lambda a, b: array[a:b], len(array), sample_rate, array.dtype)
+def _of_array(name: str, array: np.ndarray, sample_rate: float | None, **told: Any) -> Recording:
+    return _of_numbers(name, lambda a, b: array[a:b], len(array), sample_rate, array.dtype, **told)
 
 
 def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:

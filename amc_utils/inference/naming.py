@@ -72,6 +72,12 @@ class NamedSignal:
         return str(self.posterior.index[0])
 
     @property
+    def bandwidth_hz(self) -> float:
+        """Of the band that was found, else the symbol rate."""
+        rate = self.recording.sample_rate or 1.0
+        return self.found.bandwidth * rate if self.found else self.symbol_rate
+
+    @property
     def es_n0_db(self) -> float:
         """Energy of a symbol over noise density, the median of frames."""
         return float(self.frames["snr_db"].median()) + 10 * np.log10(SAMPLES_PER_SYMBOL)
@@ -95,7 +101,7 @@ class NamedSignal:
             "posterior": {str(name): float(share) for name, share in self.posterior.head(5).items()},
             "symbol_rate": self.symbol_rate,
             "carrier_hz": self.carrier_hz,
-            "bandwidth_hz": found.bandwidth * (self.recording.sample_rate or 1.0) if found else None,
+            "bandwidth_hz": self.bandwidth_hz,
             "line": found.line if found else None,
             "runner_up": found.runner_up if found else None,
             "rolloff": None if np.isnan(self.rolloff) else self.rolloff,
@@ -258,7 +264,7 @@ def summary(named: NamedSignal) -> str:
         text += f" (line {found.line:.0f} times chance, the next {max(found.runner_up, 0):.0f})"
     text += f", carrier at {_number(named.carrier_hz)}{unit or ' Hz'}"
     if found:
-        text += f", {_number(found.bandwidth * (rate or 1.0))}{unit or ' Hz'} wide"
+        text += f", {_number(named.bandwidth_hz)}{unit or ' Hz'} wide"
     if not np.isnan(named.rolloff):
         text += f", roll-off {named.rolloff:.2f}"
     lines.append(text)

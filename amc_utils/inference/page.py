@@ -55,7 +55,7 @@ def _spectrum(ax: Axes, named: NamedSignal, samples: np.ndarray, rate: float, un
     ax.set_ylim(bottom=10 * np.log10(noise_floor(power)) - 6)
     scale = 1e3 if named.recording.sample_rate else 1.0
     carrier = named.carrier_hz / scale
-    width = named.found.bandwidth * rate if named.found else named.symbol_rate / scale
+    width = named.bandwidth_hz / scale
     ax.axvspan(carrier - width / 2, carrier + width / 2, color=_COLOUR, alpha=0.15, lw=0)
     ax.axvline(carrier, color=_COLOUR, lw=0.8)
 

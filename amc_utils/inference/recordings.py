@@ -63,6 +63,7 @@ class Recording:
         notes: what was left out or made of what the file holds, for those who read the answer.
         first: number that the file gives to the first sample.
         annotations: of a SigMF recording, as they stand there.
+        is_frames: whether it is rows of NUM_SAMPLES, which need not follow each other.
     """
 
     name: str
@@ -72,6 +73,43 @@ class Recording:
     notes: tuple[str, ...] = ()
     first: int = 0
     annotations: tuple[dict[str, Any], ...] = ()
+    is_frames: bool = False
+
+    def stretch(self, start: float = 0.0, stop: float = math.inf, annotation: int = -1) -> Recording:
+        """A part of the recording, from one time to another in seconds; in samples without a rate.
+
+        Args:
+            start: where it begins.
+            stop: where it ends.
+            annotation: number of a SigMF annotation that says both, from 0; -1 for none.
+
+        Raises:
+            ValueError: no such annotation, or nothing there.
+        """
+        rate = self.sample_rate or 1.0
+        first, last = start * rate, min(stop * rate, self.length)
+        if annotation >= 0:
+            if annotation >= len(self.annotations):
+                raise ValueError(
+                    f"annotation must be one of the {len(self.annotations)} of {self.name}, from 0, "
+                    f"got {annotation}"
+                )
+            told = self.annotations[annotation]
+            first = int(told["core:sample_start"]) - self.first
+            last = min(first + int(told.get("core:sample_count", self.length)), self.length)
+        first, last = int(first), int(last)
+        if not 0 <= first < last:
+            raise ValueError(
+                f"a stretch of {self.name} must begin and end within its {self.length / rate:g} s, got "
+                f"{first / rate:g} to {last / rate:g}"
+            )
+        read = self.read
+        return replace(
+            self,
+            length=last - first,
+            read=lambda a, b: read(first + a, first + b),
+            first=self.first + first,
+        )
 
     def frames(
         self, *, symbol_rate: float | None = None, offset_hz: float = 0.0, num_frames: int = 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import signal
 import sys
@@ -24,7 +25,8 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 def run(function: Callable[..., int | None], words: Sequence[str], *, prog: str) -> None:
     """Call a function with what the words of a command line say, and end as it ends.
 
-    A parameter without default is a positional word, any other an option of its name. A single
+    A parameter without default is a positional word, or if it is the first and a list all of them; any
+    other is an option of its name. A single
     parameter whose class has `from_words` (see amc_utils.config.Parameters) is made by that.
 
     Args:
@@ -64,7 +66,24 @@ def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") ->
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
     words = [f"{word}=true" if _named(word) in flags else word for word in words]
+    first = next(iter(parameters.values()), None)
+    if first and first.default is first.empty and first.annotation == list[str]:
+        words = _gathered(words)
     return _parsed(parser, words, list(parameters))
+
+
+def _gathered(words: Sequence[str]) -> list[str]:
+    """Words with those that belong to no option as one list, the first."""
+    alone, others, words = [], [], list(words)
+    while words:
+        word = words.pop(0)
+        if word == "-" or not word.startswith("-"):
+            alone.append(word)
+            continue
+        others.append(word)
+        if "=" not in word and words and word not in ("-h", "--help"):
+            others.append(words.pop(0))
+    return [*([json.dumps(alone)] if alone else []), *others]
 
 
 def given_values(
