@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, Split, load_frames, stratified_split, synthesise_frames
 from amc_utils.inference.classifier import Classifier, load_classifier
+from amc_utils.inference.naming import classify_recording
 from amc_utils.inference.ood import (
     SIGNIFICANCE,
     MahalanobisDetector,
@@ -26,6 +27,7 @@ from amc_utils.inference.ood import (
     ood_frames,
     ood_kinds,
 )
+from amc_utils.inference.trials import trial
 from amc_utils.metrics import (
     TASKS,
     accuracy_table,
@@ -76,6 +78,9 @@ IMPAIRMENTS: dict[str, tuple[tuple[float, ...], Callable[[float], dict[str, Any]
 # the seed.
 _RECORDINGS_A_CLASS, _FRAMES_OF_RECORDINGS = 40, (1, 4, 16)
 _RECORDING_SEED, _NEW_RECORDING_SEED = 4_000_003, 5_000_003
+# Recordings with nothing told: how many, of which seed; and of each kind of OOD signals, how long.
+_NUM_TRIALS, _TRIAL_SEED = 680, 6_000_003
+_FOREIGN_RECORDINGS, _FOREIGN_SAMPLES = 40, 32 * 1024
 # A set of frames, and an index into it, int64.
 _Some = tuple[Frames, Tensor]
 
@@ -145,6 +150,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
             "test": _tested(written, frames, split.test),
             "ood_signals": _ood_signals(written, frames, split.test),
             "recordings": _recordings(written, *trying),
+            "trials": _trials(written) if written.num_statistics else {},
             "impairments": _impairments(written),
             "environment": environment(),
         }
@@ -341,6 +347,54 @@ def _impairments(written: Classifier) -> list[dict[str, Any]]:
             "flagged": float((said.p_value < SIGNIFICANCE).float().mean()),
         })  # fmt: skip
     return rows
+
+
+def _trials(written: Classifier) -> dict[str, Any]:
+    """What is found and said of recordings with nothing told: of known signals, and of others."""
+    rows = []
+    for number in progress(range(_NUM_TRIALS), desc="trials"):
+        truth = trial(number, _TRIAL_SEED)
+        found = classify_recording(truth.samples, written, num_frames=_TRYING)
+        best = found[0] if found else None
+        turn = (best.carrier_hz - truth.carrier + 0.5) % 1 - 0.5 if best else np.inf
+        rows.append({
+            "symbol_rate": bool(best) and abs(best.symbol_rate / truth.symbol_rate - 1) < 5e-3,
+            "carrier": abs(turn) < 1e-2 * truth.symbol_rate,
+            "modulation": bool(best) and best.modulation == truth.modulation,
+            "probability": best.posterior.iloc[0] if best else 0.0,
+            "called_ood": bool(best) and best.is_foreign,
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    right = table["modulation"].astype(bool)
+    error = expected_calibration_error(calibration_table(table.pop("probability"), right))
+    shares = {name: float(column.mean()) for name, column in table.items()}
+    return {
+        "num_recordings": len(table),
+        "right": shares,
+        "calibration_error": error,
+        "foreign": _foreign_recordings(written),
+    }
+
+
+def _foreign_recordings(written: Classifier) -> dict[str, dict[str, float]]:
+    """Of each kind of OOD signals at 20 dB, as recordings, the shares that are not called known."""
+    generator = torch.Generator().manual_seed(written.config.seed)
+    channel, shares = written.config.synthetic_channel, {}
+    for kind in ood_kinds(written.config.modulation_names, channel):
+        iq = ood_frames(
+            kind,
+            20.0,
+            _FOREIGN_RECORDINGS,
+            generator=generator,
+            channel=channel,
+            num_samples=_FOREIGN_SAMPLES,
+        )
+        named = [classify_recording(some.numpy(), written, num_frames=_TRYING) for some in iq]
+        shares[kind] = {
+            "not found": float(np.mean([not found for found in named])),
+            "called OOD": float(np.mean([bool(found) and found[0].is_foreign for found in named])),
+        }
+    return shares
 
 
 def _recordings(written: Classifier, frames: Frames, index: Tensor) -> dict[str, int]:

@@ -142,9 +142,9 @@ def _quantiles(*held_out: Tensor) -> Tensor:
     return torch.quantile(some, points, dim=0, interpolation="nearest").T
 
 
-# Makers of clean signals, complex64 [num_frames, NUM_SAMPLES], from their number, a source of
+# Makers of clean signals, complex64 [num_frames, num_samples], from both numbers, a source of
 # randomness and a channel.
-_Maker = Callable[[int, torch.Generator, Channel], Tensor]
+_Maker = Callable[[int, int, torch.Generator, Channel], Tensor]
 # Without noise to speak of; the noise of the wanted SNR is added afterwards.
 _CLEAN_DB = 60.0
 _OFDM_CARRIERS = 64
@@ -153,9 +153,9 @@ _OFDM_CARRIERS = 64
 def _generated(
     names: Sequence[str],
     num_frames: int,
+    num_samples: int,
     generator: torch.Generator,
     channel: Channel,
-    num_samples: int = NUM_SAMPLES,
 ) -> Tensor:
     index = torch.arange(num_frames)
     return generate_frames(
@@ -171,60 +171,62 @@ def _generated(
 
 def _classes(*names: str, **changes: Any) -> _Maker:
     """Frames of these modulations, after changes to the channel."""
-    return lambda num_frames, generator, channel: _generated(
-        names, num_frames, generator, replace(channel, **changes)
+    return lambda num_frames, num_samples, generator, channel: _generated(
+        names, num_frames, num_samples, generator, replace(channel, **changes)
     )
 
 
 def _resampled(up: int, down: int) -> _Maker:
-    def make(num_frames: int, generator: torch.Generator, channel: Channel) -> Tensor:
+    def make(num_frames: int, num_samples: int, generator: torch.Generator, channel: Channel) -> Tensor:
         # Twice as long is long enough for any of the rates.
-        iq = _generated(("QPSK", "16QAM"), num_frames, generator, channel, 2 * NUM_SAMPLES)
-        other = resample_poly(iq.numpy(), up, down, axis=1)[:, :NUM_SAMPLES]
+        iq = _generated(("QPSK", "16QAM"), num_frames, 2 * num_samples, generator, channel)
+        other = resample_poly(iq.numpy(), up, down, axis=1)[:, :num_samples]
         return torch.from_numpy(other).to(torch.complex64)
 
     return make
 
 
-def _tone(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+def _tone(num_frames: int, num_samples: int, generator: torch.Generator, _: Channel) -> Tensor:
     frequency, phase = torch.rand(2, num_frames, 1, generator=generator)
-    turns = (frequency - 0.5) / 10 * torch.arange(NUM_SAMPLES) + phase
+    turns = (frequency - 0.5) / 10 * torch.arange(num_samples) + phase
     return unit_phasor(2 * torch.pi * turns)
 
 
-def _fsk(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+def _fsk(num_frames: int, num_samples: int, generator: torch.Generator, _: Channel) -> Tensor:
     """A turn forth or back in every symbol of 8 samples."""
-    bits = torch.randint(2, (num_frames, NUM_SAMPLES // SAMPLES_PER_SYMBOL), generator=generator)
+    bits = torch.randint(2, (num_frames, num_samples // SAMPLES_PER_SYMBOL), generator=generator)
     step = (bits.repeat_interleave(SAMPLES_PER_SYMBOL, 1) - 0.5) / SAMPLES_PER_SYMBOL
     return unit_phasor(2 * torch.pi * (step.cumsum(1) + torch.rand(num_frames, 1, generator=generator)))
 
 
-def _chirps(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+def _chirps(num_frames: int, num_samples: int, generator: torch.Generator, _: Channel) -> Tensor:
     """Sweeps over an eighth of the band, of 64 symbols each, one after the other, as LoRa's."""
     length = 64 * SAMPLES_PER_SYMBOL
     first = torch.randint(length, (num_frames, 1), generator=generator)
-    ramp = (torch.arange(NUM_SAMPLES) + first) % length / length - 0.5
+    ramp = (torch.arange(num_samples) + first) % length / length - 0.5
     return unit_phasor(2 * torch.pi * (ramp / SAMPLES_PER_SYMBOL).cumsum(1))
 
 
-def _ofdm(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
+def _ofdm(num_frames: int, num_samples: int, generator: torch.Generator, _: Channel) -> Tensor:
     """Carriers of random QPSK in an eighth of the band, with a cyclic prefix of a quarter."""
     length = 8 * _OFDM_CARRIERS
-    count = -(-NUM_SAMPLES // (length * 5 // 4)) + 1
+    count = -(-num_samples // (length * 5 // 4)) + 1
     bits = torch.randint(4, (num_frames, count, _OFDM_CARRIERS), generator=generator)
     spectrum = torch.zeros(num_frames, count, length, dtype=torch.complex64)
     spectrum[..., torch.arange(_OFDM_CARRIERS) - _OFDM_CARRIERS // 2] = unit_phasor(torch.pi / 2 * bits)
     symbols = torch.fft.ifft(spectrum)
-    return torch.cat([symbols[..., -length // 4 :], symbols], -1).flatten(1)[:, :NUM_SAMPLES]
+    return torch.cat([symbols[..., -length // 4 :], symbols], -1).flatten(1)[:, :num_samples]
 
 
-def _two_at_once(num_frames: int, generator: torch.Generator, channel: Channel) -> Tensor:
-    one, other = _generated(("QPSK",), 2 * num_frames, generator, channel).chunk(2)
+def _two_at_once(
+    num_frames: int, num_samples: int, generator: torch.Generator, channel: Channel
+) -> Tensor:
+    one, other = _generated(("QPSK",), 2 * num_frames, num_samples, generator, channel).chunk(2)
     return one + 0.7 * other
 
 
-def _noise(num_frames: int, generator: torch.Generator, _: Channel) -> Tensor:
-    return torch.randn(num_frames, NUM_SAMPLES, dtype=torch.complex64, generator=generator)
+def _noise(num_frames: int, num_samples: int, generator: torch.Generator, _: Channel) -> Tensor:
+    return torch.randn(num_frames, num_samples, dtype=torch.complex64, generator=generator)
 
 
 # Classes of RadioML that the networks for 17 modulations do not know.
@@ -270,9 +272,15 @@ def ood_kinds(trained: Sequence[str], channel: Channel) -> list[str]:
 
 
 def ood_frames(
-    kind: str, snr_db: float, num_frames: int, *, generator: torch.Generator, channel: Channel
+    kind: str,
+    snr_db: float,
+    num_frames: int,
+    *,
+    generator: torch.Generator,
+    channel: Channel,
+    num_samples: int = NUM_SAMPLES,
 ) -> Tensor:
-    """Noisy frames of one of ood_kinds, complex64 [num_frames, NUM_SAMPLES], unit mean power.
+    """Noisy frames of one of ood_kinds, complex64 [num_frames, num_samples], unit mean power.
 
     Args:
         kind: one of ood_kinds.
@@ -280,7 +288,8 @@ def ood_frames(
         num_frames: how many.
         generator: source of all that is random.
         channel: what a signal of RadioML goes through, or what is changed about it.
+        num_samples: of each; those of a recording are many.
     """
-    clean = to_unit_power(_MAKERS[kind](num_frames, generator, channel))
+    clean = to_unit_power(_MAKERS[kind](num_frames, num_samples, generator, channel))
     noise = torch.randn(clean.shape, dtype=torch.complex64, generator=generator)
     return to_unit_power(clean + noise * 10 ** (-snr_db / 20))
