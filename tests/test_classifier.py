@@ -260,7 +260,7 @@ def test_recording_is_brought_to_the_scale_of_a_record(
         samples = gain * radioml_frames.iq(radioml_frames.select(name, 6)).numpy().reshape(-1)
         samples.astype(np.complex64).tofile(tmp_path / "r.cf32")
         cut = open_recording(tmp_path / "r.cf32").frames()
-        found = classify._at_scale(cut, kept=False).abs().square().mean()
+        found = cut.at_record_scale().abs().square().mean()
         assert float(found) == pytest.approx(power, rel=0.25)
         tables.append(classify.classify(tmp_path / "r.cf32", for_radioml))
     pd.testing.assert_frame_equal(*tables, check_exact=False, atol=0.01)

@@ -27,7 +27,7 @@ from amc_utils.inference.formats import (
 )
 from amc_utils.inference.naming import NamedSignal, classify_recording
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
-from amc_utils.inference.recordings import FrameCut, Recording
+from amc_utils.inference.recordings import Recording
 from amc_utils.radioml.reader import evenly_spaced, open_radioml
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugins
@@ -246,7 +246,12 @@ def classify(
         return _classify_file(Path(path), classifier, num_frames)
     recording = open_recording(path, sample_rate)
     cut = recording.frames(symbol_rate=symbol_rate, offset_hz=offset_hz, num_frames=num_frames)
-    iq = _at_scale(cut, kept=Path(path).suffix == ".npy") if classifier.keeps_scale else cut.iq
+    iq = cut.iq
+    if classifier.keeps_scale and recording.is_frames:
+        iq = cut.iq * cut.root_power[:, None]
+        _check_scale(iq, "the array")
+    elif classifier.keeps_scale:
+        iq = cut.at_record_scale()
     table = classifier.table(classifier(iq))
     table.insert(0, "start", cut.start)
     table.attrs["num_silent"] = cut.num_silent
@@ -273,17 +278,6 @@ def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.Da
     table = classifier.table(classifier(iq))
     table.insert(0, "start", rows)
     return table.assign(true_modulation=names[rows], true_snr_label=labels[rows])
-
-
-def _at_scale(cut: FrameCut, *, kept: bool) -> Tensor:
-    """Frames at the scale of a record: as they are, or over their standard deviation, mean kept."""
-    iq = cut.iq * cut.root_power[:, None]
-    if kept:
-        _check_scale(iq, "the array")
-        return iq
-    # Phases differ from frame to frame, so the mean that is kept is that of each.
-    varying = mean_power(iq) - iq.mean(1).abs().square()
-    return iq / varying.mean().sqrt()
 
 
 def _check_scale(iq: Tensor, name: str) -> None:

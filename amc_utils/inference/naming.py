@@ -188,7 +188,7 @@ def _named(
     # Where all is noise, or what there is lies elsewhere, better all frames than none.
     chosen = heard if len(heard) else np.arange(len(cut.iq))
     chosen = chosen[evenly_spaced(len(chosen), num_frames)]
-    iq = cut.iq[chosen]
+    iq = (cut.at_record_scale() if classifier.keeps_scale else cut.iq)[chosen]
     features, logits = classifier.look(iq)
     table = classifier.table(classifier.prediction(features, logits))
     table.insert(0, "start", cut.start[chosen])

@@ -13,7 +13,7 @@ import torch
 from scipy.signal import firwin, freqz, resample_poly
 from torch import Tensor
 
-from amc_utils.dsp.features import power_spectrum
+from amc_utils.dsp.features import mean_power, power_spectrum
 from amc_utils.dsp.survey import Signal, find_signals
 from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, to_unit_power
@@ -49,6 +49,13 @@ class FrameCut:
     root_power: Tensor
     num_silent: int
     num_broken: int
+
+    def at_record_scale(self) -> Tensor:
+        """Frames over the standard deviation of all, their means kept; complex64 [B, NUM_SAMPLES]."""
+        iq = self.iq * self.root_power[:, None]
+        # Phases differ from frame to frame, so the mean that is kept is that of each.
+        varying = mean_power(iq) - iq.mean(1).abs().square()
+        return iq / varying.mean().sqrt()
 
 
 @dataclass(frozen=True)
