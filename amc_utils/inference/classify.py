@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterator
 from functools import cache
-from json import dumps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from amc_utils.dsp.features import mean_power
@@ -29,6 +30,7 @@ from amc_utils.inference.naming import NamedSignal, classify_recording
 from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
 from amc_utils.inference.recordings import Recording
 from amc_utils.radioml.reader import evenly_spaced, open_radioml
+from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import (
@@ -52,42 +54,17 @@ _MANY = 0.05
 _RECORD_POWER = (0.5, 5.0)
 
 
-def classify_command(
-    recordings: list[str],
-    sample_rate: float = 0.0,
-    symbol_rate: float = 0.0,
-    offset_hz: float | None = None,
-    start: float = 0.0,
-    stop: float = math.inf,
-    annotation: int = -1,
-    datatype: str = "",
-    num_frames: int = 256,
-    model: str = "",
-    plugins: list[str] = [],  # noqa: B006 - read only, and its type is that of the option
-    figure: str = "",
-    csv: str = "",
-    json: str = "",
-    annotate: bool = False,
-) -> None:
-    """Name the signals of recordings with nothing told, or the frames of a file.
+class ClassificationParameters(Parameters):
+    """What to name, what is told of it, and what to write.
 
-    Band, symbol rate and carrier of each signal are found, and what is told stands above it. Frames of
-    files in the layout of RadioML 2018.01A, and arrays of frames, are named as they are.
-
-        amc classify satellite.wav --figure page.pdf
-        amc classify recordings/ --json names.json
-        amc classify dongle.cu8 --sample_rate 2.4e6 --start 1.5 --stop 2
-        rtl_sdr -f 433.92M -s 1e6 - | amc classify - --datatype cu8 --sample_rate 1e6
-        amc classify GOLD_XYZ_OSC.0001_1024.hdf5
-
-    Args:
-        recordings: files (SigMF, WAV, NumPy, raw samples, HDF5 in RadioML's layout), folders of such,
-            or - for standard input, of which every second is named as it comes.
+    Attributes:
+        recordings: files (SigMF, WAV, NumPy, raw samples, HDF5 in RadioML's layout), folders of such, or
+            - for standard input, of which every second is named as it comes.
         sample_rate: samples per second, if the file does not say it; 0 takes the file's.
         symbol_rate: symbols per second; 0 finds it.
         offset_hz: carrier, as --offset_hz=-12e3; left out it is found.
         start: seconds from the beginning; samples, if nobody knows the sample rate.
-        stop: the same of the end.
+        stop: the same of the end; 0 for the end itself.
         annotation: number of the SigMF annotation, from 0, that names the stretch; -1 for none.
         datatype: of raw samples, as cu8 or ci16; empty takes what the suffix says.
         num_frames: frames of each signal at most, evenly spread.
@@ -98,43 +75,110 @@ def classify_command(
         json: file to write, what was found of each signal.
         annotate: write what was found into the SigMF recordings, as annotations.
     """
-    load_plugins(plugins)
-    options: dict[str, Any] = {"datatype": datatype, "num_frames": num_frames}
-    options |= {"symbol_rate": symbol_rate or None, "offset_hz": offset_hz}
-    load = cache(load_classifier)
-    own = MODELS.get(model, model)
-    if recordings == ["-"]:
-        _classify_stream(load(own or SHIPPED), sample_rate or None, options)
+
+    recordings: list[str] = Field(min_length=1)
+    sample_rate: float = Field(0.0, ge=0, allow_inf_nan=False)
+    symbol_rate: float = Field(0.0, ge=0, allow_inf_nan=False)
+    offset_hz: float | None = Field(None, allow_inf_nan=False)
+    start: float = Field(0.0, ge=0, allow_inf_nan=False)
+    stop: float = Field(0.0, ge=0, allow_inf_nan=False)
+    annotation: int = Field(-1, ge=-1)
+    datatype: str = ""
+    num_frames: int = Field(256, ge=1)
+    model: str = ""
+    plugins: list[str] = Field([])
+    figure: str = ""
+    csv: str = ""
+    json_: str = Field("", alias="json")
+    annotate: bool = False
+
+    _plugins_run = field_validator("plugins")(load_plugins)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What classify_recording takes of it."""
+        told = {"symbol_rate": self.symbol_rate or None, "offset_hz": self.offset_hz}
+        return told | {"num_frames": self.num_frames}
+
+    def classifier(self, default: Path) -> Classifier:
+        """The one that is named, or that of a path; each is read once."""
+        return _loaded(MODELS.get(self.model, self.model) or default)
+
+
+@cache
+def _loaded(model: Path | str) -> Classifier:
+    return load_classifier(model)
+
+
+def classify_command(config: ClassificationParameters) -> None:
+    """Name the signals of recordings with nothing told, or the frames of a file.
+
+    Band, symbol rate and carrier of each signal are found; what is told stands above it. Frames of
+    files in the layout of RadioML 2018.01A, and arrays of frames, are named as they are.
+
+        amc classify satellite.wav --figure page.pdf
+        amc classify recordings/ --json names.json
+        amc classify dongle.cu8 --sample_rate 2.4e6 --start 1.5 --stop 2
+        rtl_sdr -f 433.92M -s 1e6 - | amc classify - --datatype cu8 --sample_rate 1e6
+        amc classify GOLD_XYZ_OSC.0001_1024.hdf5
+    """
+    if config.recordings == ["-"]:
+        _classify_stream(config)
         return
-    tables, found = [], []
-    for path in _files(recordings):
-        if path.suffix in _FILE_SUFFIXES or _is_array_of_frames(path):
-            default = SHIPPED_FOR_RADIOML if path.suffix in _FILE_SUFFIXES else SHIPPED
-            classifier = load(own or default)
-            table = classify(path, classifier, num_frames=num_frames)
-            print(f"{_frames_read(path, table)}, read by {classifier.run}\n{summary(table)}")
-            tables.append(table.assign(recording=path.name, signal=0))
+    tables: list[pd.DataFrame] = []
+    found: list[NamedSignal] = []
+    files, failures = list(_files(config.recordings)), 0
+    for path in files:
+        try:
+            named = _classify_path(path, config, tables)
+        except (ValueError, OSError) as error:
+            if len(files) == 1:
+                raise
+            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            failures += 1
             continue
-        recording = open_recording(path, sample_rate or None, datatype)
-        part = recording.stretch(start, stop, annotation)
-        named = classify_recording(part, load(own or SHIPPED), **options)
-        print(_described(part, named), flush=True)
-        tables += [
-            some.frames.assign(recording=path.name, signal=number) for number, some in enumerate(named)
-        ]
         found += named
-        if annotate:
-            write_annotations(path, named)
-    if figure:
-        _draw(Path(figure), found)
-    if csv and tables:
-        with atomic_write(Path(csv)) as temporary:
+    _write(config, tables, found)
+    if failures:
+        raise ValueError(f"all {len(files)} recordings must be readable, {failures} are not, see above")
+
+
+def _classify_path(
+    path: Path, config: ClassificationParameters, tables: list[pd.DataFrame]
+) -> list[NamedSignal]:
+    """Print what a file holds, and add rows of frames to the tables; the signals of a recording."""
+    is_radioml = path.suffix in _FILE_SUFFIXES
+    recording = (
+        None if is_radioml else open_recording(path, config.sample_rate or None, config.datatype)
+    )
+    if recording is None or recording.is_frames:
+        classifier = config.classifier(SHIPPED_FOR_RADIOML if is_radioml else SHIPPED)
+        table = classify(path, classifier, num_frames=config.num_frames)
+        print(f"{_frames_read(path, table)}, read by {classifier.run}\n{summary(table)}")
+        tables.append(table.assign(recording=path.name, signal=0))
+        return []
+    part = recording.stretch(config.start, config.stop or math.inf, config.annotation)
+    named = classify_recording(part, config.classifier(SHIPPED), **config.options)
+    print(_described(part, named), flush=True)
+    tables += [some.frames.assign(recording=path.name, signal=n) for n, some in enumerate(named)]
+    if config.annotate:
+        write_annotations(path, named)
+    return named
+
+
+def _write(
+    config: ClassificationParameters, tables: list[pd.DataFrame], found: list[NamedSignal]
+) -> None:
+    if config.figure:
+        _draw(Path(config.figure), found)
+    if config.csv and tables:
+        with atomic_write(Path(config.csv)) as temporary:
             table = pd.concat(tables)
             table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
-    if json:
-        with atomic_write(Path(json)) as temporary:
+    if config.json_:
+        with atomic_write(Path(config.json_)) as temporary:
             facts = [some.facts() for some in found]
-            temporary.write_text(dumps(facts, indent=1) + "\n", encoding="utf8")
+            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
 
 
 def _files(words: list[str]) -> Iterator[Path]:
@@ -150,14 +194,6 @@ def _files(words: list[str]) -> Iterator[Path]:
                 f"folder {path} must hold recordings, of {', '.join(SUFFIXES)}; it has none"
             )
         yield from there
-
-
-def _is_array_of_frames(path: Path) -> bool:
-    """Whether a NumPy file has rows of NUM_SAMPLES."""
-    if path.suffix != ".npy" or not path.is_file():
-        return False
-    recording = open_recording(path)
-    return recording.is_frames
 
 
 def _described(recording: Recording, named: list[NamedSignal]) -> str:
@@ -195,16 +231,13 @@ def _draw(path: Path, found: list[NamedSignal]) -> None:
             recording_page(some).savefig(temporary)
 
 
-def _classify_stream(
-    classifier: Classifier, sample_rate: float | None, options: dict[str, Any]
-) -> None:
+def _classify_stream(config: ClassificationParameters) -> None:
     """A line for each second, or so many samples, of what comes from standard input."""
-    count = max(int(sample_rate or 0), _LEAST_STREAMED)
-    datatype, clock = options.pop("datatype") or "cf32", 0.0
-    width = sample_width(datatype)
-    while block := sys.stdin.buffer.read(count * width):
-        recording = recording_of_bytes("stream", block, datatype, sample_rate)
-        named = classify_recording(recording, classifier, **options)
+    datatype, clock = config.datatype or "cf32", 0.0
+    count = max(int(config.sample_rate), _LEAST_STREAMED)
+    while block := sys.stdin.buffer.read(count * sample_width(datatype)):
+        recording = recording_of_bytes("stream", block, datatype, config.sample_rate or None)
+        named = classify_recording(recording, config.classifier(SHIPPED), **config.options)
         said = "; ".join(
             f"{some.modulation} {some.posterior.iloc[0]:.2f} at {some.carrier_hz:,.0f}, "
             f"{some.symbol_rate:,.0f} Bd, Es/N0 {some.es_n0_db:.0f} dB"
@@ -212,7 +245,7 @@ def _classify_stream(
             for some in named
         )
         print(f"{clock:.1f} s: {said or 'no signal with a symbol rate'}", flush=True)
-        clock += recording.length / (sample_rate or 1.0)
+        clock += recording.length / (config.sample_rate or 1.0)
 
 
 def _frames_read(path: Path, table: pd.DataFrame) -> str:

@@ -25,8 +25,7 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 def run(function: Callable[..., int | None], words: Sequence[str], *, prog: str) -> None:
     """Call a function with what the words of a command line say, and end as it ends.
 
-    A parameter without default is a positional word, or if it is the first and a list all of them; any
-    other is an option of its name. A single
+    A parameter without default is a positional word, any other an option of its name. A single
     parameter whose class has `from_words` (see amc_utils.config.Parameters) is made by that.
 
     Args:
@@ -66,23 +65,22 @@ def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") ->
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
     words = [f"{word}=true" if _named(word) in flags else word for word in words]
-    first = next(iter(parameters.values()), None)
-    if first and first.default is first.empty and first.annotation == list[str]:
-        words = _gathered(words)
     return _parsed(parser, words, list(parameters))
 
 
-def _gathered(words: Sequence[str]) -> list[str]:
-    """Words with those that belong to no option as one list, the first."""
+def _gathered(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Words with those that belong to no option as one list, the first; flags need no value."""
     alone, others, words = [], [], list(words)
     while words:
         word = words.pop(0)
         if word == "-" or not word.startswith("-"):
             alone.append(word)
-            continue
-        others.append(word)
-        if "=" not in word and words and word not in ("-h", "--help"):
-            others.append(words.pop(0))
+        elif _named(word) in {f"--{name}" for name in flags}:
+            others.append(f"{word}=true")
+        else:
+            others.append(word)
+            if "=" not in word and words and word not in ("-h", "--help"):
+                others.append(words.pop(0))
     return [*([json.dumps(alone)] if alone else []), *others]
 
 
@@ -110,6 +108,10 @@ def given_values(
     known = list(parameters.model_fields)
     required = [name for name, field in parameters.model_fields.items() if field.is_required()]
     words = list(words)
+    if required and parameters.model_fields[required[0]].annotation == list[str]:
+        words = _gathered(
+            words, [n for n, f in parameters.model_fields.items() if f.annotation is bool]
+        )
     for place, name in enumerate(required):
         if place < len(words) and not words[place].startswith("-"):
             words[place] = f"--{name}={words[place]}"
