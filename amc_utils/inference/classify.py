@@ -58,8 +58,8 @@ class ClassificationParameters(Parameters):
     """What to name, what is told of it, and what to write.
 
     Attributes:
-        recordings: files (SigMF, WAV, NumPy, raw samples, HDF5 in RadioML's layout), folders of such, or
-            - for standard input, of which every second is named as it comes.
+        recordings: files (SigMF, WAV, NumPy, raw samples, HDF5 in RadioML's layout), folders of such,
+            or - for standard input, of which every second is named as it comes.
         sample_rate: samples per second, if the file does not say it; 0 takes the file's.
         symbol_rate: symbols per second; 0 finds it.
         offset_hz: carrier, as --offset_hz=-12e3; left out it is found.
@@ -148,9 +148,8 @@ def _classify_path(
 ) -> list[NamedSignal]:
     """Print what a file holds, and add rows of frames to the tables; the signals of a recording."""
     is_radioml = path.suffix in _FILE_SUFFIXES
-    recording = (
-        None if is_radioml else open_recording(path, config.sample_rate or None, config.datatype)
-    )
+    told = config.sample_rate or None, config.datatype
+    recording = None if is_radioml else open_recording(path, *told)
     if recording is None or recording.is_frames:
         classifier = config.classifier(SHIPPED_FOR_RADIOML if is_radioml else SHIPPED)
         table = classify(path, classifier, num_frames=config.num_frames)
