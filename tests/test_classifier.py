@@ -446,11 +446,12 @@ def test_damaged_model_is_refused(content, tmp_path):
 
 def test_command_line_names_a_recording_and_writes_a_row_a_frame(tmp_path, capsys):
     file = tmp_path / "frames.csv"
-    main(["classify", str(classify.EXAMPLE), "--symbol_rate", "100e3", "--csv", str(file)])
-    assert "16QAM" in capsys.readouterr().out
-    lines = file.read_text(encoding="utf8").splitlines()
-    assert lines[0] == "start,modulation,modulation_confidence,snr_label,snr_db,snr_confidence,p_value"
-    assert len(lines) == 32
+    main(["classify", str(classify.EXAMPLE), "--csv", str(file)])
+    assert "16QAM, probability 1.00" in capsys.readouterr().out
+    table = pd.read_csv(file)
+    columns = "start modulation modulation_confidence snr_label snr_db snr_confidence p_value"
+    assert list(table) == [*columns.split(), "recording", "signal"]
+    assert len(table) == 31
 
 
 def test_command_line_says_in_one_sentence_what_is_wrong(tmp_path):
