@@ -13,7 +13,9 @@ from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import RADIOML_2018_MODULATIONS
 
 # Genuine pieces of the licensed file, which are no part of the repository.
-EXCERPTS = REPOSITORY.parent / "shared" / "data" / "radioml2018_excerpts"
+EXCERPTS, RECORDINGS = (
+    REPOSITORY.parent / "shared" / "data" / name for name in ("radioml2018_excerpts", "recordings")
+)
 needs_excerpts = pytest.mark.skipif(
     not EXCERPTS.is_dir(), reason="excerpts of RadioML 2018.01A are under licence and not here"
 )

@@ -1,0 +1,202 @@
+"""Recordings are named with nothing told: trials, genuine ones, and those that had failed."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from files import RECORDINGS
+
+from amc_utils.__main__ import main
+from amc_utils.inference import classify
+from amc_utils.inference.classifier import load_classifier
+from amc_utils.inference.formats import open_recording
+from amc_utils.inference.naming import classify_recording, summary
+from amc_utils.inference.page import recording_page
+from amc_utils.inference.trials import trial
+from amc_utils.signals import SAMPLES_PER_SYMBOL
+
+# File, modulation, symbol rate and carrier in hertz, as its source says.
+GENUINE = [
+    ("bpsk_lilacsat1.sigmf-meta", "BPSK", 9600, 0),
+    ("satrec_lilacsat1.wav", "BPSK", 9600, 12_360),
+    ("qpsk_meteor_lrpt.sigmf-meta", "QPSK", 72_000, 0),
+    ("jradio_meteor_small.wav", "QPSK", 72_000, -577),
+]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_classifier()
+
+
+@pytest.fixture(scope="module")
+def example(shipped):
+    (named,) = classify_recording(classify.EXAMPLE, shipped)
+    return named
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Of the recording by GNU Radio: 16QAM, ten samples a symbol, 16 dB."""
+    recording = open_recording(classify.EXAMPLE)
+    return recording.read(0, recording.length)
+
+
+def test_recording_of_gnuradio_is_named_with_nothing_told(example):
+    assert example.modulation == "16QAM"
+    assert example.posterior.iloc[0] > 0.9
+    assert example.symbol_rate == pytest.approx(1e5, rel=1e-4)
+    assert abs(example.carrier_hz) < 1e3
+    assert example.es_n0_db == pytest.approx(16 + 9, abs=2)
+    assert not example.is_foreign
+    assert "16QAM, probability" in summary(example)
+    assert "like the training data" in summary(example)
+
+
+def test_trials_are_named(shipped):
+    found = [(t, classify_recording(t.samples, shipped)) for t in (trial(n, 5) for n in range(34))]
+    right = [bool(some) and some[0].modulation == truth.modulation for truth, some in found]
+    assert np.mean(right) >= 0.9
+    for truth, some in found:
+        if some:
+            distance = (some[0].carrier_hz - truth.carrier + 0.5) % 1 - 0.5
+            assert abs(distance) < 0.04 * truth.symbol_rate
+
+
+@pytest.mark.parametrize(("name", "modulation", "symbol_rate", "carrier_hz"), GENUINE)
+def test_genuine_recordings_are_named(shipped, name, modulation, symbol_rate, carrier_hz):
+    if not (RECORDINGS / name).exists():
+        pytest.skip("genuine recordings are not here")
+    named, *others = classify_recording(RECORDINGS / name, shipped, num_frames=64)
+    assert not others
+    assert named.modulation == modulation
+    assert named.posterior.iloc[0] > 0.9
+    assert named.symbol_rate == pytest.approx(symbol_rate, rel=5e-3)
+    assert abs(named.carrier_hz - carrier_hz) < 0.01 * symbol_rate
+    assert not named.is_foreign
+
+
+def test_pauses_of_a_packet_are_left_out_and_change_nothing(shipped, samples):
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(np.mean(np.abs(samples) ** 2) * 0.0314 / 1.0314 / 2)
+    gap = (rng.standard_normal((len(samples), 2)) * scale) @ np.array([1, 1j])
+    packet = np.concatenate([gap, samples, gap[::-1]])
+    alone, inside = (classify_recording(some, shipped)[0] for some in (samples, packet))
+    assert inside.left_out["noise alone"] > len(inside.frames)
+    assert inside.modulation == alone.modulation == "16QAM"
+    assert abs(inside.es_n0_db - alone.es_n0_db) <= 2
+    assert not inside.is_foreign
+
+
+def test_what_is_told_stands_above_what_is_found(shipped, samples):
+    (told,) = classify_recording(samples, shipped, sample_rate=1e6, symbol_rate=1.001e5)
+    assert told.symbol_rate == 1.001e5
+    (shifted,) = classify_recording(samples, shipped, sample_rate=1e6, symbol_rate=1e5, offset_hz=500)
+    assert abs(shifted.carrier_hz) < 1e3, "what is left of the offset is found"
+
+
+def test_noise_has_no_name(shipped):
+    noise = np.random.default_rng(1).standard_normal((50_000, 2)) @ np.array([1, 1j])
+    assert classify_recording(noise, shipped) == []
+
+
+def test_holes_are_left_out_and_said(shipped, samples):
+    holed = samples.copy()
+    holed[5000] = np.nan
+    (named,) = classify_recording(holed, shipped)
+    assert named.left_out == {"not finite": 1}
+    assert "1 not finite" in summary(named)
+
+
+def test_frames_of_a_recording_are_no_independent_witnesses(shipped):
+    """With b = 0 they would be, with b = 1 they say no more than one."""
+    logits = torch.tensor([[2.0, 0.0, -1.0]]).expand(9, 3)
+    alone = (logits[:1] / shipped.temperatures[0]).softmax(1)[0]
+    same = replace(shipped, combining=(1.0, 1.0)).of_recording(logits)
+    torch.testing.assert_close(same, alone)
+    independent = replace(shipped, combining=(1.0, 0.0)).of_recording(logits)
+    torch.testing.assert_close(independent, (9 * alone.log()).softmax(0))
+    between = shipped.of_recording(logits)
+    assert same[0] < between[0] < independent[0]
+
+
+def test_traces_go_through_the_symbols(example):
+    """Eight samples a symbol, the first at one."""
+    at_symbols = example.traces[:, ::SAMPLES_PER_SYMBOL]
+    scale = np.abs(example.symbols).mean() / np.abs(at_symbols).mean()
+    assert np.median(np.abs(at_symbols * scale - example.symbols)) < 0.02
+
+
+def test_page_shows_what_was_found(example):
+    fig = recording_page(example)
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == ["spectrum", "waterfall", "lines of symbol rates", "symbols", "eye", "modulation"]
+    assert fig.axes[5].patches[-1].get_width() == pytest.approx(example.posterior.iloc[0])
+
+
+def test_several_recordings_are_named_and_a_bad_one_is_said(samples, tmp_path, capsys):
+    samples[:20_000].tofile(tmp_path / "a_1M.cf32")
+    (tmp_path / "b.wav").write_bytes(b"nothing")
+    written = tmp_path / "names.json"
+    with pytest.raises(SystemExit, match="all 2 recordings must be readable, 1 are not"):
+        main(["classify", str(tmp_path), "--json", str(written), "--num-frames", "8"])
+    said = capsys.readouterr()
+    assert "a_1M.cf32, signal 1 of 1:\n  16QAM" in said.out
+    assert "b.wav must be a whole WAV file" in said.err
+    (facts,) = json.loads(written.read_text(encoding="utf8"))
+    assert facts["modulation"] == "16QAM"
+    assert facts["symbol_rate"] == pytest.approx(1e5, rel=1e-3)
+
+
+def test_annotations_are_written_once_and_name_a_stretch(samples, tmp_path, capsys):
+    samples.tofile(tmp_path / "r.sigmf-data")
+    told = {"core:datatype": "cf32_le", "core:version": "1.2.0", "core:sample_rate": 1e6}
+    kept = {"core:sample_start": 10, "core:sample_count": 5, "core:label": "mine"}
+    meta = {"global": told, "captures": [{"core:sample_start": 0, "core:frequency": 1e8}]}
+    path = tmp_path / "r.sigmf-meta"
+    path.write_text(json.dumps(meta | {"annotations": [kept]}), encoding="utf8")
+    for _ in range(2):
+        main(["classify", str(path), "--annotate", "--num-frames", "8"])
+    found, mine = json.loads(path.read_text(encoding="utf8"))["annotations"]
+    assert mine == kept
+    assert found["core:label"] == "16QAM"
+    assert found["core:freq_lower_edge"] < 1e8 < found["core:freq_upper_edge"]
+    main(["classify", str(path), "--annotation", "0", "--num-frames", "8"])
+    assert "16QAM" in capsys.readouterr().out
+    samples.tofile(tmp_path / "r.cf32")
+    with pytest.raises(SystemExit, match="annotations need a SigMF recording in two files"):
+        main(["classify", str(tmp_path / "r.cf32"), "--annotate"])
+
+
+def test_stream_is_named_as_it_comes(samples, monkeypatch, capsys):
+    content = np.concatenate([samples, samples, samples, samples]).astype(np.complex64).tobytes()
+    stream = io.TextIOWrapper(io.BytesIO(content))
+    monkeypatch.setattr(sys, "stdin", stream)
+    main(["classify", "-", "--sample-rate", "1e5", "--num-frames", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("0.0 s: 16QAM")
+    assert lines[1].startswith("1.0 s: 16QAM")
+
+
+def test_pages_are_drawn_into_one_file(samples, tmp_path):
+    samples.tofile(tmp_path / "r.cf32")
+    main(
+        ["classify", str(tmp_path / "r.cf32"), "--figure", str(tmp_path / "p.pdf"), "--num-frames", "8"]
+    )
+    assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_rows_of_frames_have_their_recording(samples, tmp_path):
+    samples.tofile(tmp_path / "r.cf32")
+    main(["classify", str(tmp_path / "r.cf32"), "--csv", str(tmp_path / "f.csv"), "--num-frames", "8"])
+    table = pd.read_csv(tmp_path / "f.csv")
+    assert (table["recording"] == "r.cf32").all()
+    assert len(table) == 8
