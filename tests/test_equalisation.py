@@ -79,6 +79,16 @@ def test_pulse_and_band_are_found_without_multipath(modulation, exponent):
     assert error.abs().median() < 0.1
 
 
+@pytest.mark.parametrize(("label", "least"), [(-6, 0.6), (0, 0.7), (20, 0.7)])
+def test_pulse_is_found_in_any_noise(label, least):
+    """Of frames of a root-raised cosine, none too wide or narrow a one by much."""
+    channel = replace(STILL, pulse_exponents=(0.5,), rolloff_range=(0.1, 0.4))
+    made = make("16QAM", label, channel)
+    found = received(made).blind
+    assert (found.exponent == 0.5).float().mean() > least
+    assert (found.rolloff - made.state.rolloff).mean().abs() < 0.08
+
+
 @pytest.mark.parametrize(
     ("modulation", "turns"), [("OOK", 1), ("BPSK", 2), ("QPSK", 4), ("8PSK", 8), ("16QAM", 4)]
 )

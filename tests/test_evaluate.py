@@ -172,7 +172,6 @@ def test_bound_without_the_phase_is_lower(tmp_path):
             ("receiver", "--data_path", "x.h5", "--channel", "{delay_spread: 1}"),
             "delay_spread must be left out",
         ),
-        (("network",), "checkpoint must name a network for network"),
         (("bound", "--channel", "{dc: 0.1}"), "channel must set some of .*, got 'dc'"),
     ],
 )
@@ -198,6 +197,8 @@ def test_exported_network_decides_as_its_checkpoint(trained, tmp_path):
 
 
 def test_missing_checkpoints_and_those_of_others_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint must name a network: outputs/checkpoints/RUN"):
+        record("network", tmp_path)
     with pytest.raises(FileNotFoundError, match="checkpoint not found: nowhere"):
         record("network", tmp_path, "--checkpoint", "nowhere")
     other = tmp_path / "other.ckpt"

@@ -110,11 +110,6 @@ class EvaluationParameters(Parameters):
         if ignored := sorted(given & useless):
             what = f"{self.what} with data_path" if self.data_path else self.what
             raise ValueError(f"{ignored[0]} must be left out for {what}, which makes no use of it")
-        if self.what == "network" and not self.checkpoint:
-            raise ValueError(
-                "checkpoint must name a network for network: outputs/checkpoints/RUN/best.ckpt of a "
-                "run, or results/models/open-24/model.safetensors, which comes with the project"
-            )
         return self
 
     @model_validator(mode="after")
@@ -227,6 +222,11 @@ def _receiver(config: EvaluationParameters, device: torch.device) -> Decided:
 
 def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     """Decisions of the network of a checkpoint."""
+    if not config.checkpoint:
+        raise ValueError(
+            "checkpoint must name a network: outputs/checkpoints/RUN/best.ckpt of a run, or "
+            "results/models/open-24/model.safetensors, which comes with the project"
+        )
     path = Path(config.checkpoint)
     if path.suffix == ".safetensors":
         model = load_classifier(path)
