@@ -17,7 +17,7 @@ from amc_utils.config import TrainingParameters
 from amc_utils.dsp.equalisation import line_incoherence
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.images import network_input
-from amc_utils.inference.ood import MahalanobisDetector
+from amc_utils.inference.ood import SIGNIFICANCE, MahalanobisDetector
 from amc_utils.losses import predict_snr_index
 from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
@@ -62,6 +62,8 @@ class Classifier:
         config: parameters of its training.
         temperatures: divisors of the logits, of modulation and SNR.
         combining: a and b of `of_recording`.
+        foreign_below: see mean_log_p_value; recordings below are called OOD, one in a hundred of known
+            ones.
         detector: tells OOD frames; None while it is not fitted.
         run: name of the run that trained it.
         trained_on: classes, SNR range and source of its frames.
@@ -71,6 +73,7 @@ class Classifier:
     config: TrainingParameters
     temperatures: tuple[float, float] = (1.0, 1.0)
     combining: tuple[float, float] = (1.0, 0.5)
+    foreign_below: float = float(np.log(SIGNIFICANCE))
     detector: MahalanobisDetector | None = None
     run: str = ""
     trained_on: str = ""
@@ -171,6 +174,7 @@ class Classifier:
             | {"data_path": "", "output_root": ""},
             "temperatures": self.temperatures,
             "combining": self.combining,
+            "foreign_below": self.foreign_below,
         }
         with atomic_write(path) as temporary:
             save_file(
@@ -203,6 +207,7 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
         facts["temperatures"] = tuple(described["temperatures"])
         # Files from before recordings had probabilities of their own have none.
         facts["combining"] = tuple(described.get("combining", (1.0, 0.5)))
+        facts["foreign_below"] = described.get("foreign_below", float(np.log(SIGNIFICANCE)))
         return Classifier(network, config, detector=MahalanobisDetector.from_tensors(tensors), **facts)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__

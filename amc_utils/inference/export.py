@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, Split, load_frames, stratified_split, synthesise_frames
 from amc_utils.inference.classifier import Classifier, load_classifier
-from amc_utils.inference.naming import classify_recording
+from amc_utils.inference.naming import NamedSignal, classify_recording
 from amc_utils.inference.ood import (
     SIGNIFICANCE,
     MahalanobisDetector,
@@ -27,7 +27,7 @@ from amc_utils.inference.ood import (
     ood_frames,
     ood_kinds,
 )
-from amc_utils.inference.trials import trial
+from amc_utils.inference.trials import Trial, trial
 from amc_utils.metrics import (
     TASKS,
     accuracy_table,
@@ -78,8 +78,9 @@ IMPAIRMENTS: dict[str, tuple[tuple[float, ...], Callable[[float], dict[str, Any]
 # the seed.
 _RECORDINGS_A_CLASS, _FRAMES_OF_RECORDINGS = 40, (1, 4, 16)
 _RECORDING_SEED, _NEW_RECORDING_SEED = 4_000_003, 5_000_003
-# Recordings with nothing told: how many, of which seed; and of each kind of OOD signals, how long.
-_NUM_TRIALS, _TRIAL_SEED = 680, 6_000_003
+# Recordings with nothing told: how many, of which seed those that are measured and those that the limit
+# of OOD recordings is fitted to; and of each kind of OOD signals, how many, how long.
+_NUM_TRIALS, _TRIAL_SEED, _FITTED_SEED = 510, 6_000_003, 7_000_003
 _FOREIGN_RECORDINGS, _FOREIGN_SAMPLES = 40, 32 * 1024
 # A set of frames, and an index into it, int64.
 _Some = tuple[Frames, Tensor]
@@ -206,7 +207,19 @@ def _calibrated(raw: Classifier, trained: _Some, unseen: _Some) -> Classifier:
         num_statistics=raw.num_statistics,
     )
     calibrated = replace(raw, temperatures=tuple(map(_temperature, logits, truths)), detector=detector)
-    return replace(calibrated, combining=_combining(calibrated))
+    calibrated = replace(calibrated, combining=_combining(calibrated))
+    if not calibrated.num_statistics:
+        return calibrated
+    likeness = [named.likeness for _, named in _tried(calibrated, _FITTED_SEED) if named]
+    return replace(calibrated, foreign_below=float(np.quantile(likeness, SIGNIFICANCE)))
+
+
+def _tried(classifier: Classifier, seed: int) -> Iterator[tuple[Trial, NamedSignal | None]]:
+    """Trials of a seed, and the strongest signal found in each with nothing told."""
+    for number in progress(range(_NUM_TRIALS), desc="trials"):
+        truth = trial(number, seed)
+        found = classify_recording(truth.samples, classifier, num_frames=_TRYING, most=1)
+        yield truth, found[0] if found else None
 
 
 def _recordings_of_classes(
@@ -352,10 +365,7 @@ def _impairments(written: Classifier) -> list[dict[str, Any]]:
 def _trials(written: Classifier) -> dict[str, Any]:
     """What is found and said of recordings with nothing told: of known signals, and of others."""
     rows = []
-    for number in progress(range(_NUM_TRIALS), desc="trials"):
-        truth = trial(number, _TRIAL_SEED)
-        found = classify_recording(truth.samples, written, num_frames=_TRYING)
-        best = found[0] if found else None
+    for truth, best in _tried(written, _TRIAL_SEED):
         turn = (best.carrier_hz - truth.carrier + 0.5) % 1 - 0.5 if best else np.inf
         rows.append({
             "symbol_rate": bool(best) and abs(best.symbol_rate / truth.symbol_rate - 1) < 5e-3,

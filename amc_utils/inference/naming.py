@@ -18,7 +18,7 @@ from amc_utils.dsp.survey import Signal
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.formats import open_recording
-from amc_utils.inference.ood import SIGNIFICANCE, is_out_of_distribution
+from amc_utils.inference.ood import mean_log_p_value
 from amc_utils.inference.recordings import Recording
 from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
@@ -51,6 +51,7 @@ class NamedSignal:
         left_out: how many frames were left out, by reason.
         rolloff: roll-off of its pulse; NaN where the network's front end does not find one.
         symbols: synchronised symbols of some frames, complex64 [frames, symbols], up to quarter turns.
+        foreign_below: see Classifier.
         traces: the same frames between symbols, eight samples a symbol, complex64 [frames, samples];
             empty where the network's front end does not find the pulse.
     """
@@ -65,6 +66,7 @@ class NamedSignal:
     rolloff: float
     symbols: np.ndarray
     traces: np.ndarray
+    foreign_below: float
 
     @property
     def modulation(self) -> str:
@@ -83,14 +85,14 @@ class NamedSignal:
         return float(self.frames["snr_db"].median()) + 10 * np.log10(SAMPLES_PER_SYMBOL)
 
     @property
-    def num_flagged(self) -> int:
-        """Frames that look unlike those of training."""
-        return int((self.frames["p_value"] < SIGNIFICANCE).sum())
+    def likeness(self) -> float:
+        """See mean_log_p_value."""
+        return mean_log_p_value(self.frames["p_value"].to_numpy())
 
     @property
     def is_foreign(self) -> bool:
         """Whether it is no signal of the kinds that the network was trained on."""
-        return is_out_of_distribution(self.num_flagged, len(self.frames))
+        return self.likeness < self.foreign_below
 
     def facts(self) -> dict[str, Any]:
         """What was found, as plain values."""
@@ -108,7 +110,7 @@ class NamedSignal:
             "es_n0_db": self.es_n0_db,
             "num_frames": len(self.frames),
             "left_out": self.left_out,
-            "num_flagged": self.num_flagged,
+            "likeness": self.likeness,
             "is_foreign": self.is_foreign,
             "notes": list(self.recording.notes),
         }
@@ -214,6 +216,7 @@ def _named(
         rolloff=rolloff,
         symbols=symbols.numpy(),
         traces=traces.numpy(),
+        foreign_below=classifier.foreign_below,
     )
 
 
@@ -275,7 +278,7 @@ def summary(named: NamedSignal) -> str:
         f"{number:,} of {reason}" if reason == "noise alone" else f"{number:,} {reason}"
         for reason, number in named.left_out.items()
     )
-    seen = f"{named.num_flagged} of {count} frames have a p-value below {SIGNIFICANCE:.0%}"
+    seen = f"mean log p-value of frames {named.likeness:.1f}, limit {named.foreign_below:.1f}"
     lines.append(f"  from {count} frames of 1,024 samples" + (f"; left out: {left}" if left else ""))
     lines.append(
         f"  UNLIKE THE TRAINING DATA: {seen}; do not trust the name"

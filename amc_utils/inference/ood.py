@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.signal import resample_poly
 from scipy.stats import binomtest
@@ -25,10 +26,17 @@ SIGNIFICANCE = 0.01
 # A recording is OOD if as many flagged frames are rarer than this in a class of the training data that
 # is flagged three times as often as it should be; frames of one class share its sampling error.
 _RECORDING_SIGNIFICANCE, _WORST_CLASS = 1e-3, 3 * SIGNIFICANCE
+# A single frame says no more against a recording.
+_LEAST_LOG_P = -7.0
 # Of the distances of a class, this many evenly spaced order statistics are kept.
 _NUM_QUANTILES = 201
 # With fewer held-out frames than this a class takes the distances of its SNR level.
 _FEW = 100
+
+
+def mean_log_p_value(p_values: np.ndarray) -> float:
+    """Mean logarithm of frames' p-values, none below e^-7: how unlike those of training they are."""
+    return float(np.log(np.maximum(p_values, np.exp(_LEAST_LOG_P))).mean())
 
 
 def is_out_of_distribution(num_flagged: int, num_frames: int) -> bool:

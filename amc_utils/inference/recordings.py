@@ -19,7 +19,7 @@ from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, to_unit_power
 
 # Samples a symbol that can be brought to eight: fewer leave no band beside the signal to hear noise in.
-_SAMPLES_PER_SYMBOL = (2, 4096)
+_SAMPLES_PER_SYMBOL = (1.9, 4096)
 # Rates are brought into each other by a fraction this close, a fifth of the clocks' spread in training;
 # terms up to the last of these always come so close.
 _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
