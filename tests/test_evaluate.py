@@ -194,6 +194,7 @@ def test_exported_network_decides_as_its_checkpoint(trained, tmp_path):
     same = found[0].predictions["modulation"] == found[1].predictions["modulation"]
     assert same.mean() > 0.95  # Weights are kept in half precision.
     assert found[0].facts["parent"] == parent.name
+    assert "epochs" not in found[0].facts, "the file does not say how many"
 
 
 def test_missing_checkpoints_and_those_of_others_are_refused(tmp_path):

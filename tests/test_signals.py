@@ -324,6 +324,7 @@ def test_presets_are_named_and_changed_by_settings():
         ({"rolloff_range": [0.3, 0.2]}, "rolloff_range must lie in .* in order"),
         ({"random_phase": "perhaps"}, "channel cannot set random_phase to 'perhaps'"),
         ({"pulse_exponents": []}, "pulse_exponents must be positive ones"),
+        ({"preset": ["open"]}, "channel must have a preset of"),
         ({"rolloff": 0.3}, "channel must set some of .*, got 'rolloff'"),
     ],
 )

@@ -36,9 +36,8 @@ _ROLLOFFS = (0.05, 0.11, 0.18, 0.25, 0.33, 0.42, 0.53, 0.66, 0.82, 1.0)
 _REACH = 0.0105
 # No signal lies beyond, in cycles per sample: roll-off 1 and the largest offset.
 _BAND_EDGE = 0.146
-# Noise over signal density at the carrier that the likelihood of pulses reckons with: at least the
-# first, since what multipath does to a spectrum is no noise, and no spectrum of the family either; else
-# the next one.
+# Noise over signal density at the carrier that the likelihood of pulses reckons with, the nearest of
+# these: not less, since what multipath does to a spectrum is no noise, and no spectrum of the family.
 _RATIOS = tuple(0.05 * 2**step for step in range(10))
 # Noise over signal density that the filter of a pulse reckons with at least.
 _LEAST_FILTER_RATIO = 1e-3
@@ -56,13 +55,14 @@ _NUM_DENSE = 3
 # What is added to the covariance of symbols that foretell one another, in units of their power.
 _LOADING = 0.02
 # Iterations; the noise variance that the first reckons with, and the last.
-_NUM_STEPS, _FIRST_VARIANCE, _LAST_VARIANCE = 16, 0.3, 1e-3
+_NUM_ITERATIONS, _FIRST_VARIANCE, _LAST_VARIANCE = 16, 0.3, 1e-3
 # Steps are longer than those of expectation maximisation by a factor: the nearer an alphabet is to a
 # Gaussian, the slower is that. Real ones do not bear more.
-_STEPS = {"OOK": 1.5, "BPSK": 1.5, "4ASK": 1.5, "8ASK": 1.5, "QPSK": 2.5}
-_STEP, _DENSE_STEP = 4.0, 6.0
+_STEP_LENGTHS = {"OOK": 1.5, "BPSK": 1.5, "4ASK": 1.5, "8ASK": 1.5, "QPSK": 2.5}
+_STEP_LENGTH, _DENSE_STEP_LENGTH = 4.0, 6.0
 # What the equaliser for magnitudes, and that for parts, must gain in log-likelihood of a frame to be
-# used: noise alone lets them gain some, and loose taps so much more than held ones.
+# used: noise alone lets them gain some, and loose taps more than held ones. Tuned on frames without
+# multipath, of which an equaliser should make nothing else.
 LEAST_GAINS = (15.0, 20.0)
 _HANDICAP = 15.0
 # Of the line that shows real symbols, in units of what unrelated angles give; theirs reach 6.
@@ -233,13 +233,13 @@ def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
     spectrum = torch.fft.fft(iq * window) / window.square().sum().sqrt()
     least = SAMPLES_PER_SYMBOL * signal * _RATIOS[0]
     pulses, *weights = _band_weights(num_samples, _RATIOS[:1], reach, iq.device)
-    likelihood = _line(spectrum, noise, torch.maximum(noise, least), 0 * noise, weights)[0]
+    likelihood = _band_likelihoods(spectrum, noise, torch.maximum(noise, least), 0 * noise, weights)[0]
     place = likelihood.argmax(1) % (2 * reach + 1) - reach
     ratios, between = _ratios(iq.device)
     level = torch.bucketize(noise / (SAMPLES_PER_SYMBOL * signal), between)
     density = SAMPLES_PER_SYMBOL * signal * ratios[level]
     _, *weights = _band_weights(num_samples, _RATIOS, 0, iq.device)
-    likelihood, cross, product = _line(spectrum, noise, density, place, weights)
+    likelihood, cross, product = _band_likelihoods(spectrum, noise, density, place, weights)
     number = torch.arange(likelihood.shape[1], device=iq.device) // len(pulses)
     best = likelihood.masked_fill(number != level[:, None], -torch.inf).argmax(1)
     found = cross.gather(1, best[:, None])[:, 0]
@@ -250,10 +250,18 @@ def _find_band(iq: Tensor, noise: Tensor, signal: Tensor) -> tuple[Tensor, ...]:
     return exponent, rolloff, place / num_samples, found, incoherence
 
 
-def _line(
+def _band_likelihoods(
     spectrum: Tensor, noise: Tensor, density: Tensor, place: Tensor, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-likelihoods [B, columns], lines at the symbol rate [B, columns], products [B, bins]."""
+    """Log-likelihoods [B, columns], lines at the symbol rate [B, columns], products [B, bins].
+
+    Args:
+        spectrum: complex64 [B, num_samples], of white noise with power `noise`.
+        noise: float32 [B].
+        density: float32 [B], noise that the likelihood reckons with.
+        place: of the carrier, float32 or int64 [B], in bins.
+        weights: see _band_weights, without the first.
+    """
     own, shared, spread = weights
     num_samples, reach = spectrum.shape[1], len(own) // 2
     bins = torch.arange(-reach, reach + 1, device=spectrum.device) + place.long()[:, None]
@@ -356,7 +364,7 @@ def _equaliser(
 def _predictor(seen: Tensor) -> Tensor:
     """Taps, complex64 [B, taps], that leave of symbols what earlier ones do not foretell.
 
-    They undo multipath whose first path is the strongest, up to its sign.
+    They undo multipath up to a complex gain, the better the more the first path exceeds all others.
     """
     middle = _NUM_TAPS // 2
     back = slice(middle % 2, middle + 1, 2)
@@ -373,8 +381,8 @@ def _predictor(seen: Tensor) -> Tensor:
 @cache
 def _step_lengths(names: Sequence[str], device: torch.device) -> Tensor:
     """Length of the steps for each alphabet, float32 [alphabets]."""
-    lengths = [_STEPS.get(name, _STEP) for name in names[:-_NUM_DENSE]]
-    return torch.tensor(lengths + [_DENSE_STEP] * _NUM_DENSE, device=device)
+    lengths = [_STEP_LENGTHS.get(name, _STEP_LENGTH) for name in names[:-_NUM_DENSE]]
+    return torch.tensor(lengths + [_DENSE_STEP_LENGTH] * _NUM_DENSE, device=device)
 
 
 def _is_real(symbols: Tensor) -> Tensor:
@@ -420,7 +428,7 @@ def _better_taps(
 
 
 def _fitted_taps(
-    seen: Tensor, ratio: Tensor, first: Tensor, steps: Tensor, factors: Sequence[Tensor]
+    seen: Tensor, ratio: Tensor, first: Tensor, lengths: Tensor, factors: Sequence[Tensor]
 ) -> Tensor:
     """Taps for each alphabet, complex64 [B, taps, alphabets], that give symbols of unit power.
 
@@ -432,7 +440,7 @@ def _fitted_taps(
         seen: complex64 [B, K, taps], samples that make each symbol.
         ratio: float32 [B], N0 / Es.
         first: complex64 [B, taps], for all alphabets.
-        steps: float32 [alphabets], see _STEPS.
+        lengths: float32 [alphabets], see _STEP_LENGTHS.
         factors: tables of what is expected, see _tables.
     """
     adjoint = seen.mH / seen.shape[1]
@@ -440,12 +448,12 @@ def _fitted_taps(
     squares, pulls = zip(
         *(_least_squares(adjoint, covariance, ratio, *hold) for hold in _HOLDS), strict=True
     )
-    sizes = len(steps) - _NUM_DENSE, _NUM_DENSE
+    sizes = len(lengths) - _NUM_DENSE, _NUM_DENSE
     pull = torch.cat([p[..., None].expand(-1, -1, n) for p, n in zip(pulls, sizes, strict=True)], 2)
-    taps = first[..., None].expand(-1, -1, len(steps))
+    taps = first[..., None].expand(-1, -1, len(lengths))
     edges = _variances(seen.device)[1]
-    for step in range(_NUM_STEPS):
-        fall = (_LAST_VARIANCE / _FIRST_VARIANCE) ** (step / (_NUM_STEPS - 1))
+    for step in range(_NUM_ITERATIONS):
+        fall = (_LAST_VARIANCE / _FIRST_VARIANCE) ** (step / (_NUM_ITERATIONS - 1))
         variance = ratio.clamp(_FIRST_VARIANCE * fall, _VARIANCES[-1])
         taps = taps * ((1 + variance)[:, None] / _output_power(taps, covariance)).sqrt()[:, None]
         level = torch.bucketize(variance, edges)[:, None, None]
@@ -454,7 +462,7 @@ def _fitted_taps(
         wanted = pull + torch.cat([s @ part for s, part in zip(squares, parts, strict=True)], 2)
         along = (wanted.conj() * taps).real.sum(1, keepdim=True)
         along = along / squared_magnitude(taps).sum(1, keepdim=True)
-        taps = taps + steps * (wanted / along.clamp_min(0.05) - taps)
+        taps = taps + lengths * (wanted / along.clamp_min(0.05) - taps)
     return taps / _output_power(taps, covariance).sqrt()[:, None]
 
 

@@ -230,10 +230,11 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     path = Path(config.checkpoint)
     if path.suffix == ".safetensors":
         model = load_classifier(path)
-        network, trained, epochs = model.network, model.config, model.config.num_epochs
+        # How many epochs it saw is not in the file.
+        network, trained, seen = model.network, model.config, {}
     else:
         network, trained, stored = trained_network(path)
-        epochs = len(stored["history"])
+        seen = {"epochs": len(stored["history"])}
     fabric = best_fabric(trained.precision)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
     frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
@@ -261,7 +262,7 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
         "flops_per_frame": count_flops(network),
     }
     facts = {"kind": "transfer", "network": described, "trained": trained.model_dump(mode="json")}
-    facts |= {"parent": path.parent.name, "epochs": epochs}
+    facts |= {"parent": path.parent.name} | seen
     return frames, predictions.reset_index(drop=True), facts
 
 
