@@ -204,7 +204,7 @@ def _of_numbers(
         part = read(first, last)
         if np.iscomplexobj(part):
             return part
-        return (part - middle) @ np.array([1, 1j], np.complex64)
+        return ((part - middle) @ np.array([1, 1j])).astype(np.complex64)
 
     def read_real(first: int, last: int) -> np.ndarray:
         low, high = max(first - _HILBERT_MARGIN, 0), min(last + _HILBERT_MARGIN, length)

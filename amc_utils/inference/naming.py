@@ -19,7 +19,7 @@ from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import mean_log_p_value
-from amc_utils.inference.recordings import Recording
+from amc_utils.inference.recordings import Recording, can_be_cut
 from amc_utils.radioml.reader import evenly_spaced
 from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
 
@@ -155,6 +155,7 @@ def classify_recording(
     rate = recording.sample_rate or 1.0
     known = replace(recording, sample_rate=rate)
     found = known.signals(most) if symbol_rate is None or offset_hz is None else []
+    found = [signal for signal in found if can_be_cut(signal.symbol_rate)]
     if symbol_rate is not None:
         same = [s for s in found if abs(s.symbol_rate * rate / symbol_rate - 1) < _SAME_RATE]
         carrier = offset_hz if offset_hz is not None else same[0].carrier * rate if same else 0.0

@@ -32,6 +32,12 @@ _STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
 _AT_ONCE = 2**23
 
 
+def can_be_cut(symbol_rate: float) -> bool:
+    """Whether frames can be cut from a recording of so many symbols a sample."""
+    fewest, most = _SAMPLES_PER_SYMBOL
+    return fewest <= 1 / symbol_rate <= most
+
+
 @dataclass(frozen=True)
 class FrameCut:
     """Frames cut from a recording.
@@ -191,7 +197,7 @@ class Recording:
                 f"sample_rate must be given with symbol_rate, {self.name} does not say its own"
             )
         given, (fewest, most) = self.sample_rate / symbol_rate, _SAMPLES_PER_SYMBOL
-        if not fewest <= given <= most:
+        if not can_be_cut(1 / given):
             raise ValueError(
                 f"a symbol must have {fewest} to {most} samples, a sample_rate of {self.sample_rate:g} "
                 f"and a symbol_rate of {symbol_rate:g} make it {given:.3g}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from amc_utils.metrics import correct
+from amc_utils.metrics import correct, wilson_interval
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
@@ -115,6 +115,8 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "signals": _other_signals(),
             "targets": _targets(workspace),
             "impairments": _impairments(),
+            "trials": _trials(),
+            "foreign": _foreign_recordings(),
         },
         "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
     }
@@ -280,6 +282,41 @@ def _calibration() -> str:
         f"class each, {recordings['called_ood']} are wrongly called out of distribution.",
         _WIDTH,
     )
+
+
+def _trials() -> str:
+    """What is found of recordings with nothing told, beside what was wanted."""
+    trials = open_channel.shipped_record()["trials"]
+    count, rows = trials["num_recordings"], []
+    for name, what, wanted in (
+        ("symbol_rate", "symbol rate within 0.5 %", 0.98),
+        ("carrier", "carrier within 1 % of the symbol rate", 0.98),
+        ("modulation", "modulation", 0.97),
+        ("called_ood", "called out of distribution, though known", 0.01),
+    ):
+        share = trials["right"][name]
+        low, high = wilson_interval(share * count, count)
+        is_met = share <= wanted if name == "called_ood" else share >= wanted
+        bound = "at most" if name == "called_ood" else "at least"
+        shown = with_interval(share, float(low), float(high))
+        rows.append([what, f"{bound} {wanted:.2f}", shown, "yes" if is_met else "no"])
+    error = trials["calibration_error"]
+    rows.append([
+        "calibration error of the probability", "at most 0.03", f"{error:.3f}",
+        "yes" if error <= 0.03 else "no",
+    ])  # fmt: skip
+    head = [f"of {count} recordings", "wanted", "share [95 % interval]", "reached"]
+    return markdown_table(head, rows)
+
+
+def _foreign_recordings() -> str:
+    """What becomes of recordings of signals that are no class."""
+    rows = [
+        [kind, f"{shares['not found']:.0%}", f"{shares['called OOD']:.0%}"]
+        for kind, shares in open_channel.shipped_record()["trials"]["foreign"].items()
+    ]
+    head = ["signal", "no symbol rate found", "called out of distribution"]
+    return markdown_table(head, rows)
 
 
 def _other_signals() -> str:
