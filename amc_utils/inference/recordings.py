@@ -29,7 +29,7 @@ _SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
 # Samples that are searched for signals at once, and in how many places.
 _STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
 # Samples that are resampled at once.
-_AT_ONCE = 2**23
+_AT_ONCE = 2**21
 
 
 def can_be_cut(symbol_rate: float) -> bool:
