@@ -151,33 +151,32 @@ def classify_recording(
         source if isinstance(source, Recording) else open_recording(source, sample_rate, datatype)
     )
     classifier = classifier or load_classifier()
+    return [
+        _named(recording, classifier, *about, num_frames)
+        for about in _told_or_found(recording, symbol_rate, offset_hz, most)
+    ]
+
+
+def _told_or_found(
+    recording: Recording, symbol_rate: float | None, offset_hz: float | None, most: int
+) -> list[tuple[float, float, Signal | None]]:
+    """Symbol rate and carrier of each signal, and what told them if nobody did."""
     # Where nobody knows the rate, frequencies are per sample.
     rate = recording.sample_rate or 1.0
-    known = replace(recording, sample_rate=rate)
-    found = known.signals(most) if symbol_rate is None or offset_hz is None else []
+    found = recording.signals(most) if symbol_rate is None or offset_hz is None else []
     found = [signal for signal in found if can_be_cut(signal.symbol_rate)]
     if symbol_rate is not None:
         same = [s for s in found if abs(s.symbol_rate * rate / symbol_rate - 1) < _SAME_RATE]
-        carrier = offset_hz if offset_hz is not None else same[0].carrier * rate if same else 0.0
-        return [_named(known, recording, classifier, symbol_rate, carrier, None, num_frames)]
+        carrier = same[0].carrier * rate if same else 0.0
+        return [(symbol_rate, carrier if offset_hz is None else offset_hz, None)]
     if offset_hz is not None:
         found = [s for s in found if abs(s.carrier * rate - offset_hz) < s.bandwidth * rate / 2][:1]
     return [
-        _named(
-            known,
-            recording,
-            classifier,
-            signal.symbol_rate * rate,
-            signal.carrier * rate if offset_hz is None else offset_hz,
-            signal,
-            num_frames,
-        )
-        for signal in found
+        (s.symbol_rate * rate, s.carrier * rate if offset_hz is None else offset_hz, s) for s in found
     ]
 
 
 def _named(
-    known: Recording,
     recording: Recording,
     classifier: Classifier,
     symbol_rate: float,
@@ -185,6 +184,7 @@ def _named(
     found: Signal | None,
     num_frames: int,
 ) -> NamedSignal:
+    known = replace(recording, sample_rate=recording.sample_rate or 1.0)
     cut = known.frames(symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_SPARE * num_frames)
     heard = np.flatnonzero(_holds_signal(cut.iq).numpy())
     left_out = {"noise alone": len(cut.iq) - len(heard)} if len(heard) else {}
