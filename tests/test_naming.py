@@ -148,7 +148,7 @@ def test_several_recordings_are_named_and_a_bad_one_is_said(samples, tmp_path, c
     with pytest.raises(SystemExit, match="all 2 recordings must be readable, 1 are not"):
         main(["classify", str(tmp_path), "--json", str(written), "--num-frames", "8"])
     said = capsys.readouterr()
-    assert "a_1M.cf32, signal 1 of 1:\n  16QAM" in said.out
+    assert "a_1M.cf32, signal 1 of 1, read by open-24:\n  16QAM" in said.out
     assert "b.wav must be a whole WAV file" in said.err
     (facts,) = json.loads(written.read_text(encoding="utf8"))
     assert facts["modulation"] == "16QAM"

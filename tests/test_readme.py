@@ -28,8 +28,8 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", EVERYTHING, re.M | re.S)
 BLOCKS = [text for language, text in FENCED if not language]
 SCRIPTS = [text.split("\n", 1) for language, text in FENCED if language == "python"]
 SCRIPTS = [(first.removeprefix("# "), text) for first, text in SCRIPTS]
-FRAMES = dict(SCRIPTS).get("my_frames.py")
-SCRIPTS = [(name, text) for name, text in SCRIPTS if name != "my_frames.py"]
+ALONE = {name: text for name, text in SCRIPTS if name in ("my_frames.py", "my_recording.py")}
+SCRIPTS = [(name, text) for name, text in SCRIPTS if name not in ALONE]
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 
 
@@ -147,10 +147,16 @@ def test_plugins_train_a_network_from_the_readme_alone(name, text, tmp_path):
 
 
 def test_frames_are_drawn_and_named_in_python(capsys):
-    exec(FRAMES, {})
+    exec(ALONE["my_frames.py"], {})
     said = capsys.readouterr().out
     assert "(8, 3, 64, 64)" in said
     assert len(re.findall(r"^\d .*(BPSK|16QAM)", said, re.M)) == 8
+
+
+def test_recording_is_named_in_python(capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    exec(ALONE["my_recording.py"], {})
+    assert "16QAM, probability 1.00" in capsys.readouterr().out
 
 
 def test_own_network_goes_from_training_to_classify(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from amc_utils.dsp.features import mean_power
@@ -92,8 +92,6 @@ class ClassificationParameters(Parameters):
     json_: str = Field("", alias="json")
     annotate: bool = False
 
-    _plugins_run = field_validator("plugins")(load_plugins)
-
     @property
     def options(self) -> dict[str, Any]:
         """What classify_recording takes of it."""
@@ -122,6 +120,7 @@ def classify_command(config: ClassificationParameters) -> None:
         rtl_sdr -f 433.92M -s 1e6 - | amc classify - --datatype cu8 --sample_rate 1e6
         amc classify GOLD_XYZ_OSC.0001_1024.hdf5
     """
+    load_plugins(config.plugins)
     if config.recordings == ["-"]:
         _classify_stream(config)
         return
@@ -157,8 +156,9 @@ def _classify_path(
         tables.append(table.assign(recording=path.name, signal=0))
         return []
     part = recording.stretch(config.start, config.stop or math.inf, config.annotation)
-    named = classify_recording(part, config.classifier(SHIPPED), **config.options)
-    print(_described(part, named), flush=True)
+    classifier = config.classifier(SHIPPED)
+    named = classify_recording(part, classifier, **config.options)
+    print(_described(part, named, classifier.run), flush=True)
     tables += [some.frames.assign(recording=path.name, signal=n) for n, some in enumerate(named)]
     if config.annotate:
         write_annotations(path, named)
@@ -195,7 +195,7 @@ def _files(words: list[str]) -> Iterator[Path]:
         yield from there
 
 
-def _described(recording: Recording, named: list[NamedSignal]) -> str:
+def _described(recording: Recording, named: list[NamedSignal], run: str) -> str:
     """What a recording holds, a few lines a signal."""
     notes = "".join(f", {note}" for note in recording.notes)
     if not named:
@@ -204,7 +204,8 @@ def _described(recording: Recording, named: list[NamedSignal]) -> str:
             f"--symbol_rate and --offset_hz"
         )
     texts = [
-        f"{recording.name}, signal {number} of {len(named)}{notes}:\n{naming.summary(some)}"
+        f"{recording.name}, signal {number} of {len(named)}, read by {run}{notes}:\n"
+        f"{naming.summary(some)}"
         for number, some in enumerate(named, 1)
     ]
     return "\n".join(texts)
