@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from files import RECORDINGS
+from test_survey import pulses
 
 from amc_utils.__main__ import main
 from amc_utils.inference import classify
@@ -90,9 +91,30 @@ def test_pauses_of_a_packet_are_left_out_and_change_nothing(shipped, samples):
     packet = np.concatenate([gap, samples, gap[::-1]])
     alone, inside = (classify_recording(some, shipped)[0] for some in (samples, packet))
     assert inside.left_out["noise alone"] > len(inside.frames)
+    first, last = inside.stretch
+    assert first > len(samples) - 3000
+    assert last < 2 * len(samples) + 3000
     assert inside.modulation == alone.modulation == "16QAM"
     assert abs(inside.es_n0_db - alone.es_n0_db) <= 2
     assert not inside.is_foreign
+
+
+def test_a_neighbour_in_the_band_is_no_noise(shipped):
+    """QPSK and 16QAM side by side, 2 dB apart, at about 25 and 22 dB of Es / N0."""
+    rng, time = np.random.default_rng(2), np.arange(80_000)
+    qpsk = pulses(rng.choice([1, -1, 1j, -1j], 8_000), 10) * np.exp(-2j * np.pi * 0.2 * time)
+    points = np.array([-3, -1, 1, 3])
+    grid = (rng.choice(points, 10_000) + 1j * rng.choice(points, 10_000)) / np.sqrt(10)
+    qam = pulses(grid, 8) * np.exp(2j * np.pi * 0.22 * time)
+    noise = rng.standard_normal((80_000, 2)) @ np.array([1, 1j])
+    for level in (0.8, 0.3):
+        found = classify_recording(qpsk + level * qam + 0.03 * noise, shipped, num_frames=32)
+        names = {some.modulation: some for some in found}
+        assert set(names) == {"QPSK", "16QAM"}, level
+        assert not any(some.is_foreign for some in found)
+        difference = names["QPSK"].es_n0_db - names["16QAM"].es_n0_db
+        expected = 20 * np.log10(1 / level) + 10 * np.log10(10 / 8)
+        assert difference == pytest.approx(expected, abs=3)
 
 
 def test_what_is_told_stands_above_what_is_found(shipped, samples):
@@ -179,11 +201,13 @@ def test_stream_is_named_as_it_comes(samples, monkeypatch, capsys):
     content = np.concatenate([samples, samples, samples, samples]).astype(np.complex64).tobytes()
     stream = io.TextIOWrapper(io.BytesIO(content))
     monkeypatch.setattr(sys, "stdin", stream)
-    main(["classify", "-", "--sample-rate", "1e5", "--num-frames", "8"])
+    main(["classify", "-", "--sample-rate", "1e5", "--datatype", "cf32", "--num-frames", "8"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("0.0 s: 16QAM")
     assert lines[1].startswith("1.0 s: 16QAM")
+    with pytest.raises(SystemExit, match="datatype and sample_rate must be told"):
+        main(["classify", "-"])
 
 
 def test_pages_are_drawn_into_one_file(samples, tmp_path):

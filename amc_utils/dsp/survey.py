@@ -31,7 +31,7 @@ _LOWEST_RATE, _REACH = 0.45, 0.1
 _NUM_LINES = 30
 # A line is one if it is that far, in units of what chance gives, above what chance gives of as many,
 # and so many times the next.
-_LEAST_LINE, _LEAST_RATIO = 10.0, 2.0
+LEAST_LINE, _LEAST_RATIO = 10.0, 2.0
 # A peak of the spectrum below so many times the noise is none; what is below so much of the highest
 # peak was never heard, as negative frequencies of a real signal.
 _LEAST_PEAK, _LEAST_POWER = 2.0, 1e-8
@@ -58,7 +58,11 @@ class Signal:
     @property
     def is_certain(self) -> bool:
         """Whether the line is no chance, and clearly the strongest."""
-        return self.line > max(_LEAST_LINE, _LEAST_RATIO * self.runner_up)
+        return self.line > max(LEAST_LINE, _LEAST_RATIO * self.runner_up)
+
+    def covers(self, frequency: np.ndarray) -> np.ndarray:
+        """Which frequencies lie in its band, a little wider."""
+        return np.abs((frequency - self.carrier + 0.5) % 1 - 0.5) < 0.55 * self.bandwidth
 
     def overlaps(self, other: Signal) -> bool:
         """Whether the bands of both have a quarter of the narrower one in common."""

@@ -70,7 +70,7 @@ class ClassificationParameters(Parameters):
         num_frames: frames of each signal at most, evenly spread.
         model: open-24, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
         plugins: Python files that the model needs, as "[my_network.py]".
-        figure: PDF or image to draw, a page a signal.
+        figure: PDF to draw, a page a signal; or an image, several with _1, _2 and so on in their names.
         csv: file to write, a row a frame.
         json: file to write, what was found of each signal.
         annotate: write what was found into the SigMF recordings, as annotations.
@@ -87,7 +87,7 @@ class ClassificationParameters(Parameters):
     num_frames: int = Field(256, ge=1)
     model: str = ""
     plugins: list[str] = Field([])
-    figure: str = ""
+    figure: str = Field("", pattern=r"^(|.+\.(pdf|png|svg|jpg))$")
     csv: str = ""
     json_: str = Field("", alias="json")
     annotate: bool = False
@@ -225,7 +225,7 @@ def _draw(path: Path, found: list[NamedSignal]) -> None:
             for some in found:
                 pages.savefig(recording_page(some))
         return
-    for number, some in enumerate(found):
+    for number, some in enumerate(found, 1):
         name = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
         with atomic_write(name) as temporary:
             recording_page(some).savefig(temporary)
@@ -233,10 +233,12 @@ def _draw(path: Path, found: list[NamedSignal]) -> None:
 
 def _classify_stream(config: ClassificationParameters) -> None:
     """A line for each second, or so many samples, of what comes from standard input."""
-    datatype, clock = config.datatype or "cf32", 0.0
+    if not (config.datatype and config.sample_rate):
+        raise ValueError("datatype and sample_rate must be told for standard input, as cu8 and 1e6")
+    datatype, clock = config.datatype, 0.0
     count = max(int(config.sample_rate), _LEAST_STREAMED)
     while block := sys.stdin.buffer.read(count * sample_width(datatype)):
-        recording = recording_of_bytes("stream", block, datatype, config.sample_rate or None)
+        recording = recording_of_bytes("stream", block, datatype, config.sample_rate)
         named = classify_recording(recording, config.classifier(SHIPPED), **config.options)
         said = "; ".join(
             f"{some.modulation} {some.posterior.iloc[0]:.2f} at {some.carrier_hz:,.0f}, "
@@ -245,7 +247,7 @@ def _classify_stream(config: ClassificationParameters) -> None:
             for some in named
         )
         print(f"{clock:.1f} s: {said or 'no signal with a symbol rate'}", flush=True)
-        clock += recording.length / (config.sample_rate or 1.0)
+        clock += recording.length / config.sample_rate
 
 
 def _frames_read(path: Path, table: pd.DataFrame) -> str:

@@ -122,8 +122,8 @@ def write_annotations(path: Path, named: Sequence[Any]) -> None:
     for some in named:
         half = some.bandwidth_hz / 2
         others.append({
-            "core:sample_start": some.recording.first,
-            "core:sample_count": some.recording.length,
+            "core:sample_start": some.recording.first + some.stretch[0],
+            "core:sample_count": some.stretch[1] - some.stretch[0],
             "core:freq_lower_edge": middle + some.carrier_hz - half,
             "core:freq_upper_edge": middle + some.carrier_hz + half,
             "core:label": some.modulation,

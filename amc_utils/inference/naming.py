@@ -21,7 +21,7 @@ from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import mean_log_p_value
 from amc_utils.inference.recordings import Recording, can_be_cut
 from amc_utils.radioml.reader import evenly_spaced
-from amc_utils.signals import SAMPLES_PER_SYMBOL, unit_phasor
+from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
 
 # So many times more frames than wanted are cut; those of noise alone are left out.
 _SPARE = 4
@@ -80,6 +80,14 @@ class NamedSignal:
         return self.found.bandwidth * rate if self.found else self.symbol_rate
 
     @property
+    def stretch(self) -> tuple[int, int]:
+        """First sample and end of what was named in the recording, to the length of a frame."""
+        start = self.frames["start"]
+        per_symbol = (self.recording.sample_rate or 1.0) / self.symbol_rate
+        length = int(NUM_SAMPLES / SAMPLES_PER_SYMBOL * per_symbol)
+        return int(start.min()), min(int(start.max()) + length, self.recording.length)
+
+    @property
     def es_n0_db(self) -> float:
         """Energy of a symbol over noise density, the median of frames."""
         return float(self.frames["snr_db"].median()) + 10 * np.log10(SAMPLES_PER_SYMBOL)
@@ -101,6 +109,8 @@ class NamedSignal:
             "recording": self.recording.name,
             "modulation": self.modulation,
             "posterior": {str(name): float(share) for name, share in self.posterior.head(5).items()},
+            "start": self.recording.first + self.stretch[0],
+            "stop": self.recording.first + self.stretch[1],
             "symbol_rate": self.symbol_rate,
             "carrier_hz": self.carrier_hz,
             "bandwidth_hz": self.bandwidth_hz,
@@ -125,9 +135,9 @@ def classify_recording(
     offset_hz: float | None = None,
     datatype: str = "",
     num_frames: int = 256,
-    most: int = 4,
+    most: int = 8,
 ) -> list[NamedSignal]:
-    """The signals of one carrier in a recording, each named; the strongest first, none where none is.
+    """The signals of one carrier in a recording, each named; those with the strongest lines first.
 
     Args:
         source: file, see open_recording; or complex samples; or what is open already.
@@ -138,7 +148,7 @@ def classify_recording(
         offset_hz: carrier, where it is known.
         datatype: see open_recording.
         num_frames: frames of each signal at most, evenly spread.
-        most: signals at most.
+        most: signals at most, those with the strongest lines.
 
     Raises:
         FileNotFoundError: no such file.
@@ -151,9 +161,11 @@ def classify_recording(
         source if isinstance(source, Recording) else open_recording(source, sample_rate, datatype)
     )
     classifier = classifier or load_classifier()
+    wanted = _told_or_found(recording, symbol_rate, offset_hz, most)
+    signals = [signal for _, _, signal in wanted]
     return [
-        _named(recording, classifier, *about, num_frames)
-        for about in _told_or_found(recording, symbol_rate, offset_hz, most)
+        _named(recording, classifier, *about, [s for s in signals if s is not about[2]], num_frames)
+        for about in wanted
     ]
 
 
@@ -182,9 +194,11 @@ def _named(
     symbol_rate: float,
     carrier_hz: float,
     found: Signal | None,
+    others: list[Signal],
     num_frames: int,
 ) -> NamedSignal:
     known = replace(recording, sample_rate=recording.sample_rate or 1.0)
+    known = known.without(others, found) if found else known
     cut = known.frames(symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_SPARE * num_frames)
     heard = np.flatnonzero(_holds_signal(cut.iq).numpy())
     left_out = {"noise alone": len(cut.iq) - len(heard)} if len(heard) else {}
@@ -280,7 +294,11 @@ def summary(named: NamedSignal) -> str:
         for reason, number in named.left_out.items()
     )
     seen = f"mean log p-value of frames {named.likeness:.1f}, limit {named.foreign_below:.1f}"
-    lines.append(f"  from {count} frames of 1,024 samples" + (f"; left out: {left}" if left else ""))
+    first, last = (place / (rate or 1.0) for place in named.stretch)
+    where = f"{first:.3g} to {last:.3g} s" if rate else f"samples {first:,.0f} to {last:,.0f}"
+    lines.append(
+        f"  from {count} frames of 1,024 samples, {where}" + (f"; left out: {left}" if left else "")
+    )
     lines.append(
         f"  UNLIKE THE TRAINING DATA: {seen}; do not trust the name"
         if named.is_foreign
@@ -290,4 +308,4 @@ def summary(named: NamedSignal) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.6g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -7,13 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amc_utils import plots
-from amc_utils.dsp.survey import average_spectrum, line_spectrum, noise_floor
+from amc_utils.dsp.survey import LEAST_LINE, average_spectrum, line_spectrum, noise_floor
 from amc_utils.inference.naming import NamedSignal
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 
 # Samples of the stretch whose spectra are drawn; rows and columns of the waterfall.
 _STRETCH, _ROWS, _COLUMNS = 2**16, 128, 256
 _COLOUR = "#D55E00"
+# Probabilities that are drawn.
+_LEAST_SHOWN = 1e-3
 
 
 def recording_page(named: NamedSignal) -> Figure:
@@ -34,7 +36,7 @@ def recording_page(named: NamedSignal) -> Figure:
         period = 2 * SAMPLES_PER_SYMBOL
         traces = named.traces[:4, : named.traces.shape[1] // period * period].reshape(-1, period)
         plots.eye_diagram(axes[1, 1], traces)
-    best = named.posterior.head(6)[::-1]
+    best = named.posterior[named.posterior > _LEAST_SHOWN].head(6)[::-1]
     axes[1, 2].barh(best.index, best.to_numpy(), color="#0072B2")
     axes[1, 2].set(xlabel="probability of the recording", xlim=(0, 1))
     titles = ("spectrum", "waterfall", "lines of symbol rates", "symbols", "eye", "modulation")
@@ -42,7 +44,8 @@ def recording_page(named: NamedSignal) -> Figure:
         ax.set_title(title)
     foreign = "; UNLIKE THE TRAINING DATA" if named.is_foreign else ""
     fig.suptitle(
-        f"{recording.name}: {named.modulation}, probability {named.posterior.iloc[0]:.2f}{foreign}"
+        f"{recording.name}: {named.modulation}, probability {named.posterior.iloc[0]:.2f}, "
+        f"Es/N0 {named.es_n0_db:.0f} dB{foreign}"
     )
     return fig
 
@@ -84,6 +87,8 @@ def _waterfall(ax: Axes, named: NamedSignal, rate: float, unit: str) -> None:
 def _lines(ax: Axes, named: NamedSignal, samples: np.ndarray, rate: float, unit: str) -> None:
     if named.found is not None:
         rates, strength = line_spectrum(samples, named.found)
-        ax.plot(rates * rate, strength, color="0.3", lw=0.6)
-    ax.axvline(named.symbol_rate / (1e3 if unit == "kHz" else 1.0), color=_COLOUR, lw=0.8, ls="--")
+        ax.plot(rates * rate, np.maximum(strength, 0.1), color="0.3", lw=0.6)
+        ax.set_yscale("log")
+        ax.axhline(LEAST_LINE, color="0.6", lw=0.8)
+    ax.axvline(named.symbol_rate / (1e3 if unit == "kHz" else 1.0), color=_COLOUR, lw=2.0, alpha=0.4)
     ax.set(xlabel=f"symbol rate ({'kBd' if unit == 'kHz' else unit})", ylabel="strength (times chance)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -26,6 +26,8 @@ _CLOSE, _LARGEST_TERMS = 2e-5, (1_000, 10_000, 50_000)
 # Cycles per sample beyond which no signal of roll-off 1 and of the largest offset reaches, at eight
 # samples a symbol; and none of roll-off 0.6, for recordings whose band ends below the last number.
 _SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
+# Samples to either side of those asked for, in which a filter of bands is not at rest.
+_SETTLING = 512
 # Samples that are searched for signals at once, and in how many places.
 _STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
 # Samples that are resampled at once.
@@ -112,9 +114,10 @@ class Recording:
             last = min(first + int(told.get("core:sample_count", self.length)), self.length)
         first, last = int(first), int(last)
         if not 0 <= first < last:
+            whole = f"{self.length / rate:g} s" if self.sample_rate else f"{self.length:,} samples"
             raise ValueError(
-                f"a stretch of {self.name} must begin and end within its {self.length / rate:g} s, got "
-                f"{first / rate:g} to {last / rate:g}"
+                f"a stretch of {self.name} must begin and end within its {whole}, got {start:g} to "
+                f"{stop:g}"
             )
         read = self.read
         return replace(
@@ -162,6 +165,26 @@ class Recording:
         ]
         cut = self._normalised(np.concatenate(parts), chosen * hop + margin * down // up)
         return replace(cut, iq=_filled(cut.iq, min(down / up, 1) / 2)) if margin else cut
+
+    def without(self, others: Sequence[Signal], wanted: Signal) -> Recording:
+        """The recording with noise in the bands of other signals, as dense as beside them all.
+
+        At eight samples a symbol they would lie beside the wanted one, and count as noise.
+        """
+
+        def read(first: int, last: int) -> np.ndarray:
+            low, high = max(first - _SETTLING, 0), min(last + _SETTLING, self.length)
+            spectrum, frequency = np.fft.fft(self.read(low, high)), np.fft.fftfreq(high - low)
+            own = wanted.covers(frequency)
+            taken = np.any([other.covers(frequency) for other in others], axis=0) & ~own
+            free = ~(taken | own)
+            # The median of exponential variables is ln 2 of their mean.
+            power = np.median(np.abs(spectrum[free]) ** 2) / np.log(2) if free.any() else 0.0
+            parts = np.random.default_rng(first).standard_normal((2, high - low))
+            noise = (parts[0] + 1j * parts[1]) * np.sqrt(power / 2)
+            return np.fft.ifft(np.where(taken, noise, spectrum))[first - low : last - low]
+
+        return replace(self, read=read) if others else self
 
     def signals(self, most: int = 8) -> list[Signal]:
         """Signals of one carrier in the recording, the strongest first; frequencies per sample.
