@@ -186,7 +186,7 @@ def test_annotations_are_written_once_and_name_a_stretch(samples, tmp_path, caps
     path.write_text(json.dumps(meta | {"annotations": [kept]}), encoding="utf8")
     for _ in range(2):
         main(["classify", str(path), "--annotate", "--num-frames", "8"])
-    found, mine = json.loads(path.read_text(encoding="utf8"))["annotations"]
+    mine, found = json.loads(path.read_text(encoding="utf8"))["annotations"]
     assert mine == kept
     assert found["core:label"] == "16QAM"
     assert found["core:freq_lower_edge"] < 1e8 < found["core:freq_upper_edge"]

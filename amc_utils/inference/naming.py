@@ -26,9 +26,10 @@ from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
 # So many times more frames than wanted are cut; those of noise alone are left out.
 _SPARE = 4
 # Density within the symbol rate's band over that beside it below which a frame is noise.
-_LEAST_DENSITY = 1.3
-# Where a symbol rate's band ends, and where noise beside any signal is heard, in cycles per sample.
-_WITHIN, _BESIDE = 0.05, (0.146, 0.165)
+_LEAST_DENSITY = 1.4
+# Where a symbol rate's band ends, and where noise beside any signal is heard, in cycles per sample: near
+# it, and to where a recording may have none.
+_WITHIN, _BESIDE = 0.05, ((0.146, 0.165), (0.165, 0.45))
 # A told symbol rate is that of a signal found if both are so close.
 _SAME_RATE = 0.02
 # Symbols whose mean square is that share of their power are real.
@@ -264,8 +265,8 @@ def _holds_signal(iq: Tensor) -> Tensor:
     """Whether frames [B, num_samples] have more power in the symbol rate's band than beside it."""
     frequency, power = power_spectrum(iq)
     distance = frequency.abs()
-    beside = power[:, (distance > _BESIDE[0]) & (distance < _BESIDE[1])].mean(1)
-    return power[:, distance < _WITHIN].mean(1) > _LEAST_DENSITY * beside
+    near, far = (power[:, (distance > a) & (distance < b)].mean(1) for a, b in _BESIDE)
+    return power[:, distance < _WITHIN].mean(1) > _LEAST_DENSITY * torch.maximum(near, far)
 
 
 def summary(named: NamedSignal) -> str:
