@@ -320,6 +320,6 @@ def _open_numpy(path: Path, sample_rate: float | None) -> Recording:
             f"{path.name} must hold one recording or rows of {NUM_SAMPLES:,} samples, it has shape "
             f"{array.shape}; save one row"
         )
-    return _of_array(
-        path.name, array.reshape(-1) if rows is array else array.reshape(-1, 2), sample_rate
-    )
+    flat = array.reshape(-1) if rows is array else array.reshape(-1, 2)
+    is_frames = rows.ndim > 1 and rows.shape[-1] == NUM_SAMPLES
+    return _of_array(path.name, flat, sample_rate, is_frames=is_frames)

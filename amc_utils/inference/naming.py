@@ -27,8 +27,8 @@ from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
 _SPARE = 4
 # Density within the symbol rate's band over that beside it below which a frame is noise.
 _LEAST_DENSITY = 1.4
-# Where a symbol rate's band ends, and where noise beside any signal is heard, in cycles per sample: near,
-# and so far that a recording may have none.
+# Where a symbol rate's band ends, and where noise beside any signal is heard, in cycles per sample;
+# farther out a recording may have none.
 _WITHIN, _BESIDE = 0.05, ((0.146, 0.165), (0.165, 0.45))
 # A told symbol rate is that of a signal found if both are so close.
 _SAME_RATE = 0.02
