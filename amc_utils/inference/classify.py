@@ -41,7 +41,6 @@ from amc_utils.signals import (
 )
 
 # 16QAM, ten samples a symbol, 16 dB, made by GNU Radio; see the README beside it.
-EXAMPLE_SYMBOL_RATE = 100e3
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
 MODELS = {path.parent.name: path for path in (SHIPPED, SHIPPED_FOR_RADIOML)}
 _FILE_SUFFIXES = (".h5", ".hdf5")
