@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import difflib
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -36,6 +37,25 @@ COMMANDS = {
     "gpu-check": ("studies.gpu_check:gpu_check", "compare a GPU with the CPU before a long run"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
 }
+
+
+def program() -> None:
+    """`main` as a process, that ends before the interpreter takes apart what was imported: a second."""
+    status = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    # The first to be registered is the last to be called.
+    atexit.register(leave)
+    try:
+        main()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,4 +95,4 @@ def function_of(word: str) -> Callable[..., int | None]:
 
 
 if __name__ == "__main__":
-    main()
+    program()

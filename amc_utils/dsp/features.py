@@ -21,6 +21,8 @@ _HANN_VARIANCE = 1 + 2 * (4 / 9 + 1 / 36)
 # Thresholds of `signature`, explained there.
 SPECTRAL_LINE = 0.25
 CONSTANT_ENVELOPE = 0.1
+# Share of a frame's power beyond which its noise tells nothing of the signal.
+_LARGEST_NOISE = 0.9
 
 
 def mean_power(iq: Tensor) -> Tensor:
@@ -100,6 +102,22 @@ def envelope_std(iq: Tensor) -> Tensor:
     """Standard deviation of |iq| over its mean, float32 [B]; near zero for FM and GMSK."""
     envelope = iq.abs()
     return envelope.std(-1) / envelope.mean(-1)
+
+
+def envelope_kurtosis(iq: Tensor, noise: Tensor) -> Tensor:
+    """Mean |s|^4 over the square of mean |s|^2 of what frames hold beside noise, float32 [B].
+
+    1 for a constant envelope, 2 for Gaussian samples; the pulses of linear modulations give above 1.04.
+
+    Args:
+        iq: complex64 [B, num_samples].
+        noise: float32 [B], its variance per sample, Gaussian and circular.
+    """
+    squared = iq.real.square() + iq.imag.square()
+    power = squared.mean(-1)
+    noise = (noise / power).clamp(max=_LARGEST_NOISE)
+    fourth = squared.square().mean(-1) / power.square()
+    return (fourth - 4 * noise + 2 * noise.square()) / (1 - noise).square()
 
 
 def signature(iq: Tensor) -> tuple[str, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tarfile
@@ -41,7 +42,7 @@ SUFFIXES = (".sigmf-meta", ".sigmf", ".wav", ".npy", ".npz", ".h5", ".hdf5", *RA
 # Complex or real, number, bits, byte order; little-endian where none is named.
 _DATATYPE = re.compile("(?P<part>[cr])(?P<number>[fius])(?P<bits>8|16|32|64)(?P<order>_le|_be)?")
 # Bytes up to which the check sum of a SigMF recording is looked at, which takes a second a gigabyte.
-_LARGEST_CHECKED = 2**30
+_LARGEST_CHECKED, _CHECKED_AT_ONCE = 2**30, 2**24
 # Samples to each side that the analytic signal of real ones is made from: what is cut off is -70 dB.
 _HILBERT_MARGIN = 4096
 # Sample rates in names of files: gqrx's, in hertz; and the last number with a unit, as rtl_433's.
@@ -172,7 +173,7 @@ def _of_bytes(
         raise ValueError(
             f"{name} must hold samples of {width} bytes, it has {sum(b - a for a, b in pieces):,} bytes"
         )
-    starts = np.cumsum([0, *counts])
+    starts, bytes_of = np.cumsum([0, *counts]), _rows(raw)
 
     def read(first: int, last: int) -> np.ndarray:
         there = range(np.searchsorted(starts, first, "right") - 1, np.searchsorted(starts, last))
@@ -180,7 +181,7 @@ def _of_bytes(
         for number in there:
             begun = pieces[number][0] - starts[number] * width
             at = begun + max(first, starts[number]) * width
-            parts.append(raw[at : begun + min(last, starts[number + 1]) * width])
+            parts.append(bytes_of(at, begun + min(last, starts[number + 1]) * width))
         numbers = np.concatenate(parts).view(dtype)
         return numbers.reshape(-1, 2) if is_complex else numbers
 
@@ -219,7 +220,29 @@ def _of_numbers(
 
 
 def _of_array(name: str, array: np.ndarray, sample_rate: float | None, **told: Any) -> Recording:
-    return _of_numbers(name, lambda a, b: array[a:b], len(array), sample_rate, array.dtype, **told)
+    return _of_numbers(name, _rows(array), len(array), sample_rate, array.dtype, **told)
+
+
+def _rows(array: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    """Rows from a first to before a last one, of a mapped file read: what is mapped counts as memory."""
+    if getattr(array, "filename", None) is None:
+        return lambda first, last: array[first:last]
+    width = array.dtype.itemsize * math.prod(array.shape[1:])
+
+    def read(first: int, last: int) -> np.ndarray:
+        count = max(last - first, 0) * width // array.dtype.itemsize
+        numbers = np.fromfile(array.filename, array.dtype, count, offset=array.offset + first * width)
+        return numbers.reshape(-1, *array.shape[1:])
+
+    return read
+
+
+def _check_sum(raw: np.ndarray) -> str:
+    """SHA-512 of bytes, in hexadecimal digits."""
+    digest, rows = hashlib.sha512(), _rows(raw)
+    for first in range(0, len(raw), _CHECKED_AT_ONCE):
+        digest.update(rows(first, min(first + _CHECKED_AT_ONCE, len(raw))))
+    return digest.hexdigest()
 
 
 def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
@@ -235,10 +258,8 @@ def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
         told, captures = meta["global"], meta["captures"]
         captures = [captures] if isinstance(captures, Mapping) else captures
         datatype = _datatype(told["core:datatype"])
-        if len(raw) <= _LARGEST_CHECKED and told.get("core:sha512") not in (
-            None,
-            hashlib.sha512(raw).hexdigest(),
-        ):
+        wanted = told.get("core:sha512") if len(raw) <= _LARGEST_CHECKED else None
+        if wanted is not None and wanted != _check_sum(raw):
             raise ValueError("its samples are not those of core:sha512")
         rate = sample_rate or (float(told["core:sample_rate"]) if "core:sample_rate" in told else None)
         starts = [int(capture.get("core:sample_start", 0)) for capture in captures] or [0]

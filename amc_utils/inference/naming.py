@@ -13,8 +13,8 @@ from torch import Tensor
 
 from amc_utils.dsp.carrier import recover_carrier
 from amc_utils.dsp.equalisation import Equalised
-from amc_utils.dsp.features import power_spectrum
-from amc_utils.dsp.survey import Signal
+from amc_utils.dsp.features import envelope_kurtosis, power_spectrum
+from amc_utils.dsp.survey import Signal, noise_floor
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.formats import open_recording
@@ -36,6 +36,9 @@ _SAME_RATE = 0.02
 _REAL = 0.5
 # Frames that pulse and carrier offset are taken from.
 _FRAMES_MEASURED = 64
+# Symbol rates to either side of a carrier that frames hold; kurtosis below which an envelope is
+# constant, that of such a signal beside another 20 dB weaker.
+_CUT_BAND, _CONSTANT_ENVELOPE = SAMPLES_PER_SYMBOL / 2, 1.02
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def classify_recording(
     )
     classifier = classifier or load_classifier()
     wanted = _told_or_found(recording, symbol_rate, offset_hz, most)
+    wanted = _without_parts(recording, wanted)
     signals = [signal for _, _, signal in wanted]
     return [
         _named(recording, classifier, *about, [s for s in signals if s is not about[2]], num_frames)
@@ -187,6 +191,30 @@ def _told_or_found(
     return [
         (s.symbol_rate * rate, s.carrier * rate if offset_hz is None else offset_hz, s) for s in found
     ]
+
+
+def _without_parts(
+    recording: Recording, wanted: list[tuple[float, float, Signal | None]]
+) -> list[tuple[float, float, Signal | None]]:
+    """What is no part of a stronger one: a sum of signals has no constant envelope, frequency shifts do.
+
+    Side lobes of such a signal may have lines of their own.
+    """
+    known, kept = replace(recording, sample_rate=recording.sample_rate or 1.0), []
+    while wanted:
+        symbol_rate, carrier_hz, _ = strongest = wanted.pop(0)
+        kept.append(strongest)
+        beside = [some for some in wanted if abs(some[1] - carrier_hz) < _CUT_BAND * symbol_rate]
+        if beside:
+            cut = known.frames(
+                symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_FRAMES_MEASURED
+            )
+            # Others beside it are no noise.
+            floor = noise_floor(power_spectrum(cut.iq)[1].mean(0).numpy())
+            kurtosis = envelope_kurtosis(cut.iq, torch.full((len(cut.iq),), floor))
+            if kurtosis.median() < _CONSTANT_ENVELOPE:
+                wanted = [some for some in wanted if some not in beside]
+    return kept
 
 
 def _named(

@@ -31,7 +31,7 @@ _SETTLING = 512
 # Samples that are searched for signals at once, and in how many places.
 _STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
 # Samples that are resampled at once.
-_AT_ONCE = 2**21
+_AT_ONCE = 2**18
 
 
 def can_be_cut(symbol_rate: float) -> bool:
