@@ -14,7 +14,7 @@ from amc_utils.audit.snr import level_table, snr_line
 from amc_utils.data import (
     synthesise_frames,
 )
-from amc_utils.dsp.features import duplicate_pairs, snr_ratio
+from amc_utils.dsp.features import duplicate_pairs, envelope_kurtosis, snr_ratio
 from amc_utils.radioml.reader import SHIPPED_WRONG_MODULATIONS
 from amc_utils.signals import (
     CHANNEL_PRESETS,
@@ -167,6 +167,21 @@ def test_labels_are_the_published_counts():
 def test_snr_range_off_the_grid_is_refused(wrong):
     with pytest.raises(ValueError, match=r"snr_range_db must be \[first, last, step\]"):
         snr_grid(wrong)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.5])
+def test_kurtosis_of_an_envelope_is_that_without_noise(noise, rng):
+    """1 of a constant envelope, 2 of Gaussian samples, 1.32 of 16QAM."""
+    grid = torch.cartesian_prod(*2 * [torch.tensor([-3.0, -1.0, 1.0, 3.0]) / 10**0.5])
+    kinds = {
+        1.0: torch.exp(2j * torch.pi * torch.rand(200_000, generator=rng)),
+        2.0: torch.randn(200_000, dtype=torch.complex64, generator=rng),
+        1.32: torch.view_as_complex(grid[torch.randint(16, (200_000,), generator=rng)]),
+    }
+    added = torch.randn(200_000, dtype=torch.complex64, generator=rng) * noise**0.5
+    for expected, clean in kinds.items():
+        measured = envelope_kurtosis(3 * (clean + added)[None], torch.tensor([9 * noise]))
+        assert float(measured) == pytest.approx(expected, abs=0.04)
 
 
 def test_equal_frames_are_found_among_others_with_the_same_begin(rng):

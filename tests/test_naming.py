@@ -19,6 +19,7 @@ from amc_utils.inference import classify
 from amc_utils.inference.classifier import load_classifier
 from amc_utils.inference.formats import open_recording
 from amc_utils.inference.naming import classify_recording, summary
+from amc_utils.inference.ood import ood_frames
 from amc_utils.inference.page import recording_page
 from amc_utils.inference.trials import trial
 from amc_utils.signals import SAMPLES_PER_SYMBOL
@@ -117,6 +118,27 @@ def test_a_neighbour_in_the_band_is_no_noise(shipped):
         assert difference == pytest.approx(expected, abs=3)
 
 
+def test_frequency_shifts_are_one_signal_and_unlike_the_training_data(shipped):
+    """2FSK of index 1 looks like BPSK behind the equaliser, and its side lobes have lines."""
+    generator = torch.Generator().manual_seed(8)
+    channel = shipped.config.synthetic_channel
+    options = {"generator": generator, "channel": channel, "num_samples": 2**15}
+    found = [
+        classify_recording(some.numpy(), shipped, num_frames=32)
+        for some in ood_frames("2FSK of index 1", 20.0, 10, **options)
+    ]
+    assert [len(named) for named in found] == [1] * 10
+    assert sum(named[0].is_foreign for named in found) >= 9
+
+
+def test_genuine_frequency_shifts_are_unlike_the_training_data(shipped):
+    if not (RECORDINGS / "jradio_is7spino.wav").exists():
+        pytest.skip("genuine recordings are not here")
+    named = classify_recording(RECORDINGS / "jradio_is7spino.wav", shipped)[0]
+    assert named.symbol_rate == pytest.approx(9600, rel=1e-3)
+    assert named.is_foreign
+
+
 def test_what_is_told_stands_above_what_is_found(shipped, samples):
     (told,) = classify_recording(samples, shipped, sample_rate=1e6, symbol_rate=1.001e5)
     assert told.symbol_rate == 1.001e5
@@ -158,21 +180,28 @@ def test_traces_go_through_the_symbols(example):
 
 def test_page_shows_what_was_found(example):
     fig = recording_page(example)
-    titles = [ax.get_title() for ax in fig.axes]
+    titles = [ax.get_title() for ax in fig.axes[:6]]
     assert titles == ["spectrum", "waterfall", "lines of symbol rates", "symbols", "eye", "modulation"]
     assert fig.axes[5].patches[-1].get_width() == pytest.approx(example.posterior.iloc[0])
+    assert "signal 1 of 1: 16QAM" in fig.get_suptitle()
+    assert "100,000 symbols per second" in fig.get_suptitle()
 
 
 def test_several_recordings_are_named_and_a_bad_one_is_said(samples, tmp_path, capsys):
     samples[:20_000].tofile(tmp_path / "a_1M.cf32")
     (tmp_path / "b.wav").write_bytes(b"nothing")
+    noise = np.random.default_rng(1).standard_normal(2 * 50_000)
+    noise.astype(np.float32).tofile(tmp_path / "c.cf32")
     written = tmp_path / "names.json"
-    with pytest.raises(SystemExit, match="all 2 recordings must be readable, 1 are not"):
+    with pytest.raises(SystemExit, match="all 3 recordings must be readable, 1 are not"):
         main(["classify", str(tmp_path), "--json", str(written), "--num-frames", "8"])
     said = capsys.readouterr()
     assert "a_1M.cf32, signal 1 of 1, read by open-24:\n  16QAM" in said.out
     assert "b.wav must be a whole WAV file" in said.err
-    (facts,) = json.loads(written.read_text(encoding="utf8"))
+    facts, bad, empty = json.loads(written.read_text(encoding="utf8"))
+    assert (bad["file"], bad["modulation"]) == (str(tmp_path / "b.wav"), None)
+    assert "must be a whole WAV file" in bad["error"]
+    assert (empty["recording"], empty["modulation"]) == ("c.cf32", None)
     assert facts["modulation"] == "16QAM"
     assert facts["symbol_rate"] == pytest.approx(1e5, rel=1e-3)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sigmf
 from scipy.io import wavfile
+from test_survey import pulses
 
 from amc_utils.dsp.features import power_spectrum
-from amc_utils.inference.formats import open_recording
+from amc_utils.inference.formats import open_recording, open_recordings
 from amc_utils.inference.recordings import Recording
 from amc_utils.signals import NUM_SAMPLES
 
@@ -301,6 +303,58 @@ def test_each_capture_may_have_a_header_and_begin_late(samples, tmp_path):
     late = open_recording(path)
     assert (late.length, late.first) == (LENGTH - 1500, 1500)
     np.testing.assert_array_equal(late.read(0, 10), samples[1500:1510])
+
+
+def test_archive_of_several_recordings_holds_each(samples, tmp_path):
+    """Earlier the first was read, and nothing said of the other."""
+    archive = tmp_path / "both.sigmf"
+    with tarfile.open(archive, "w") as file:
+        for name, part in (("a", samples[:2000]), ("b", samples[2000:])):
+            (tmp_path / name).mkdir()
+            write_sigmf(tmp_path / name, part.tobytes(), "cf32_le")
+            for end in ("meta", "data"):
+                file.add(tmp_path / name / f"r.sigmf-{end}", f"{name}/{name}.sigmf-{end}")
+    first, second = open_recordings(archive)
+    assert (first.name, second.name) == ("both.sigmf/a", "both.sigmf/b")
+    np.testing.assert_array_equal(first.read(0, first.length), samples[:2000])
+    np.testing.assert_array_equal(second.read(0, second.length), samples[2000:])
+    with pytest.raises(ValueError, match="must hold one recording, it holds both.sigmf/a, both.sigmf/b"):
+        open_recording(archive)
+
+
+@pytest.mark.parametrize("kind", ["raw", "sigmf, 16 bits", "complex", "pairs", "integers"])
+def test_parts_of_a_file_are_read_without_the_rest(kind, samples, tmp_path):
+    """Any of them, and none beyond the end."""
+    recording = open_recording(as_file(kind, samples, tmp_path))
+    whole = recording.read(0, LENGTH)
+    assert len(whole) == LENGTH
+    for first, last in ((0, 1), (7, 4000), (LENGTH - 1, LENGTH)):
+        np.testing.assert_array_equal(recording.read(first, last), whole[first:last])
+
+
+def test_band_of_an_annotation_chooses_the_carriers(tmp_path):
+    """Of QPSK at -100 and at 200 kHz that whose carrier lies in it."""
+    rng, time = np.random.default_rng(4), np.arange(40_000)
+    both = sum(
+        pulses(rng.choice([1, -1, 1j, -1j], 4_000), 10) * np.exp(2j * np.pi * carrier * time)
+        for carrier in (-0.1, 0.2)
+    )
+    path = write_sigmf(tmp_path, both.astype(np.complex64).tobytes(), "cf32_le")
+    meta = json.loads(path.read_text(encoding="utf8"))
+    meta["captures"][0]["core:frequency"] = 433e6
+    edges = {"core:freq_lower_edge": 433.1e6, "core:freq_upper_edge": 433.3e6}
+    meta["annotations"] = [{"core:sample_start": 0} | edges, {"core:sample_start": 0}]
+    path.write_text(json.dumps(meta), encoding="utf8")
+    recording = open_recording(path)
+    (one,) = recording.stretch(annotation=0).signals()
+    assert one.carrier == pytest.approx(0.2, abs=0.005)
+    assert len(recording.stretch(annotation=1).signals()) == 2
+
+
+def test_recording_without_a_number_is_no_noise(tmp_path):
+    np.full(LENGTH, np.nan, np.complex64).tofile(tmp_path / "r.cf32")
+    with pytest.raises(ValueError, match="r.cf32 must hold a signal, all its samples are zero or some"):
+        open_recording(tmp_path / "r.cf32").signals()
 
 
 def test_stretches_are_told_in_seconds_or_by_an_annotation(samples, tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from amc_utils.dsp.features import mean_power
@@ -21,7 +22,9 @@ from amc_utils.inference import naming
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, Classifier, load_classifier
 from amc_utils.inference.formats import (
     SUFFIXES,
+    annotated_file,
     open_recording,
+    open_recordings,
     recording_of_bytes,
     sample_width,
     write_annotations,
@@ -44,6 +47,7 @@ from amc_utils.signals import (
 EXAMPLE = REPOSITORY / "tests" / "data" / "gnuradio_16qam.sigmf-meta"
 MODELS = {path.parent.name: path for path in (SHIPPED, SHIPPED_FOR_RADIOML)}
 _FILE_SUFFIXES = (".h5", ".hdf5")
+_FIGURE_SUFFIXES = (".pdf", ".png", ".svg", ".jpg")
 # Samples of a stream that are named at once, at least.
 _LEAST_STREAMED = 2**16
 # With more than this share of flagged frames, though it may be chance, no recording is called like the
@@ -67,11 +71,12 @@ class ClassificationParameters(Parameters):
         annotation: number of the SigMF annotation, from 0, that names the stretch; -1 for none.
         datatype: of raw samples, as cu8 or ci16; empty takes what the suffix says.
         num_frames: frames of each signal at most, evenly spread.
+        num_signals: signals of a recording at most, those with the strongest lines.
         model: open-24, radioml_2018-likelihoods, or an exported file; empty chooses by the input.
         plugins: Python files that the model needs, as "[my_network.py]".
         figure: PDF to draw, a page a signal; or an image, several with _1, _2 and so on in their names.
         csv: file to write, a row a frame.
-        json: file to write, what was found of each signal.
+        json_: file to write, a list of what was found of each signal, or said of a file without any.
         annotate: write what was found into the SigMF recordings, as annotations.
     """
 
@@ -84,22 +89,39 @@ class ClassificationParameters(Parameters):
     annotation: int = Field(-1, ge=-1)
     datatype: str = ""
     num_frames: int = Field(256, ge=1)
+    num_signals: int = Field(8, ge=1)
     model: str = ""
     plugins: list[str] = Field([])
-    figure: str = Field("", pattern=r"^(|.+\.(pdf|png|svg|jpg))$")
+    figure: str = ""
     csv: str = ""
     json_: str = Field("", alias="json")
     annotate: bool = False
+
+    @field_validator("figure")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if name and Path(name).suffix not in _FIGURE_SUFFIXES:
+            raise ValueError(f"figure must end in one of {', '.join(_FIGURE_SUFFIXES)}, got {name}")
+        return name
 
     @property
     def options(self) -> dict[str, Any]:
         """What classify_recording takes of it."""
         told = {"symbol_rate": self.symbol_rate or None, "offset_hz": self.offset_hz}
-        return told | {"num_frames": self.num_frames}
+        return told | {"num_frames": self.num_frames, "most": self.num_signals}
 
     def classifier(self, default: Path) -> Classifier:
-        """The one that is named, or that of a path; each is read once."""
-        return _loaded(MODELS.get(self.model, self.model) or default)
+        """The one that is named, or that of a path; each is read once.
+
+        Raises:
+            FileNotFoundError: no such model.
+        """
+        model = Path(MODELS.get(self.model, self.model) or default)
+        if not model.is_file():
+            raise FileNotFoundError(
+                f"model must be {', '.join(MODELS)} or a file that amc export wrote, got {self.model}"
+            )
+        return _loaded(model)
 
 
 @cache
@@ -123,60 +145,82 @@ def classify_command(config: ClassificationParameters) -> None:
     if config.recordings == ["-"]:
         _classify_stream(config)
         return
-    tables: list[pd.DataFrame] = []
-    found: list[NamedSignal] = []
+    answers = _Answers([], [], [])
     files, failures = list(_files(config.recordings)), 0
     for path in files:
         try:
-            named = _classify_path(path, config, tables)
+            _classify_path(path, config, answers)
         except (ValueError, OSError) as error:
             if len(files) == 1:
                 raise
             print(f"{path}: {error}", file=sys.stderr, flush=True)
+            answers.facts.append({"file": str(path), "modulation": None, "error": str(error)})
             failures += 1
-            continue
-        found += named
-    _write(config, tables, found)
+    answers.write(config)
     if failures:
         raise ValueError(f"all {len(files)} recordings must be readable, {failures} are not, see above")
 
 
-def _classify_path(
-    path: Path, config: ClassificationParameters, tables: list[pd.DataFrame]
-) -> list[NamedSignal]:
-    """Print what a file holds, and add rows of frames to the tables; the signals of a recording."""
+@dataclass(frozen=True)
+class _Answers:
+    """What was found in files: a table of frames a signal, the signals, and what is said of all."""
+
+    tables: list[pd.DataFrame]
+    signals: list[NamedSignal]
+    facts: list[dict[str, Any]]
+
+    def add(self, path: Path, recording: Recording, named: list[NamedSignal]) -> None:
+        """Those of a recording."""
+        file, name = {"file": str(path)}, recording.name
+        self.tables.extend(some.frames.assign(recording=name, signal=some.number) for some in named)
+        self.signals.extend(named)
+        nothing = [{"recording": name, "modulation": None, "notes": list(recording.notes)}]
+        self.facts.extend(file | facts for facts in [some.facts() for some in named] or nothing)
+
+    def add_frames(self, path: Path, table: pd.DataFrame) -> None:
+        """Those of a file of frames."""
+        self.tables.append(table.assign(recording=path.name, signal=0))
+        shares = table["modulation"].value_counts(normalize=True)
+        flagged = float((table["p_value"] < SIGNIFICANCE).mean())
+        said = {"frames_named": shares.to_dict(), "num_frames": len(table), "flagged": flagged}
+        self.facts.append({"file": str(path), "modulation": shares.index[0]} | said)
+
+    def write(self, config: ClassificationParameters) -> None:
+        """The files that were asked for."""
+        if config.figure and self.signals:
+            _draw(Path(config.figure), self.signals)
+        elif config.figure:
+            print(f"{config.figure} is not drawn, since no recording has a signal with a symbol rate")
+        if config.csv and self.tables:
+            with atomic_write(Path(config.csv)) as temporary:
+                table = pd.concat(self.tables)
+                table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+        if config.json_:
+            with atomic_write(Path(config.json_)) as temporary:
+                temporary.write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf8")
+
+
+def _classify_path(path: Path, config: ClassificationParameters, answers: _Answers) -> None:
+    """Print what a file holds, and add it to the answers."""
+    if config.annotate:
+        annotated_file(path)
     is_radioml = path.suffix in _FILE_SUFFIXES
     told = config.sample_rate or None, config.datatype
-    recording = None if is_radioml else open_recording(path, *told)
-    if recording is None or recording.is_frames:
+    recordings = [] if is_radioml else open_recordings(path, *told)
+    if is_radioml or recordings[0].is_frames:
         classifier = config.classifier(SHIPPED_FOR_RADIOML if is_radioml else SHIPPED)
         table = classify(path, classifier, num_frames=config.num_frames)
         print(f"{_frames_read(path, table)}, read by {classifier.run}\n{summary(table)}")
-        tables.append(table.assign(recording=path.name, signal=0))
-        return []
-    part = recording.stretch(config.start, config.stop or math.inf, config.annotation)
+        answers.add_frames(path, table)
+        return
     classifier = config.classifier(SHIPPED)
-    named = classify_recording(part, classifier, **config.options)
-    print(_described(part, named, classifier.run), flush=True)
-    tables += [some.frames.assign(recording=path.name, signal=n) for n, some in enumerate(named)]
-    if config.annotate:
-        write_annotations(path, named)
-    return named
-
-
-def _write(
-    config: ClassificationParameters, tables: list[pd.DataFrame], found: list[NamedSignal]
-) -> None:
-    if config.figure:
-        _draw(Path(config.figure), found)
-    if config.csv and tables:
-        with atomic_write(Path(config.csv)) as temporary:
-            table = pd.concat(tables)
-            table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
-    if config.json_:
-        with atomic_write(Path(config.json_)) as temporary:
-            facts = [some.facts() for some in found]
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    for recording in recordings:
+        part = recording.stretch(config.start, config.stop or math.inf, config.annotation)
+        named = classify_recording(part, classifier, **config.options)
+        print(_described(part, named, classifier.run), flush=True)
+        answers.add(path, part, named)
+        if config.annotate:
+            write_annotations(path, named)
 
 
 def _files(words: list[str]) -> Iterator[Path]:
@@ -202,11 +246,7 @@ def _described(recording: Recording, named: list[NamedSignal], run: str) -> str:
             f"{recording.name}: no signal with a symbol rate found{notes}; if there is one, tell "
             f"--symbol_rate and --offset_hz"
         )
-    texts = [
-        f"{recording.name}, signal {number} of {len(named)}, read by {run}{notes}:\n"
-        f"{naming.summary(some)}"
-        for number, some in enumerate(named, 1)
-    ]
+    texts = [f"{some.title}, read by {run}{notes}:\n{naming.summary(some)}" for some in named]
     return "\n".join(texts)
 
 
@@ -240,9 +280,8 @@ def _classify_stream(config: ClassificationParameters) -> None:
         recording = recording_of_bytes("stream", block, datatype, config.sample_rate)
         named = classify_recording(recording, config.classifier(SHIPPED), **config.options)
         said = "; ".join(
-            f"{some.modulation} {some.posterior.iloc[0]:.2f} at {some.carrier_hz:,.0f}, "
-            f"{some.symbol_rate:,.0f} Bd, Es/N0 {some.es_n0_db:.0f} dB"
-            + (", unlike the training data" if some.is_foreign else "")
+            f"{some.modulation} {some.posterior.iloc[0]:.2f}, {naming.at_rate(some)}, "
+            f"Es/N0 {some.es_n0_db:.0f} dB" + (", unlike the training data" if some.is_foreign else "")
             for some in named
         )
         print(f"{clock:.1f} s: {said or 'no signal with a symbol rate'}", flush=True)

@@ -70,6 +70,17 @@ def open_recording(
         FileNotFoundError: no such file.
         ValueError: another kind of file, a damaged one, or an unknown type.
     """
+    recordings = open_recordings(path, sample_rate, datatype)
+    if len(recordings) > 1:
+        names = ", ".join(some.name for some in recordings)
+        raise ValueError(f"{path} must hold one recording, it holds {names}; open_recordings reads all")
+    return recordings[0]
+
+
+def open_recordings(
+    path: str | os.PathLike[str], sample_rate: float | None = None, datatype: str = ""
+) -> list[Recording]:
+    """The same for a file that may hold several: a SigMF archive; others hold one."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"recording not found: {path}")
@@ -77,15 +88,17 @@ def open_recording(
     if datatype or path.suffix in RAW_TYPES:
         raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
         kind = _datatype(datatype or RAW_TYPES[path.suffix])
-        return _of_bytes(path.name, raw, kind, sample_rate, [(0, len(raw))])
-    openers: dict[str, Callable[..., Recording]] = dict.fromkeys(_SIGMF_SUFFIXES, _open_sigmf)
-    openers |= {".wav": _open_wav, ".npy": _open_numpy, ".npz": _open_numpy}
+        return [_of_bytes(path.name, raw, kind, sample_rate, [(0, len(raw))])]
+    if path.suffix in _SIGMF_SUFFIXES:
+        return _open_sigmf(path, sample_rate)
+    openers = {".wav": _open_wav, ".npy": _open_numpy, ".npz": _open_numpy}
     if path.suffix not in openers:
+        known = ", ".join([*_SIGMF_SUFFIXES, *openers, *RAW_TYPES])
         raise ValueError(
-            f"a recording must end in one of {', '.join([*openers, *RAW_TYPES])}, or have its datatype "
-            f"named, as ci16; got {path.name}"
+            f"a recording must end in one of {known}, or have its datatype named, as ci16; got "
+            f"{path.name}"
         )
-    return openers[path.suffix](path, sample_rate)
+    return [openers[path.suffix](path, sample_rate)]
 
 
 def sample_width(datatype: str) -> int:
@@ -110,18 +123,13 @@ def write_annotations(path: Path, named: Sequence[Any]) -> None:
         named: NamedSignal of that recording.
 
     Raises:
-        ValueError: no pair of SigMF files.
+        ValueError: see annotated_file.
     """
-    path = path.with_suffix(".sigmf-meta") if path.suffix == ".sigmf-data" else path
-    if path.suffix != ".sigmf-meta":
-        raise ValueError(f"annotations need a SigMF recording in two files, got {path.name}")
+    path = annotated_file(path)
     meta = json.loads(path.read_text(encoding="utf8"))
     others = [a for a in meta.get("annotations", []) if a.get("core:generator") != _GENERATOR]
-    captures = meta["captures"]
-    first = captures if isinstance(captures, Mapping) else captures[0]
-    middle = float(first.get("core:frequency", 0.0))
     for some in named:
-        half = some.bandwidth_hz / 2
+        half, middle = some.bandwidth_hz / 2, some.recording.middle_hz
         others.append({
             "core:sample_start": some.recording.first + some.stretch[0],
             "core:sample_count": some.stretch[1] - some.stretch[0],
@@ -136,6 +144,17 @@ def write_annotations(path: Path, named: Sequence[Any]) -> None:
     meta["annotations"] = sorted(others, key=lambda a: a["core:sample_start"])
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf8")
+
+
+def annotated_file(path: Path) -> Path:
+    """The metadata that annotations of a recording are written to.
+
+    Raises:
+        ValueError: no pair of SigMF files.
+    """
+    if path.suffix not in (".sigmf-meta", ".sigmf-data"):
+        raise ValueError(f"annotations need a SigMF recording in two files, got {path.name}")
+    return path.with_suffix(".sigmf-meta")
 
 
 def _rate_in(name: str) -> float | None:
@@ -224,7 +243,7 @@ def _of_array(name: str, array: np.ndarray, sample_rate: float | None, **told: A
 
 
 def _rows(array: np.ndarray) -> Callable[[int, int], np.ndarray]:
-    """Rows from a first to before a last one, of a mapped file read: what is mapped counts as memory."""
+    """Rows from a first to before a last one, of a mapped file read, as maps count as memory."""
     if getattr(array, "filename", None) is None:
         return lambda first, last: array[first:last]
     width = array.dtype.itemsize * math.prod(array.shape[1:])
@@ -245,8 +264,21 @@ def _check_sum(raw: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
-    """Recording of one channel, a pair of files or an archive.
+def _open_sigmf(path: Path, sample_rate: float | None) -> list[Recording]:
+    """Recordings of one channel each, of a pair of files or an archive."""
+    try:
+        there = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
+    except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
+        raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
+    if not there:
+        raise ValueError(f"{path.name} must hold a SigMF recording, it has no .sigmf-meta")
+    return [_of_sigmf(*one, sample_rate) for one in there]
+
+
+def _of_sigmf(
+    name: str, meta: Mapping[str, Any], raw: np.ndarray, sample_rate: float | None
+) -> Recording:
+    """Recording of metadata and bytes of samples.
 
     Read here, since the library of that name takes over a second to import, most of it for its
     validation. Captures in other formats' files may each have a header; what lies before the first
@@ -254,7 +286,6 @@ def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
     Source: SigMF Specification 1.2, sections "Global Object" and "Captures Array".
     """
     try:
-        meta, raw = (_sigmf_archive if path.suffix == ".sigmf" else _sigmf_pair)(path)
         told, captures = meta["global"], meta["captures"]
         captures = [captures] if isinstance(captures, Mapping) else captures
         datatype = _datatype(told["core:datatype"])
@@ -265,41 +296,44 @@ def _open_sigmf(path: Path, sample_rate: float | None) -> Recording:
         starts = [int(capture.get("core:sample_start", 0)) for capture in captures] or [0]
         headers = [int(capture.get("core:header_bytes", 0)) for capture in captures] or [0]
         annotations = tuple(meta.get("annotations", ()))
+        middle = float(captures[0].get("core:frequency", 0.0)) if captures else 0.0
         end = len(raw) - int(told.get("core:trailing_bytes", 0))
-    except (ValueError, KeyError, TypeError, AttributeError, tarfile.TarError) as error:
-        raise ValueError(f"{path.name} must be a whole SigMF recording: {error!r}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{name} must be a whole SigMF recording: {error!r}") from error
     if told.get("core:num_channels", 1) != 1:
-        raise ValueError(f"{path.name} must be a SigMF recording of one channel")
+        raise ValueError(f"{name} must be a SigMF recording of one channel")
     width = datatype[1].itemsize * (1 + datatype[0])
     begun = [s * width + sum(headers[: k + 1]) for k, s in enumerate(starts)]
     ends = [s * width + sum(headers[: k + 1]) for k, s in enumerate(starts[1:])] + [end]
     pieces = list(zip(begun, ends, strict=True))
     if not any(headers[1:]):
         pieces = [(begun[0], end)]
-    told = {"first": starts[0], "annotations": annotations}
-    return _of_bytes(path.name, raw, datatype, rate, pieces, **told)
+    told = {"first": starts[0], "annotations": annotations, "middle_hz": middle}
+    return _of_bytes(name, raw, datatype, rate, pieces, **told)
 
 
-def _sigmf_pair(path: Path) -> tuple[dict, np.ndarray]:
-    """Metadata and bytes of samples, uint8; metadata may name another file of samples beside it."""
+def _sigmf_pair(path: Path) -> list[tuple[str, dict, np.ndarray]]:
+    """Name, metadata and bytes of samples, uint8; metadata may name another file of these beside it."""
     meta = json.loads(path.with_suffix(".sigmf-meta").read_text(encoding="utf8"))
     named = meta["global"].get("core:dataset")
     data = path.with_name(named) if named else path.with_suffix(".sigmf-data")
     if not data.is_file():
         raise FileNotFoundError(f"samples of {path.name} not found: {data}")
-    return meta, np.memmap(data, np.uint8, "r")
+    return [(path.name, meta, np.memmap(data, np.uint8, "r"))]
 
 
-def _sigmf_archive(path: Path) -> tuple[dict, np.ndarray]:
-    """The same of an archive, in place."""
+def _sigmf_archive(path: Path) -> list[tuple[str, dict, np.ndarray]]:
+    """The same of all that an archive holds, in place."""
     with tarfile.open(path, "r:") as archive:
-        files = {member.name: member for member in archive}
-        there = [name for name in files if name.endswith(".sigmf-meta")]
-        if len(there) != 1:
-            raise ValueError(f"it holds {len(there)} recordings, take one out: {', '.join(there)}")
-        meta = json.load(archive.extractfile(files[there[0]]))
-        data = files[there[0].removesuffix("-meta") + "-data"]
-    return meta, np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
+        files, found = {member.name: member for member in archive}, []
+        names = [name for name in files if name.endswith(".sigmf-meta")]
+        for name in names:
+            meta = json.load(archive.extractfile(files[name]))
+            data = files[name.removesuffix("-meta") + "-data"]
+            raw = np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
+            shown = path.name if len(names) == 1 else f"{path.name}/{Path(name).stem}"
+            found.append((shown, meta, raw))
+    return found
 
 
 def _open_wav(path: Path, sample_rate: float | None) -> Recording:

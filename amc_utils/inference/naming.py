@@ -58,6 +58,7 @@ class NamedSignal:
         foreign_below: see Classifier.
         traces: the same frames between symbols, eight samples a symbol, complex64 [frames, samples];
             empty where the network's front end does not find the pulse.
+        number, count: which of how many of its recording it is.
     """
 
     recording: Recording
@@ -71,6 +72,8 @@ class NamedSignal:
     symbols: np.ndarray
     traces: np.ndarray
     foreign_below: float
+    number: int = 1
+    count: int = 1
 
     @property
     def modulation(self) -> str:
@@ -78,8 +81,13 @@ class NamedSignal:
         return str(self.posterior.index[0])
 
     @property
+    def title(self) -> str:
+        """Its recording, and which signal of it."""
+        return f"{self.recording.name}, signal {self.number} of {self.count}"
+
+    @property
     def bandwidth_hz(self) -> float:
-        """Of the band that was found, else the symbol rate."""
+        """Of the band in which the line was found, else the symbol rate."""
         rate = self.recording.sample_rate or 1.0
         return self.found.bandwidth * rate if self.found else self.symbol_rate
 
@@ -111,6 +119,7 @@ class NamedSignal:
         found = self.found
         return {
             "recording": self.recording.name,
+            "signal": self.number,
             "modulation": self.modulation,
             "posterior": {str(name): float(share) for name, share in self.posterior.head(5).items()},
             "start": self.recording.first + self.stretch[0],
@@ -168,10 +177,11 @@ def classify_recording(
     wanted = _told_or_found(recording, symbol_rate, offset_hz, most)
     wanted = _without_parts(recording, wanted)
     signals = [signal for _, _, signal in wanted]
-    return [
+    named = (
         _named(recording, classifier, *about, [s for s in signals if s is not about[2]], num_frames)
         for about in wanted
-    ]
+    )
+    return [replace(some, number=n, count=len(wanted)) for n, some in enumerate(named, 1)]
 
 
 def _told_or_found(
@@ -196,9 +206,9 @@ def _told_or_found(
 def _without_parts(
     recording: Recording, wanted: list[tuple[float, float, Signal | None]]
 ) -> list[tuple[float, float, Signal | None]]:
-    """What is no part of a stronger one: a sum of signals has no constant envelope, frequency shifts do.
+    """What is no part of a stronger one: side lobes of a signal of constant envelope have lines too.
 
-    Side lobes of such a signal may have lines of their own.
+    A sum of signals has no constant envelope.
     """
     known, kept = replace(recording, sample_rate=recording.sample_rate or 1.0), []
     while wanted:
@@ -300,21 +310,21 @@ def _holds_signal(iq: Tensor) -> Tensor:
 def summary(named: NamedSignal) -> str:
     """A few lines on a signal."""
     rate, found = named.recording.sample_rate, named.found
-    unit = " per sample" if rate is None else ""
+    unit = " per sample" if rate is None else " Hz"
     first = f"  {named.modulation}, probability {named.posterior.iloc[0]:.2f}"
     others = [
         f"{name} {share:.2f}" for name, share in named.posterior.iloc[1:4].items() if share >= 0.01
     ]
     lines = [first + (f" (then {', '.join(others)})" if others else "")]
-    text = f"  {_number(named.symbol_rate)} symbols{unit or ' per second'}"
-    if found:
-        text += f" (line {found.line:.0f} times chance, the next {max(found.runner_up, 0):.0f})"
-    text += f", carrier at {_number(named.carrier_hz)}{unit or ' Hz'}"
-    if found:
-        text += f", {_number(named.bandwidth_hz)}{unit or ' Hz'} wide"
+    text = f"  {at_rate(named)}"
     if not np.isnan(named.rolloff):
         text += f", roll-off {named.rolloff:.2f}"
     lines.append(text)
+    if found:
+        lines.append(
+            f"  line of the symbol rate {found.line:.0f} times chance, the next "
+            f"{max(found.runner_up, 0):.0f}, in a band of {_number(named.bandwidth_hz)}{unit}"
+        )
     snr = float(named.frames["snr_db"].median())
     lines.append(f"  SNR in the band of 8 samples a symbol {snr:.0f} dB, Es/N0 {named.es_n0_db:.0f} dB")
     count = len(named.frames)
@@ -336,5 +346,18 @@ def summary(named: NamedSignal) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def at_rate(named: NamedSignal) -> str:
+    """Symbol rate and carrier of a signal, in words."""
+    per_second = named.recording.sample_rate is not None
+    symbols, unit = ("symbols per second", " Hz") if per_second else ("symbols", "")
+    # As fine as it is found at best.
+    step = 10.0 ** np.floor(np.log10(named.symbol_rate * 1e-4))
+    carrier = round(named.carrier_hz / step) * step
+    text = f"{_number(named.symbol_rate, 6)} {symbols}, carrier at {_number(carrier, 12)}{unit}"
+    return text if per_second else f"{text} per sample"
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """With so many digits; whole where it is large."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.4g}"

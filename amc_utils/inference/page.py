@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 
 from amc_utils import plots
 from amc_utils.dsp.survey import LEAST_LINE, average_spectrum, line_spectrum, noise_floor
-from amc_utils.inference.naming import NamedSignal
+from amc_utils.inference.naming import NamedSignal, at_rate
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 
 # Samples of the stretch whose spectra are drawn; rows and columns of the waterfall.
 _STRETCH, _ROWS, _COLUMNS = 2**16, 128, 256
 _COLOUR = "#D55E00"
-# Probabilities that are drawn.
-_LEAST_SHOWN = 1e-3
+# Probabilities that are drawn, and how many.
+_LEAST_SHOWN, _NUM_SHOWN = 1e-3, (3, 6)
 
 
 def recording_page(named: NamedSignal) -> Figure:
@@ -36,7 +36,8 @@ def recording_page(named: NamedSignal) -> Figure:
         period = 2 * SAMPLES_PER_SYMBOL
         traces = named.traces[:4, : named.traces.shape[1] // period * period].reshape(-1, period)
         plots.eye_diagram(axes[1, 1], traces)
-    best = named.posterior[named.posterior > _LEAST_SHOWN].head(6)[::-1]
+    count = np.clip((named.posterior > _LEAST_SHOWN).sum(), *_NUM_SHOWN)
+    best = named.posterior.head(count)[::-1]
     axes[1, 2].barh(best.index, best.to_numpy(), color="#0072B2")
     axes[1, 2].set(xlabel="probability of the recording", xlim=(0, 1))
     titles = ("spectrum", "waterfall", "lines of symbol rates", "symbols", "eye", "modulation")
@@ -44,8 +45,8 @@ def recording_page(named: NamedSignal) -> Figure:
         ax.set_title(title)
     foreign = "; UNLIKE THE TRAINING DATA" if named.is_foreign else ""
     fig.suptitle(
-        f"{recording.name}: {named.modulation}, probability {named.posterior.iloc[0]:.2f}, "
-        f"Es/N0 {named.es_n0_db:.0f} dB{foreign}"
+        f"{named.title}: {named.modulation}, probability {named.posterior.iloc[0]:.2f}{foreign}\n"
+        f"{at_rate(named)}, Es/N0 {named.es_n0_db:.0f} dB"
     )
     return fig
 
@@ -72,13 +73,14 @@ def _waterfall(ax: Axes, named: NamedSignal, rate: float, unit: str) -> None:
     ])  # fmt: skip
     power = np.abs(np.fft.fftshift(np.fft.fft(parts * np.hanning(parts.shape[1])), 1)) ** 2
     seconds = recording.length / (recording.sample_rate or 1.0)
-    ax.imshow(
+    image = ax.imshow(
         10 * np.log10(np.maximum(power, power.max() * 1e-9)),
         extent=(-rate / 2, rate / 2, seconds, 0),
         aspect="auto",
         cmap="cividis",
         vmin=10 * np.log10(noise_floor(power.mean(0))),
     )
+    ax.figure.colorbar(image, ax=ax, label="power (dB)")
     ax.set(
         xlabel=f"frequency ({unit})", ylabel="time (s)" if recording.sample_rate else "time (samples)"
     )

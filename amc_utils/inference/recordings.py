@@ -78,6 +78,8 @@ class Recording:
         notes: what was left out or made of what the file holds, for those who read the answer.
         first: number that the file gives to the first sample.
         annotations: of a SigMF recording, as they stand there.
+        middle_hz: frequency on the air that zero stands for, where a SigMF recording says it.
+        band: from where to where in hertz, or per sample, carriers are looked for; None for all.
         is_frames: whether it is rows of NUM_SAMPLES, which need not follow each other.
     """
 
@@ -88,6 +90,8 @@ class Recording:
     notes: tuple[str, ...] = ()
     first: int = 0
     annotations: tuple[dict[str, Any], ...] = ()
+    middle_hz: float = 0.0
+    band: tuple[float, float] | None = None
     is_frames: bool = False
 
     def stretch(self, start: float = 0.0, stop: float = math.inf, annotation: int = -1) -> Recording:
@@ -96,13 +100,14 @@ class Recording:
         Args:
             start: where it begins.
             stop: where it ends.
-            annotation: number of a SigMF annotation that says both, from 0; -1 for none.
+            annotation: number of a SigMF annotation that says both, from 0, and the band of carriers if
+                it has frequency edges; -1 for none.
 
         Raises:
             ValueError: no such annotation, or nothing there.
         """
         rate = self.sample_rate or 1.0
-        first, last = start * rate, min(stop * rate, self.length)
+        first, last, band = start * rate, min(stop * rate, self.length), self.band
         if annotation >= 0:
             if annotation >= len(self.annotations):
                 raise ValueError(
@@ -112,6 +117,8 @@ class Recording:
             told = self.annotations[annotation]
             first = int(told["core:sample_start"]) - self.first
             last = min(first + int(told.get("core:sample_count", self.length)), self.length)
+            edges = [told.get(f"core:freq_{end}_edge") for end in ("lower", "upper")]
+            band = None if None in edges else tuple(float(edge) - self.middle_hz for edge in edges)
         first, last = int(first), int(last)
         if not 0 <= first < last:
             whole = f"{self.length / rate:g} s" if self.sample_rate else f"{self.length:,} samples"
@@ -125,6 +132,7 @@ class Recording:
             length=last - first,
             read=lambda a, b: read(first + a, first + b),
             first=self.first + first,
+            band=band,
         )
 
     def frames(
@@ -190,17 +198,28 @@ class Recording:
         """Signals of one carrier in the recording, the strongest first; frequencies per sample.
 
         Stretches from all over it are searched, shorter ones first, since a signal may be there for a
-        while alone, or slow.
+        while alone, or slow. With a band, those whose carrier lies in it.
+
+        Raises:
+            ValueError: nothing but zeros and samples that are not finite where it is searched.
         """
         found: list[Signal] = []
+        is_empty = True
         for length in _STRETCHES:
             length = min(length, self.length)
             number = min(_NUM_STRETCHES, -(-self.length // length))
             for start in np.linspace(0, self.length - length, number).astype(int):
                 samples = np.nan_to_num(self.read(start, start + length), posinf=0.0, neginf=0.0)
-                found += find_signals(samples, most) if samples.any() else []
+                if samples.any():
+                    is_empty = False
+                    found += find_signals(samples, most)
             if found or length == self.length:
                 break
+        if is_empty:
+            raise ValueError(_nothing_there(self.name))
+        if self.band:
+            low, high = (edge / (self.sample_rate or 1.0) for edge in self.band)
+            found = [some for some in found if low <= some.carrier <= high]
         found.sort(key=lambda some: some.line, reverse=True)
         kept: list[Signal] = []
         for some in found:
@@ -250,13 +269,17 @@ class Recording:
         broken, silent = ~np.isfinite(root_power), root_power == 0
         kept = ~(broken | silent)
         if not kept.any():
-            raise ValueError(
-                f"{self.name} must hold a signal, all its samples are zero or some of every frame are "
-                f"not finite; samples of another type than the suffix says need datatype, as ci16"
-            )
+            raise ValueError(_nothing_there(self.name))
         iq = torch.from_numpy((parts[kept] / root_power[kept, None]).astype(np.complex64))
         power = torch.from_numpy(root_power[kept].astype(np.float32))
         return FrameCut(iq, start[kept], power, int(silent.sum()), int(broken.sum()))
+
+
+def _nothing_there(name: str) -> str:
+    return (
+        f"{name} must hold a signal, all its samples are zero or some of every frame are not finite; "
+        f"samples of another type than the suffix says need datatype, as ci16"
+    )
 
 
 def _filled(iq: Tensor, band: float) -> Tensor:

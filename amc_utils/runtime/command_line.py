@@ -8,7 +8,7 @@ import json
 import re
 import signal
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +19,12 @@ from amc_utils.runtime.interruption import EXIT_RESUMABLE, Stopped, stop_at_once
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Examples in a description keep their lines."""
+    """Examples in a description keep their lines, and types are those of Python alone."""
+
+    def _expand_help(self, action: Action) -> str:
+        # Of Annotated[float, Ge(ge=0), ...] what a value is, not pydantic's conditions.
+        text = super()._expand_help(action)
+        return re.sub(r"Annotated\[([\w.]+(?:\[\w+\])?)[^()]*(?:\([^()]*\)[^()\]]*)*\]", r"\1", text)
 
 
 def run(function: Callable[..., int | None], words: Sequence[str], *, prog: str) -> None:
