@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -166,7 +169,7 @@ def build_model(
     num_modulations: int,
     num_snrs: int,
     dropout: float,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     snr_head: str = "linear",
     **timm_options: int | float | str | bool,
 ) -> TwoHeadNetwork:
@@ -178,12 +181,14 @@ def build_model(
         num_modulations: outputs of the modulation head.
         num_snrs: outputs of the SNR head.
         dropout: probability before the heads, in training only.
-        pretrained: start from timm's ImageNet weights, which needs a connection or a filled cache.
+        pretrained: start from timm's ImageNet weights, which needs a connection or a filled cache; or
+            from those of a file that amc export wrote, whose heads are taken where they fit.
         snr_head: "linear" or "bottleneck" (two layers through a quarter of the width).
         timm_options: handed to timm, for instance patch_size and window_size.
 
     Raises:
-        ValueError: unknown network, an image size it cannot take, or an option it does not know.
+        ValueError: unknown network, an image size it cannot take, an option it does not know, or an
+            exported file of another network.
         FileNotFoundError: pretrained weights that cannot be had.
     """
     if snr_head not in ("linear", "bottleneck"):
@@ -198,8 +203,8 @@ def build_model(
     elif name in IMAGE_MODELS:
         backbone = _own_backbone(IMAGE_MODELS[name], name, input_shape[0], timm_options)
     else:
-        backbone = _timm_backbone(name, input_shape, pretrained, timm_options)
-    return TwoHeadNetwork(
+        backbone = _timm_backbone(name, input_shape, pretrained is True, timm_options)
+    network = TwoHeadNetwork(
         backbone,
         input_shape=input_shape,
         width=_feature_width(name, backbone, input_shape),
@@ -208,6 +213,29 @@ def build_model(
         dropout=dropout,
         snr_head=snr_head,
     )
+    if isinstance(pretrained, str):
+        _take_exported(network, Path(pretrained))
+    return network
+
+
+def _take_exported(network: TwoHeadNetwork, path: Path) -> None:
+    """Put the weights of an exported network in, but for heads of other classes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"pretrained must be true, false or an exported model, got {path}")
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a model that amc export wrote: {error}") from error
+    weights = {n.removeprefix("network."): w for n, w in stored.items() if n.startswith("network.")}
+    own = network.state_dict()
+    fit = {name: w for name, w in weights.items() if name in own and w.shape == own[name].shape}
+    missing = [name for name in own if name not in fit and name.startswith("backbone.")]
+    if missing:
+        raise ValueError(
+            f"{path} must hold the same network for the same images, it lacks {missing[0]} of shape "
+            f"{tuple(own[missing[0]].shape)}"
+        )
+    network.load_state_dict(fit, strict=False)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -344,8 +372,8 @@ def convert_sync_batchnorm(network: nn.Module) -> nn.Module:
     return timm.layers.convert_sync_batchnorm(network)
 
 
-def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
-    """Network that the parameters describe, its weights drawn by their seed."""
+def untrained_network(config: TrainingParameters, **options: bool) -> TwoHeadNetwork:
+    """Network that the parameters describe, its weights drawn by their seed; options of build_model."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_model(
@@ -354,5 +382,5 @@ def untrained_network(config: TrainingParameters) -> TwoHeadNetwork:
             num_modulations=len(config.modulation_names),
             num_snrs=len(config.snr_labels),
             dropout=config.dropout,
-            **config.network_options,
+            **config.network_options | options,
         )

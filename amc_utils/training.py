@@ -693,7 +693,7 @@ def trained_network(path: Path) -> tuple[TwoHeadNetwork, TrainingParameters, dic
     """
     stored = read_checkpoint(path)
     config = TrainingParameters.checked(stored["config"] | {"resume_from": "", "data_path": ""})
-    network = untrained_network(config)
+    network = untrained_network(config, pretrained=False)
     network.load_state_dict(stored["network"])
     return network.eval(), config, stored
 

@@ -75,7 +75,7 @@ def imported(statement):
         ("from amc_utils import constellation_images", 13, {"matplotlib", "lightning", "timm"}),
         (
             "from amc_utils.inference.classifier import load_classifier",
-            22,
+            23,
             {"matplotlib", "lightning", "papermill", "sklearn", "h5py"},
         ),
         (

@@ -9,12 +9,14 @@ import pytest
 import timm
 import torch
 
+from amc_utils.inference.classifier import SHIPPED, load_classifier
 from amc_utils.models import (
     TwoHeadNetwork,
     build_model,
     count_activation_bytes,
     count_flops,
     count_parameters,
+    untrained_network,
 )
 
 # Millions of parameters of the backbones: those of the papers less the 1000-class head.
@@ -144,6 +146,24 @@ def test_missing_pretrained_weights_are_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="pretrained weights of resnet18 are neither cached"):
         build_model("resnet18", input_shape=(2, 32, 32), pretrained=True, **SHAPE)
+
+
+def test_training_starts_from_an_exported_network(tmp_path):
+    """The shipped one, for other classes: its backbone, and heads of its own."""
+    config = load_classifier().config
+    fewer = config.model_copy(update={"modulations": ["BPSK", "QPSK"], "snr_range_db": [0, 2, 2]})
+    begun = untrained_network(fewer, pretrained=str(SHIPPED))
+    shipped = load_classifier().network
+    torch.testing.assert_close(begun.backbone.state_dict(), shipped.backbone.state_dict())
+    assert begun.modulation_head.out_features == 2
+    same = untrained_network(config, pretrained=str(SHIPPED))
+    torch.testing.assert_close(same.state_dict(), shipped.state_dict())
+    with pytest.raises(ValueError, match="must hold the same network for the same images"):
+        build_model("resnet18", input_shape=(2, 32, 32), pretrained=str(SHIPPED), **SHAPE)
+    (tmp_path / "other.safetensors").write_bytes(b"nothing")
+    for path, error in ((tmp_path / "other.safetensors", ValueError), (tmp_path, FileNotFoundError)):
+        with pytest.raises(error, match=r"exported model|amc export wrote"):
+            untrained_network(config, pretrained=str(path))
 
 
 def test_network_on_raw_samples_trains_and_wants_samples():

@@ -318,7 +318,9 @@ def test_archive_of_several_recordings_holds_each(samples, tmp_path):
     assert (first.name, second.name) == ("both.sigmf/a", "both.sigmf/b")
     np.testing.assert_array_equal(first.read(0, first.length), samples[:2000])
     np.testing.assert_array_equal(second.read(0, second.length), samples[2000:])
-    with pytest.raises(ValueError, match="must hold one recording, it holds both.sigmf/a, both.sigmf/b"):
+    with pytest.raises(
+        ValueError, match=r"must hold one recording, it holds both.sigmf/a, both.sigmf/b"
+    ):
         open_recording(archive)
 
 
@@ -353,7 +355,9 @@ def test_band_of_an_annotation_chooses_the_carriers(tmp_path):
 
 def test_recording_without_a_number_is_no_noise(tmp_path):
     np.full(LENGTH, np.nan, np.complex64).tofile(tmp_path / "r.cf32")
-    with pytest.raises(ValueError, match="r.cf32 must hold a signal, all its samples are zero or some"):
+    with pytest.raises(
+        ValueError, match=r"r.cf32 must hold a signal, all its samples are zero or some"
+    ):
         open_recording(tmp_path / "r.cf32").signals()
 
 

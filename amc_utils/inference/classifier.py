@@ -205,7 +205,7 @@ def load_classifier(path: Path | str = SHIPPED) -> Classifier:
             described = json.loads((file.metadata() or {})["amc_utils"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = TrainingParameters.checked(described["config"] | {"resume_from": ""})
-        network = untrained_network(config)
+        network = untrained_network(config, pretrained=False)
         own = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
         network.load_state_dict(own)
         network = network.eval().to(memory_format=torch.channels_last)
