@@ -103,7 +103,7 @@ class Classifier:
             logits = self.network.heads(features)
             if statistics and self.num_statistics:
                 noise = ReceivedBatch(part, self.config.receiver).noise
-                told = [line_incoherence(part, noise), -envelope_kurtosis(part, noise)]
+                told = [line_incoherence(part, noise), 1 - envelope_kurtosis(part, noise)]
                 features = torch.cat([features, torch.stack(told[: self.num_statistics], 1)], 1)
             seen.append((features, *logits))
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
