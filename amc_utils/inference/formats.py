@@ -224,6 +224,8 @@ def _of_numbers(
         part = read(first, last)
         if np.iscomplexobj(part):
             return part
+        if part.dtype.kind == "f":
+            return np.ascontiguousarray(part, np.float32).view(np.complex64)[:, 0]
         return ((part - middle) @ np.array([1, 1j])).astype(np.complex64)
 
     def read_real(first: int, last: int) -> np.ndarray:

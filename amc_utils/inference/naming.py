@@ -348,13 +348,12 @@ def summary(named: NamedSignal) -> str:
 
 def at_rate(named: NamedSignal) -> str:
     """Symbol rate and carrier of a signal, in words."""
-    per_second = named.recording.sample_rate is not None
-    symbols, unit = ("symbols per second", " Hz") if per_second else ("symbols", "")
+    per, unit = ("sample", " per sample") if named.recording.sample_rate is None else ("second", " Hz")
     # As fine as it is found at best.
     step = 10.0 ** np.floor(np.log10(named.symbol_rate * 1e-4))
     carrier = round(named.carrier_hz / step) * step
-    text = f"{_number(named.symbol_rate, 6)} {symbols}, carrier at {_number(carrier, 12)}{unit}"
-    return text if per_second else f"{text} per sample"
+    rate = _number(named.symbol_rate, 6)
+    return f"{rate} symbols per {per}, carrier at {_number(carrier, 12)}{unit}"
 
 
 def _number(value: float, digits: int = 4) -> str:

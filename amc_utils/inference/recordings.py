@@ -210,9 +210,10 @@ class Recording:
             number = min(_NUM_STRETCHES, -(-self.length // length))
             for start in np.linspace(0, self.length - length, number).astype(int):
                 samples = np.nan_to_num(self.read(start, start + length), posinf=0.0, neginf=0.0)
-                if samples.any():
+                largest = max(np.abs(samples.real).max(), np.abs(samples.imag).max())
+                if largest > 0:
                     is_empty = False
-                    found += find_signals(samples, most)
+                    found += find_signals(samples / largest, most)
             if found or length == self.length:
                 break
         if is_empty:
