@@ -22,7 +22,7 @@ from amc_utils.inference.naming import classify_recording, summary
 from amc_utils.inference.ood import ood_frames
 from amc_utils.inference.page import recording_page
 from amc_utils.inference.trials import trial
-from amc_utils.signals import SAMPLES_PER_SYMBOL
+from amc_utils.signals import CHANNEL_PRESETS, SAMPLES_PER_SYMBOL, generate_frames
 
 # File, modulation, symbol rate and carrier in hertz, as its source says.
 GENUINE = [
@@ -137,6 +137,22 @@ def test_genuine_frequency_shifts_are_unlike_the_training_data(shipped):
     named = classify_recording(RECORDINGS / "jradio_is7spino.wav", shipped)[0]
     assert named.symbol_rate == pytest.approx(9600, rel=1e-3)
     assert named.is_foreign
+    assert "its envelope is constant" in summary(named)
+
+
+def test_gmsk_may_have_a_constant_envelope(shipped):
+    """And OQPSK, which comes closest of the others, has none; lines of both squares are alike."""
+    options = {"modulations": ("GMSK", "OQPSK"), "seed": 3, "num_samples": 2**15}
+    channel = replace(CHANNEL_PRESETS["table_1"], rolloff_range=(1.0, 1.0))
+    index, snr_db = torch.arange(2), torch.full((2,), 20.0)
+    iq = generate_frames(index, index, snr_db, channel=channel, **options).iq
+    (gmsk,), (oqpsk,) = (classify_recording(some.numpy(), shipped, num_frames=32) for some in iq)
+    assert (gmsk.modulation, oqpsk.modulation) == ("GMSK", "OQPSK")
+    assert gmsk.has_constant_envelope
+    assert not oqpsk.has_constant_envelope
+    assert not gmsk.is_foreign
+    for named in (gmsk, oqpsk):
+        assert named.symbol_rate == pytest.approx(1 / SAMPLES_PER_SYMBOL, rel=1e-3)
 
 
 def test_what_is_told_stands_above_what_is_found(shipped, samples):

@@ -47,6 +47,7 @@ class Signal:
         symbol_rate: the likeliest.
         line: the line's strength in units of what chance gives, less what it gives of as many.
         runner_up: the next strongest line's.
+        is_staggered: whether its lines are those of the square, as of OQPSK.
     """
 
     carrier: float
@@ -54,6 +55,7 @@ class Signal:
     symbol_rate: float
     line: float
     runner_up: float
+    is_staggered: bool = False
 
     @property
     def is_certain(self) -> bool:
@@ -198,11 +200,12 @@ def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal
     size, low, carrier = len(spectrum), lines.low, middle
     line, runner_up, place = _strongest(lines.magnitude)
     rate = (low + place) / size
-    staggered = _pair_of_lines(lines.above, lines.below, 2 * _REACH * lines.half)
-    if staggered is not None and staggered[0] > line:
-        line, runner_up, up, down = staggered
+    pair = _pair_of_lines(lines.above, lines.below, 2 * _REACH * lines.half)
+    is_staggered = pair is not None and pair[0] > line
+    if is_staggered:
+        line, runner_up, up, down = pair
         rate, carrier = (low + (up + down) / 2) / size, (lines.center + (up - down) / 4) / size
-    return Signal((carrier + 0.5) % 1 - 0.5, width, rate, line, runner_up)
+    return Signal((carrier + 0.5) % 1 - 0.5, width, rate, line, runner_up, is_staggered)
 
 
 def _strongest(strength: np.ndarray) -> tuple[float, float, float]:

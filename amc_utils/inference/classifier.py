@@ -15,7 +15,6 @@ from torch import Tensor
 
 from amc_utils.config import TrainingParameters
 from amc_utils.dsp.equalisation import line_incoherence
-from amc_utils.dsp.features import envelope_kurtosis
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.images import network_input
 from amc_utils.inference.ood import SIGNIFICANCE, MahalanobisDetector
@@ -29,8 +28,6 @@ SHIPPED, SHIPPED_FOR_RADIOML = (
     for run in ("open-24", "radioml_2018-likelihoods")
 )
 _FRAMES_AT_ONCE = 64
-# Statistics that a detector may have beside the features.
-_NUM_STATISTICS = 2
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,8 @@ class Classifier:
     def look(self, iq: Tensor, *, statistics: bool = True) -> tuple[Tensor, Logits]:
         """Last features, float32 [B, W + S], and logits before calibration, of frames.
 
-        With `statistics` what the detector needs too, where the front end must find the band: the
-        incoherence of the symbol-rate line, which shows a wrong rate better than features do, and how
-        constant the envelope is, of which the equaliser leaves nothing.
+        With `statistics` what the detector needs too: where the front end must find the band, the
+        incoherence of the symbol-rate line, which shows a wrong rate better than features do.
         """
         seen = []
         for part in iq.split(_FRAMES_AT_ONCE):
@@ -103,17 +99,15 @@ class Classifier:
             logits = self.network.heads(features)
             if statistics and self.num_statistics:
                 noise = ReceivedBatch(part, self.config.receiver).noise
-                told = [line_incoherence(part, noise), 1 - envelope_kurtosis(part, noise)]
-                features = torch.cat([features, torch.stack(told[: self.num_statistics], 1)], 1)
+                features = torch.cat([features, line_incoherence(part, noise)[:, None]], 1)
             seen.append((features, *logits))
         features, modulation, snr = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return features, Logits(modulation, snr)
 
     @property
     def num_statistics(self) -> int:
-        """S, how many columns `look` may append to the features; of a fitted detector what it has."""
-        fitted = self.detector.quantiles.shape[1] - 1 if self.detector else _NUM_STATISTICS
-        return fitted if self.config.receiver.is_blind else 0
+        """S, how many columns `look` may append to the features."""
+        return int(self.config.receiver.is_blind)
 
     def prediction(self, features: Tensor, logits: Logits) -> Prediction:
         """Prediction for frames from what `look` returned.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from amc_utils.dsp.carrier import recover_carrier
 from amc_utils.dsp.equalisation import Equalised
-from amc_utils.dsp.features import envelope_kurtosis, power_spectrum
+from amc_utils.dsp.features import carrier_share, envelope_kurtosis, power_spectrum
 from amc_utils.dsp.survey import Signal, noise_floor
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.inference.classifier import Classifier, load_classifier
@@ -37,8 +37,11 @@ _REAL = 0.5
 # Frames that pulse and carrier offset are taken from.
 _FRAMES_MEASURED = 64
 # Symbol rates to either side of a carrier that frames hold; kurtosis below which an envelope is
-# constant, that of such a signal beside another 20 dB weaker.
+# constant, that of such a signal beside another 20 dB weaker; and modulations that have none other.
 _CUT_BAND, _CONSTANT_ENVELOPE = SAMPLES_PER_SYMBOL / 2, 1.02
+_OF_CONSTANT_ENVELOPE = ("FM", "GMSK")
+# Share of power in a line of the spectrum from which on it is a tone.
+_TONE = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class NamedSignal:
         rolloff: roll-off of its pulse; NaN where the network's front end does not find one.
         symbols: synchronised symbols of some frames, complex64 [frames, symbols], up to quarter turns.
         foreign_below: see Classifier.
+        has_constant_envelope: whether its magnitude is that of a modulated frequency or phase alone.
+        has_tones: whether a tenth of its power lies in a line of its spectrum.
         traces: the same frames between symbols, eight samples a symbol, complex64 [frames, samples];
             empty where the network's front end does not find the pulse.
         number, count: which of how many of its recording it is.
@@ -72,6 +77,8 @@ class NamedSignal:
     symbols: np.ndarray
     traces: np.ndarray
     foreign_below: float
+    has_constant_envelope: bool
+    has_tones: bool
     number: int = 1
     count: int = 1
 
@@ -112,7 +119,12 @@ class NamedSignal:
     @property
     def is_foreign(self) -> bool:
         """Whether it is no signal of the kinds that the network was trained on."""
-        return self.likeness < self.foreign_below
+        return self.likeness < self.foreign_below or self.contradicts_envelope
+
+    @property
+    def contradicts_envelope(self) -> bool:
+        """Whether its envelope is constant and that of the named modulation is not."""
+        return self.has_constant_envelope and self.modulation not in _OF_CONSTANT_ENVELOPE
 
     def facts(self) -> dict[str, Any]:
         """What was found, as plain values."""
@@ -134,6 +146,7 @@ class NamedSignal:
             "num_frames": len(self.frames),
             "left_out": self.left_out,
             "likeness": self.likeness,
+            "has_constant_envelope": self.has_constant_envelope,
             "is_foreign": self.is_foreign,
             "notes": list(self.recording.notes),
         }
@@ -177,10 +190,17 @@ def classify_recording(
     wanted = _told_or_found(recording, symbol_rate, offset_hz, most)
     wanted = _without_parts(recording, wanted)
     signals = [signal for _, _, signal in wanted]
-    named = (
-        _named(recording, classifier, *about, [s for s in signals if s is not about[2]], num_frames)
-        for about in wanted
-    )
+    named = []
+    for symbol_rate, carrier_hz, found in wanted:
+        rest = [other for other in signals if other is not found], num_frames
+        some = _named(recording, classifier, symbol_rate, carrier_hz, found, *rest)
+        # The square of MSK has lines half its symbol rate beside the carrier, as that of OQPSK. So has
+        # that of other shifts of frequency, which have tones.
+        is_msk = found and found.is_staggered and some.contradicts_envelope and not some.has_tones
+        if is_msk and can_be_cut(2 * found.symbol_rate):
+            twice = _named(recording, classifier, 2 * symbol_rate, carrier_hz, found, *rest)
+            some = some if twice.is_foreign else twice
+        named.append(some)
     return [replace(some, number=n, count=len(wanted)) for n, some in enumerate(named, 1)]
 
 
@@ -219,12 +239,19 @@ def _without_parts(
             cut = known.frames(
                 symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_FRAMES_MEASURED
             )
-            # Others beside it are no noise.
-            floor = noise_floor(power_spectrum(cut.iq)[1].mean(0).numpy())
-            kurtosis = envelope_kurtosis(cut.iq, torch.full((len(cut.iq),), floor))
-            if kurtosis.median() < _CONSTANT_ENVELOPE:
+            if _has_constant_envelope(cut.iq):
                 wanted = [some for some in wanted if some not in beside]
     return kept
+
+
+def _has_constant_envelope(iq: Tensor) -> bool:
+    """Whether frames [B, num_samples] of a signal surely have one; noise lies beside all signals."""
+    floor = noise_floor(power_spectrum(iq)[1].mean(0).numpy())
+    kurtosis = envelope_kurtosis(iq, torch.full((len(iq),), floor))
+    middle = kurtosis.median()
+    # Of the median, from that of the distances to it, as for Gaussian errors.
+    error = 1.86 * (kurtosis - middle).abs().median() / len(iq) ** 0.5
+    return bool(middle + 2 * error < _CONSTANT_ENVELOPE)
 
 
 def _named(
@@ -271,6 +298,8 @@ def _named(
         symbols=symbols.numpy(),
         traces=traces.numpy(),
         foreign_below=classifier.foreign_below,
+        has_constant_envelope=_has_constant_envelope(iq),
+        has_tones=float(carrier_share(iq).median()) > _TONE,
     )
 
 
@@ -333,6 +362,8 @@ def summary(named: NamedSignal) -> str:
         for reason, number in named.left_out.items()
     )
     seen = f"mean log p-value of frames {named.likeness:.1f}, limit {named.foreign_below:.1f}"
+    if named.contradicts_envelope:
+        seen = f"its envelope is constant, that of {named.modulation} is not; {seen}"
     first, last = (place / (rate or 1.0) for place in named.stretch)
     where = f"{first:.3g} to {last:.3g} s" if rate else f"samples {first:,.0f} to {last:,.0f}"
     lines.append(
