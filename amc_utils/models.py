@@ -135,6 +135,8 @@ class TwoHeadNetwork(nn.Module):
         snr_head: str = "linear",
     ) -> None:
         super().__init__()
+        if snr_head not in ("linear", "bottleneck"):
+            raise ValueError(f"snr_head must be 'linear' or 'bottleneck', got {snr_head!r}")
         self.register_load_state_dict_pre_hook(_take_former_names)
         self.input_shape = input_shape
         self.backbone = backbone
@@ -191,8 +193,6 @@ def build_model(
             exported file of another network.
         FileNotFoundError: pretrained weights that cannot be had.
     """
-    if snr_head not in ("linear", "bottleneck"):
-        raise ValueError(f"snr_head must be 'linear' or 'bottleneck', got {snr_head!r}")
     if (name in IQ_MODELS) != (len(input_shape) == 2):
         raise ValueError(
             f"channels ['iq'] and a network on samples ({', '.join(IQ_MODELS)}) belong together, got "
@@ -213,13 +213,11 @@ def build_model(
         dropout=dropout,
         snr_head=snr_head,
     )
-    if isinstance(pretrained, str):
-        _take_exported(network, Path(pretrained))
-    return network
+    return _with_exported(network, Path(pretrained)) if isinstance(pretrained, str) else network
 
 
-def _take_exported(network: TwoHeadNetwork, path: Path) -> None:
-    """Put the weights of an exported network in, but for heads of other classes."""
+def _with_exported(network: TwoHeadNetwork, path: Path) -> TwoHeadNetwork:
+    """The network with the weights of an exported one, but for heads of other classes."""
     if not path.is_file():
         raise FileNotFoundError(f"pretrained must be true, false or an exported model, got {path}")
     try:
@@ -236,6 +234,7 @@ def _take_exported(network: TwoHeadNetwork, path: Path) -> None:
             f"{tuple(own[missing[0]].shape)}"
         )
     network.load_state_dict(fit, strict=False)
+    return network
 
 
 def count_parameters(network: nn.Module) -> int:
