@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.paths import IN_REPOSITORY, REPOSITORY
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
 # What a result depends on; figures and diary change while a run writes them and do not count.
@@ -34,6 +34,8 @@ def environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the repository; None where there is no git or no repository."""
+    if not IN_REPOSITORY:
+        return None
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
