@@ -12,10 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_ABOVE_PACKAGE = Path(__file__).resolve().parents[2]
-IN_REPOSITORY = (_ABOVE_PACKAGE / "claims.yaml").is_file()
+ABOVE_PACKAGE = Path(__file__).resolve().parents[2]
+IN_REPOSITORY = (ABOVE_PACKAGE / "claims.yaml").is_file()
 # Of a package that was installed by itself, the current folder takes the repository's place.
-REPOSITORY = _ABOVE_PACKAGE if IN_REPOSITORY else Path.cwd()
+REPOSITORY = ABOVE_PACKAGE if IN_REPOSITORY else Path.cwd()
 # Folder of runs that stand alone; as those beside it in results/ no name for a study.
 SINGLE = "main"
 _RESERVED = (SINGLE, "radioml_2018_facts")
