@@ -1,4 +1,4 @@
-# JupyterLab on the notebooks, or a command, on CPUs. Not built yet where this was written.
+# JupyterLab on the notebooks, or a command, on CPUs. Not built yet.
 #
 #     docker build -t amc .
 #     docker run --rm -p 8888:8888 amc
