@@ -10,6 +10,11 @@ BIN := .venv/bin
 STRIP := --keep-id --extra-keys "metadata.papermill metadata.language_info cell.metadata.papermill"
 EXECUTE = $(BIN)/papermill -k python3 --log-output --log-level INFO --no-progress-bar
 
+# TORCH=cpu takes PyTorch's CPU build, without the pins that its CUDA build alone needs.
+TORCH ?=
+BUILD := $(TORCH:%=--torch-backend %)
+PASSED_OVER := $(if $(filter cpu,$(TORCH)),^(cuda|nvidia|triton),^$$)
+
 # Complete only when this file exists, so an interrupted installation is done again.
 INSTALLED := .venv/.installed
 
@@ -17,7 +22,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock -e .
+	grep -vE '$(PASSED_OVER)' requirements.lock | \
+		$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode $(BUILD) -r - -e .
 	touch $@
 
 # All notebooks, beside copies of the results that they read; nothing but outputs/ is written.
@@ -73,7 +79,7 @@ test: lint
 
 # Without notebooks, figures, killed processes, runs of record, speed and devices.
 SLOW := notebooks figures processes survival runs_of_record benchmarks classifier gpu_check pretended_device \
-	readme train training study bounds
+	readme train training study bounds package
 test-fast: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile $(SLOW:%=--ignore tests/test_%.py)
 
@@ -85,6 +91,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
+	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

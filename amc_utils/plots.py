@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amc_utils.images import WINDOW, constellation_images
-from amc_utils.runtime.paths import REPOSITORY, atomic_write
+from amc_utils.runtime.paths import ABOVE_PACKAGE, REPOSITORY, atomic_write
 from amc_utils.signals import FAMILY_OF_MODULATION, SAMPLES_PER_SYMBOL, Channel
 
 WIDTH_INCHES = {"column": 3.5, "page": 7.16}
@@ -61,10 +61,10 @@ def save(fig: Figure, name: str, folder: Path, note: str, sources: Sequence[Path
     # At this size about 26 letters of the note fit into an inch.
     lines = textwrap.wrap(note, int(26 * fig.get_figwidth()), break_on_hyphens=False)
     fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
-    # What the project measured stays in its own results/, wherever the runs are.
-    roots = [folder.parent if path.is_relative_to(folder.parent) else REPOSITORY for path in sources]
-    shown = zip(sources, roots, strict=True)
-    places = ", ".join(path.relative_to(root).as_posix() for path, root in shown) or None
+    # What the project measured stays in its own results/ or in the package, wherever the runs are.
+    roots = (folder.parent, REPOSITORY, ABOVE_PACKAGE)
+    shown = [path.relative_to(next(filter(path.is_relative_to, roots))) for path in sources]
+    places = ", ".join(path.as_posix() for path in shown) or None
     # Without a date or version of its maker in it, the same figure is the same file.
     pdf = {"CreationDate": None, "Producer": None, "Subject": places}
     for suffix, told in {".pdf": pdf, ".png": {"Software": None, "Source": places}}.items():

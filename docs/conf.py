@@ -13,8 +13,8 @@ author = "The compendium's authors"
 extensions = ["myst_nb"]
 root_doc = "README"
 # Nothing else of the repository is a page, and no other folder is searched.
-include_patterns = ["README.md", "RUNLOG.md", "docs/*.md", "figures/README.md"]
-include_patterns += ["outputs/[0-9]*.ipynb", "notebooks/*.ipynb"]
+include_patterns = ["README.md", "RUNLOG.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md"]
+include_patterns += ["figures/README.md", "outputs/[0-9]*.ipynb", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "*/.*", "outputs/*/**", "results", "build", "amc_utils", "tests"]
 nb_execution_mode = "off"
 # Pages ask for no connection: controls are of no use without a kernel.
@@ -33,7 +33,7 @@ templates_path = ["_templates"]
 _PAGES = (
     "docs/glossary", "docs/results", "docs/claims", "docs/images_and_bound",
     "docs/radioml_2018_as_measured", "docs/radioml_file", "docs/classify", "docs/own_runs",
-    "docs/extend", "docs/speed", "figures/README", "RUNLOG",
+    "docs/extend", "docs/speed", "figures/README", "RUNLOG", "CONTRIBUTING", "CHANGELOG",
 )  # fmt: skip
 _CONTENTS = """
 

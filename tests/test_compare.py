@@ -7,6 +7,7 @@ import json
 import pytest
 from trainers import TINY
 
+from amc_utils.runtime import paths
 from amc_utils.runtime.paths import Workspace
 from amc_utils.studies import compare
 from amc_utils.studies.compare import comparison
@@ -39,7 +40,7 @@ def test_number_beyond_the_interval_is_not_reproduced(spaces, monkeypatch, capsy
     table = comparison(*spaces).set_index("task")
     assert table.loc["joint", "verdict"] == "not reproduced"
     assert table.loc["snr", "verdict"] == "identical"
-    monkeypatch.setattr(compare, "REPOSITORY", spaces[1].root)
+    monkeypatch.setattr(paths, "REPOSITORY", spaces[1].root)
     assert compare.compare(str(spaces[0].root)) == 1
     assert "1 not reproduced" in capsys.readouterr().out
 

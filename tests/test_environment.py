@@ -1,8 +1,11 @@
-"""The three doors to the environment lead to the same pins."""
+"""All doors to the environment lead to the same pins, and what GitHub reads has its form."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -12,6 +15,8 @@ from amc_utils.runtime.paths import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf8"))["project"]
 LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf8")
+GITHUB = REPOSITORY / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 DESIGN_CARD = {"jupyterlab", "torch", "timm", "numpy", "matplotlib", "seaborn", "papermill", "h5py"}
 
 
@@ -60,7 +65,79 @@ def test_citation_is_of_this_version():
 
 
 @pytest.mark.parametrize(
-    "name", ["LICENSE", "CITATION.cff", "README.md", "RUNLOG.md", "environment.yml"]
+    "name",
+    [
+        "LICENSE",
+        "CITATION.cff",
+        "README.md",
+        "RUNLOG.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "environment.yml",
+    ],
 )
 def test_top_level_is_complete(name):
     assert (REPOSITORY / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow_gives_commands_of_the_readme(path):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf8")
+    given = [
+        step["run"]
+        for job in yaml.safe_load(path.read_text(encoding="utf8"))["jobs"].values()
+        for step in job["steps"]
+        if "run" in step
+    ]
+    assert given
+    for command in given:
+        assert re.search(rf"^{command} +# ", readme, re.M), command
+
+
+def test_workflows_try_every_python_that_is_promised():
+    tested = yaml.safe_load((GITHUB / "workflows" / "test.yml").read_text(encoding="utf8"))
+    conda = (REPOSITORY / "environment.yml").read_text(encoding="utf8")
+    low, above = (int(minor) for minor in re.search(r"python>=3\.(\d+),<3\.(\d+)", conda).groups())
+    promised = [f"3.{minor}" for minor in range(low, above)]
+    assert tested["jobs"]["test"]["strategy"]["matrix"]["python"] == promised
+
+
+@pytest.mark.parametrize(
+    ("schema", "paths"),
+    [
+        ("github-workflows", WORKFLOWS),
+        ("github-issue-forms", sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml"))),
+        ("dependabot", [GITHUB / "dependabot.yml"]),
+        ("citation-file-format", [REPOSITORY / "CITATION.cff"]),
+    ],
+)
+def test_file_for_github_has_its_form(schema, paths):
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*check, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_containers_take_the_pins_from_the_lock_alone():
+    """By the one command that installs them; none of these files names a version of a package."""
+    for name in ("Dockerfile", ".devcontainer/devcontainer.json", "binder/postBuild"):
+        text = (REPOSITORY / name).read_text(encoding="utf8")
+        assert "make .venv/.installed TORCH=cpu" in text
+        assert "==" not in text
+        assert "pip install" not in text
+
+
+def test_cpu_build_leaves_out_what_only_the_gpu_needs():
+    words = ["make", "--dry-run", "--always-make", ".venv/.installed"]
+    said = {}
+    for torch in ("", "cpu"):
+        done = subprocess.run(
+            [*words, f"TORCH={torch}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        pattern = re.search(r"grep -vE '(.*?)'", done.stdout)[1]
+        said[torch] = {line for line in LOCK.splitlines() if not re.search(pattern, line)}
+        assert ("--torch-backend cpu" in done.stdout) == bool(torch)
+    assert said[""] == set(LOCK.splitlines())
+    left_out = {name_of(line) for line in said[""] - said["cpu"]}
+    assert {"nvidia-cublas", "cuda-toolkit", "triton"} <= left_out
+    needed = {name_of(r) for r in importlib.metadata.requires("torch") if "nvidia" in r or "cuda" in r}
+    assert needed <= left_out

@@ -20,11 +20,11 @@ from amc_utils.images import network_input
 from amc_utils.inference.ood import SIGNIFICANCE, MahalanobisDetector
 from amc_utils.losses import predict_snr_index
 from amc_utils.models import Logits, TwoHeadNetwork, untrained_network
-from amc_utils.runtime.paths import REPOSITORY, atomic_write
+from amc_utils.runtime.paths import atomic_write
 
 # The networks that come with the project: for recordings, and for frames of RadioML 2018.01A.
 SHIPPED, SHIPPED_FOR_RADIOML = (
-    REPOSITORY / "results/models" / run / "model.safetensors"
+    Path(__file__).parent / "shipped" / run / "model.safetensors"
     for run in ("open-24", "radioml_2018-likelihoods")
 )
 _FRAMES_AT_ONCE = 64

@@ -95,9 +95,9 @@ def export_command(
 ) -> None:
     """Write a finished run's network as one small file for use.
 
-    Reads outputs/checkpoints/<run>/best.ckpt. Writes outputs/models/<run>/model.safetensors, or that in
-    results/models/ where it lies there, and beside it model.json: how well the network is calibrated
-    and which out-of-distribution (OOD) signals it flags.
+    Reads outputs/checkpoints/<run>/best.ckpt. Writes outputs/models/<run>/model.safetensors, of a
+    network that comes with the package that in amc_utils/inference/shipped/, and beside it model.json:
+    how well it is calibrated and which out-of-distribution (OOD) signals it flags.
 
         amc export open-24
         amc export open-24 --recalibrate

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from amc_utils.dsp.features import circular_mean, noise_density, one_sided, power_spectrum
 from amc_utils.runtime.pages import markdown_table, with_table
-from amc_utils.runtime.paths import REPOSITORY, atomic_write
+from amc_utils.runtime.paths import REPOSITORY, atomic_write, repository_file
 from amc_utils.signals import (
     FILE_CHANNELS,
     SAMPLES_PER_SYMBOL,
@@ -32,7 +32,7 @@ from amc_utils.signals import (
 )
 
 FOLDER = REPOSITORY / "results" / "radioml_2018_facts"
-PAGE = REPOSITORY / "docs" / "radioml_2018_as_measured.md"
+PAGE = "docs/radioml_2018_as_measured.md"
 # The twin, the paper's table, and the twin with what labels mean in textbooks.
 SIMULATED = {
     **FILE_CHANNELS,
@@ -88,8 +88,9 @@ def write_facts(excerpts: str, num_frames: int = 16384, keep_simulated: bool = F
         keep_simulated: leave simulated.csv as it is.
 
     Raises:
-        FileNotFoundError: an excerpt is not there.
+        FileNotFoundError: an excerpt, or the page, is not there.
     """
+    path = repository_file(PAGE)
     tables = {
         "measured": measured_facts(Path(excerpts)),
         "published": published_results(Path(excerpts)),
@@ -99,10 +100,9 @@ def write_facts(excerpts: str, num_frames: int = 16384, keep_simulated: bool = F
     for name, table in tables.items():
         with atomic_write(FOLDER / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-    page = PAGE.read_text(encoding="utf8")
     table = facts_table(comparison(read_facts("measured"), read_facts("simulated")))
-    page = with_table(page, "facts", table)
-    with atomic_write(PAGE) as temporary:
+    page = with_table(path.read_text(encoding="utf8"), "facts", table)
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf8")
 
 

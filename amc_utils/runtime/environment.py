@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from amc_utils.runtime.paths import REPOSITORY
+from amc_utils.runtime.paths import IN_REPOSITORY, REPOSITORY
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
-# What a result depends on; figures and diary change while a run writes them and do not count.
+# What a result depends on; figures, diary and exported networks are written meanwhile and do not count.
 _CODE = ("amc_utils", "notebooks", "profiles", "pyproject.toml", "requirements.lock")
+_WRITTEN = ":!amc_utils/inference/shipped"
 
 
 def environment() -> dict[str, Any]:
     """Commit, whether code differs from it, versions and device names of this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    status = _git("status", "--porcelain", "--", *_CODE)
+    status = _git("status", "--porcelain", "--", *_CODE, _WRITTEN)
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": None if status is None else bool(status),
@@ -34,6 +35,8 @@ def environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the repository; None where there is no git or no repository."""
+    if not IN_REPOSITORY:
+        return None
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True

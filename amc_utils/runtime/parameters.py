@@ -113,7 +113,7 @@ def read_config(file: str) -> dict[str, Any]:
     """
     path = next((p for p in (Path(file), REPOSITORY / file) if p.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"profile not found: {file}; those of this project lie in profiles/")
+        raise FileNotFoundError(f"profile not found: {file}; those of the repository lie in profiles/")
     try:
         return read_yaml(path.read_text(encoding="utf8"), f"profile {file}")
     except UnicodeDecodeError:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+ABOVE_PACKAGE = Path(__file__).resolve().parents[2]
+IN_REPOSITORY = (ABOVE_PACKAGE / "claims.yaml").is_file()
+# Of a package that was installed by itself, the current folder takes the repository's place.
+REPOSITORY = ABOVE_PACKAGE if IN_REPOSITORY else Path.cwd()
 # Folder of runs that stand alone; as those beside it in results/ no name for a study.
 SINGLE = "main"
-_RESERVED = (SINGLE, "models", "radioml_2018_facts")
+_RESERVED = (SINGLE, "radioml_2018_facts")
 # Of runs and studies; nothing that leads out of their folder or hides in it.
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
@@ -77,14 +80,29 @@ class Workspace:
         return self.outputs / "checkpoints" / self.study
 
     def model(self, run: str) -> Path:
-        """Exported network of a run: in results/models/ if it is kept, else in outputs/models/."""
-        kept, own = (folder / "models" / run for folder in (self.results, self.outputs))
-        return (kept if kept.is_dir() else own) / "model.safetensors"
+        """Exported network of a run: in the package if it comes with it, else in outputs/models/."""
+        shipped = self.root / "amc_utils" / "inference" / "shipped" / run
+        own = self.outputs / "models" / run
+        return (shipped if shipped.is_dir() else own) / "model.safetensors"
 
     @property
     def runlog(self) -> Path:
         """The lab diary."""
         return self.root / "RUNLOG.md"
+
+
+def repository_file(name: str) -> Path:
+    """Path of a file or folder that the repository has and the package alone does not.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    path = REPOSITORY / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{name} not found in {REPOSITORY}; a clone of the repository has it, run the command there"
+        )
+    return path
 
 
 def cache_folder() -> Path:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.runtime.paths import Workspace, repository_file
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.claim_measures import MEASURES
 
@@ -99,8 +99,9 @@ def read_claims(name: str = "claims.yaml") -> dict[str, Claim]:
     """Claims by name, in the order of the file, whose path is relative to the repository.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a field that is missing, unknown, or makes no sense.
     """
-    path = REPOSITORY / name
+    path = repository_file(name)
     content = read_yaml(path.read_text(encoding="utf8"), f"claims {path}")
     return {name: Claim.model_validate(claim) for name, claim in content.items()}

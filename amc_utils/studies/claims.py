@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from amc_utils.metrics import half_interval
 from amc_utils.results import Run, named_run
-from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
+from amc_utils.runtime.paths import Workspace, atomic_write
 from amc_utils.studies.claim_measures import MEASURES
 from amc_utils.studies.claim_rules import Claim, ClaimTest, read_claims
 from amc_utils.studies.pages import write_pages
@@ -183,10 +183,11 @@ def report(output_root: str = "") -> None:
     Args:
         output_root: workspace; empty is the repository.
     """
-    print(update_runlog(Workspace.at(output_root)))
-    if not output_root:
-        workspace = Workspace(REPOSITORY)
-        rows = evaluate(read_claims(), workspace)
+    claims = {} if output_root else read_claims()
+    workspace = Workspace.at(output_root)
+    print(update_runlog(workspace))
+    if claims:
+        rows = evaluate(claims, workspace)
         with atomic_write(workspace.results / "claims.csv") as temporary:
             rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         # Of the digits that the file has, so that pages can be made from it again.

@@ -7,7 +7,7 @@ import pandas as pd
 from amc_utils.config import TrainingParameters
 from amc_utils.metrics import TASKS
 from amc_utils.results import Run, kept_runs, new_runs
-from amc_utils.runtime.paths import REPOSITORY, Workspace
+from amc_utils.runtime.paths import Workspace, repository_file
 from amc_utils.studies.record import differing_from_record
 
 
@@ -46,8 +46,11 @@ def compare(folder: str) -> int | str:
 
     Args:
         folder: workspace, as `make reproduce` leaves it.
+
+    Raises:
+        FileNotFoundError: there are no committed runs.
     """
-    table = comparison(Workspace.at(folder), Workspace(REPOSITORY))
+    table = comparison(Workspace.at(folder), Workspace(repository_file("results").parent))
     if table.empty:
         return f"no new run was found in {folder}; `make reproduce` makes some"
     print(table.round(3).to_string(index=False))

@@ -225,7 +225,7 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
     if not config.checkpoint:
         raise ValueError(
             "checkpoint must name a network: outputs/checkpoints/RUN/best.ckpt of a run, or "
-            "results/models/open-24/model.safetensors, which comes with the project"
+            "amc_utils/inference/shipped/open-24/model.safetensors, which comes with the project"
         )
     path = Path(config.checkpoint)
     if path.suffix == ".safetensors":

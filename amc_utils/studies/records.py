@@ -24,7 +24,7 @@ from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.devices import best_accelerator
 from amc_utils.runtime.interruption import EXIT_RESUMABLE, stop_at_once
 from amc_utils.runtime.parameters import checked
-from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write
+from amc_utils.runtime.paths import REPOSITORY, Workspace, atomic_write, repository_file
 from amc_utils.runtime.yaml_text import read_yaml
 from amc_utils.studies.evaluate import EvaluationParameters
 from amc_utils.studies.record import differing_from_record
@@ -264,12 +264,12 @@ def records(minutes: float = 0.0, plan: str = PLAN, pack: str = "", output_root:
         output_root: where the plan's commands write; empty is the repository.
 
     Raises:
-        FileNotFoundError: there is nothing to pack.
+        FileNotFoundError: there is no plan, or nothing to pack.
     """
     workspace = Workspace.at(output_root)
     for number in _SIGNALS:
         signal.signal(number, stop_at_once)
-    steps = read_plan(Path(plan) if Path(plan).is_file() else REPOSITORY / plan)
+    steps = read_plan(Path(plan) if Path(plan).is_file() else repository_file(plan))
     archive = Path(pack).resolve()
     # The plan's commands name files by their place in the repository.
     os.chdir(REPOSITORY)

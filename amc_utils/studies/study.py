@@ -97,7 +97,7 @@ def read_study(path: Path) -> Study:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"study not found: {path}; those of this project lie in profiles/studies/"
+            f"study not found: {path}; those of the repository lie in profiles/studies/"
         )
     content = read_yaml(path.read_text(encoding="utf8"), f"study {path}")
     if isinstance(content.get("base"), str):
