@@ -349,7 +349,7 @@ def test_dask_workers_must_have_one_thread(study_file, tmp_path, threads):
     options = {"processes": False, "dashboard_address": None, "threads_per_worker": threads}
     with (
         LocalCluster(n_workers=1 if threads else 0, **options) as cluster,
-        pytest.raises(ValueError, match="workers have one thread each, got .*--nthreads 1"),
+        pytest.raises(ValueError, match=r"workers have one thread each, got .*--nthreads 1"),
     ):
         run_study(study_file, str(tmp_path), dask=cluster.scheduler_address)
 

@@ -13,7 +13,7 @@ import torch
 
 from amc_utils.runtime.paths import REPOSITORY
 
-_PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
+_PACKAGES = ("amc-utils", "torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
 # What a result depends on; figures and diary change while a run writes them and do not count.
 _CODE = ("amc_utils", "notebooks", "profiles", "pyproject.toml", "requirements.lock")
 
