@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Literal
 
 # Word: the typed function that does it, and what that is. Modules are imported when their turn comes,
 # so that help takes no seconds.
@@ -35,6 +36,8 @@ COMMANDS = {
     ),
     "facts": ("radioml.facts:write_facts", "measure excerpts of the real file beside simulations"),
     "gpu-check": ("studies.gpu_check:gpu_check", "compare a GPU with the CPU before a long run"),
+    "doctor": ("studies.doctor:doctor", "is this machine fit, and what is slow on it?"),
+    "completion": ("__main__:completion", "print a script by which a shell completes all this"),
     "grey": ("studies.shared_scaling:shared_scaling", "what grey levels tell that others share"),
 }
 
@@ -67,7 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     word, *rest = [*(sys.argv[1:] if arguments is None else arguments), "--help"]
     if word in ("-h", "--help"):
         lines = (f"  {name:10}{what}" for name, (_, what) in COMMANDS.items())
-        print("usage: amc WORD ...\n\n" + "\n".join(lines) + "\n\n`amc WORD --help` says more.")
+        print(
+            "usage: amc WORD ... | amc --version\n\n"
+            + "\n".join(lines)
+            + "\n\n`amc WORD --help` says more."
+        )
+        return
+    if word == "--version":
+        print(f"amc {_version()}")
         return
     if word not in COMMANDS:
         close = difflib.get_close_matches(word, COMMANDS, n=1)
@@ -92,6 +102,29 @@ def function_of(word: str) -> Callable[..., int | None]:
     gc.enable()
     atexit.register(gc.unfreeze)
     return function
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print a script by which a shell completes words, options, values and file names.
+
+        amc completion bash > ~/.local/share/bash-completion/completions/amc
+        amc completion zsh > ~/.zfunc/_amc
+        amc completion fish > ~/.config/fish/completions/amc.fish
+
+    The first needs the package bash-completion, or a line `source FILE` in .bashrc; the second a folder
+    of zsh's fpath. The script starts no Python; print it anew when the commands have changed.
+
+    Args:
+        shell: bash, zsh or fish.
+    """
+    script = import_module("amc_utils.runtime.command_line").completion_script
+    commands = {word: (function_of(word), what) for word, (_, what) in COMMANDS.items()}
+    print(script(commands, shell, prog="amc", version=_version()))
+
+
+def _version() -> str:
+    # Only here, since it takes as long as all of help.
+    return import_module("importlib.metadata").version("amc-utils")
 
 
 if __name__ == "__main__":

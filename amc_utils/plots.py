@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amc_utils.images import WINDOW, constellation_images
-from amc_utils.runtime.paths import ABOVE_PACKAGE, REPOSITORY, atomic_write
+from amc_utils.results import list_runs
+from amc_utils.runtime.paths import ABOVE_PACKAGE, REPOSITORY, SINGLE, Workspace, atomic_write
 from amc_utils.signals import FAMILY_OF_MODULATION, SAMPLES_PER_SYMBOL, Channel
 
 WIDTH_INCHES = {"column": 3.5, "page": 7.16}
@@ -45,8 +47,8 @@ def run_style(number: int) -> dict[str, str]:
 
 
 def use_style() -> None:
-    """Set the paper's style for all figures that follow."""
-    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    """Set the paper's style for all figures that follow: dark on opaque white, whatever was set."""
+    plt.style.use(["default", Path(__file__).with_name("style.mplstyle")])
 
 
 def figure(
@@ -57,20 +59,36 @@ def figure(
 
 
 def save(fig: Figure, name: str, folder: Path, note: str, sources: Sequence[Path] = ()) -> Figure:
-    """Write fig_<name>.pdf and .png: `note` in small print, and inside whose results they show."""
+    """Write fig_<name>.pdf and .png: `note` in small print, and inside whose results they show.
+
+    Inside are also the seeds of these runs and the version of this package. What else numbers depend on
+    stands in the record of each run; of the machine that draws nothing is told.
+    """
     # At this size about 26 letters of the note fit into an inch.
     lines = textwrap.wrap(note, int(26 * fig.get_figwidth()), break_on_hyphens=False)
     fig.supxlabel("\n".join(lines), x=0.995, ha="right", fontsize=5.5, color="0.35")
     # What the project measured stays in its own results/ or in the package, wherever the runs are.
     roots = (folder.parent, REPOSITORY, ABOVE_PACKAGE)
-    shown = [path.relative_to(next(filter(path.is_relative_to, roots))) for path in sources]
-    places = ", ".join(path.as_posix() for path in shown) or None
-    # Without a date or version of its maker in it, the same figure is the same file.
-    pdf = {"CreationDate": None, "Producer": None, "Subject": places}
-    for suffix, told in {".pdf": pdf, ".png": {"Software": None, "Source": places}}.items():
+    shown = [(path, next(filter(path.is_relative_to, roots))) for path in sources]
+    places = ", ".join(path.relative_to(root).as_posix() for path, root in shown) or None
+    found = sorted({seed for path, root in shown for seed in _seeds(path, root)})
+    seeds = f"seeds {', '.join(map(str, found))}" if found else None
+    maker = f"amc_utils {version('amc-utils')}"
+    # Without a date or the version of matplotlib in it, the same figure is the same file.
+    pdf = {"CreationDate": None, "Producer": None, "Creator": maker}
+    pdf |= {"Subject": places, "Keywords": seeds}
+    png = {"Software": maker, "Source": places, "Comment": seeds}
+    for suffix, told in {".pdf": pdf, ".png": png}.items():
         with atomic_write(folder / f"fig_{name}{suffix}") as temporary:
             fig.savefig(temporary, metadata=told)
     return fig
+
+
+def _seeds(source: Path, root: Path) -> set[int]:
+    """Seeds of a run, or of all runs of a study, by its place in results/; none of other files."""
+    study, *name = source.relative_to(root).parts[1:]
+    runs = list_runs(Workspace(root, "" if study == SINGLE else study))
+    return {run.facts["config"]["seed"] for run in runs if name in ([], [run.name])}
 
 
 def accuracy_against_snr(ax: Axes, table: pd.DataFrame, *, label: str, **style) -> Axes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fnmatch import fnmatch
+from importlib.metadata import version
 
 import matplotlib as mpl
 import numpy as np
@@ -73,6 +75,40 @@ def test_figure_names_the_results_that_it_shows(table, tmp_path):
         b"(results/mine, results/studies/record)"
         in (tmp_path / "figures" / "fig_test.pdf").read_bytes()
     )
+
+
+def test_figure_tells_seeds_and_the_package_s_version_alone(table, tmp_path):
+    """Of a run its seed, of a study those of all its runs; nothing of the machine that draws."""
+    results = REPOSITORY / "results"
+    lines = (results / "prior" / "runs.jsonl").read_text(encoding="utf8").splitlines()
+    seeds = {json.loads(line)["config"]["seed"] for line in lines}
+    fig, ax = plots.figure()
+    plots.accuracy_against_snr(ax, table, label="x")
+    sources = [results / "prior", results / "main" / "radioml_2018", results / "models" / "open-24"]
+    plots.save(fig, "test", tmp_path, "note", sources)
+    with Image.open(tmp_path / "fig_test.png") as image:
+        told = image.info
+    assert told["Comment"] == f"seeds {', '.join(map(str, sorted(seeds | {2018})))}"
+    assert told["Software"] == f"amc_utils {version('amc-utils')}"
+    pdf = (tmp_path / "fig_test.pdf").read_bytes()
+    assert f"/Keywords ({told['Comment']})".encode() in pdf
+    assert f"/Creator ({told['Software']})".encode() in pdf
+    assert b"atplotlib" not in pdf.split(b"/Creator")[1]
+
+
+def test_figures_are_dark_on_opaque_white_after_a_dark_style(table, tmp_path):
+    """A dark page of the book, or of JupyterLab, shows them as print does."""
+    with plt.style.context("dark_background"):
+        plt.rcParams["savefig.transparent"] = True
+        plots.use_style()
+        fig, ax = plots.figure()
+        plots.accuracy_against_snr(ax, table, label="x")
+        plots.save(fig, "test", tmp_path, "note")
+    with Image.open(tmp_path / "fig_test.png") as image:
+        pixels = np.asarray(image.convert("RGBA"))
+    assert (pixels[..., 3] == 255).all()
+    assert (np.median(pixels[..., :3], axis=(0, 1)) == 255).all()
+    assert pixels[..., :3].max(2).min() < 40, "letters are black"
 
 
 def is_there(place):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from distributed import LocalCluster
 
 from amc_utils import training
 from amc_utils.results import load_run, replace_kept
+from amc_utils.runtime.checkpoints import Checkpoints, read_checkpoint
+from amc_utils.runtime.command_line import arguments_of
 from amc_utils.runtime.paths import REPOSITORY, Workspace
 from amc_utils.studies import record, study
 from amc_utils.studies.record import PLAN, StudyRecord, named_study, plan_file
@@ -229,3 +238,126 @@ def test_variant_that_is_resumed_equals_one_that_is_not(study_file, tmp_path):
     assert straight.history.equals(resumed.history)
     assert straight.predictions.equals(resumed.predictions)
     assert not any((tmp_path / "outputs" / "checkpoints" / "small").iterdir())
+
+
+# A network of one's own, slow enough to be killed, that notes which processes build it.
+SLOW_NETWORK = """
+import os, time
+from pathlib import Path
+from torch import nn
+from amc_utils import register_model
+
+class Slow(nn.Sequential):
+    def forward(self, samples):
+        time.sleep(0.01)
+        return super().forward(samples)
+
+@register_model("slow", reads="iq")
+def slow(num_samples):
+    with Path("built.txt").open("a") as file:
+        print(os.getpid(), file=file)
+    return Slow(nn.Conv1d(2, 8, 16, stride=8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+"""
+
+
+@pytest.fixture
+def slow_study(study_file, tmp_path, monkeypatch):
+    """Variants on a plugin's network and on images; files are named as seen from the folder of both."""
+    monkeypatch.chdir(tmp_path)
+    Path("slow.py").write_text(SLOW_NETWORK, encoding="utf8")
+    content = yaml.safe_load(study_file.read_text(encoding="utf8"))
+    own = {"plugins": ["slow.py"], "network": "slow", "channels": ["iq"], "num_epochs": 8}
+    content |= {"seeds": [1], "variants": {"own": own, "plain": {}}}
+    content["transfers"] = {"easy": {"num_frames_per_cell": 5}}
+    study_file.write_text(yaml.safe_dump(content), encoding="utf8")
+    return Path(study_file.name)
+
+
+@pytest.fixture
+def cluster(tmp_path_factory, monkeypatch):
+    """Two worker processes in another folder than the study's."""
+    elsewhere = str(tmp_path_factory.mktemp("workers"))
+    with monkeypatch.context() as patched:
+        patched.chdir(elsewhere)
+        patched.setenv("PYTHONPATH", str(REPOSITORY))
+        options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        cluster = LocalCluster(**options, local_directory=elsewhere)
+    with cluster:
+        yield cluster
+
+
+def test_dask_study_outlives_a_killed_worker_and_equals_one_without(slow_study, cluster):
+    checkpoint = Path("shared/outputs/checkpoints/small/own-s1/last.ckpt")
+    with ThreadPoolExecutor(1) as thread:
+        address = cluster.scheduler_address
+        failed = thread.submit(run_study, slow_study, "shared", dask=address)
+        while not checkpoint.exists():
+            assert not failed.done(), failed.result()
+            time.sleep(0.01)
+        first = int(Path("built.txt").read_text(encoding="utf8").split()[0])
+        assert first != os.getpid()
+        os.kill(first, signal.SIGKILL)
+        begun = read_checkpoint(checkpoint)["epoch_seconds"]
+        assert failed.result() == []
+    builders = [int(word) for word in Path("built.txt").read_text(encoding="utf8").split()]
+    assert len(set(builders)) == 2, "another worker did it again"
+    assert run_study(slow_study, "alone") == []
+    records = {root: named_study(Workspace.at(root), "small") for root in ("shared", "alone")}
+    assert [run.name for run in records["shared"].runs] == [
+        f"{run}-s1{on}" for run in ("own", "plain") for on in ("", "-on-easy")
+    ]
+    for one, other in zip(records["shared"].runs, records["alone"].runs, strict=True):
+        assert one.history.equals(other.history)
+        assert one.predictions.equals(other.predictions)
+    # Times are never the same twice: these epochs were not trained again.
+    own = load_run("own-s1", "shared", "small")
+    assert 0 < len(begun) < 8
+    assert own.facts["epoch_seconds"][: len(begun)] == begun
+
+
+def test_run_that_failed_in_one_process_may_be_tried_by_another(study_file, tmp_path, monkeypatch):
+    """A worker of a cluster lives on, and must not keep what it has claimed."""
+
+    def fail(*arguments):
+        raise RuntimeError("no such luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Experiment, "finish", fail)
+        assert run_study(study_file, str(tmp_path), shard=(0, 4)) == ["plain-s1"]
+    checkpoints = Checkpoints(Workspace(tmp_path, "small").checkpoints / "plain-s1")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+        another.submit(checkpoints.claim).result()
+
+
+def test_failed_runs_of_a_dask_study_are_named(study_file, tmp_path, monkeypatch, capsys):
+    def fail_on_samples(config, *others):
+        if config.run_name.startswith("samples"):
+            raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(study, "_run", fail_on_samples)
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster:
+        failed = run_study(study_file, str(tmp_path), dask=cluster.scheduler_address)
+    assert failed == ["samples-s1", "samples-s2"]
+    said = capsys.readouterr()
+    assert "no such luck" in said.err
+    assert {"plain-s2: done", "samples-s1: failed, see its worker"} <= set(said.out.splitlines())
+
+
+@pytest.mark.parametrize("threads", [2, None])
+def test_dask_workers_must_have_one_thread(study_file, tmp_path, threads):
+    options = {"processes": False, "dashboard_address": None, "threads_per_worker": threads}
+    with (
+        LocalCluster(n_workers=1 if threads else 0, **options) as cluster,
+        pytest.raises(ValueError, match=r"workers have one thread each, got .*--nthreads 1"),
+    ):
+        run_study(study_file, str(tmp_path), dask=cluster.scheduler_address)
+
+
+def test_what_dask_asks_for_is_said(study_file, monkeypatch):
+    command = arguments_of(study.study, [str(study_file), "--dask", "tcp://x:1", "--jobs", "2"])
+    with pytest.raises(ValueError, match="jobs must stay 1 with dask"):
+        study.study(**command)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match="dask needs the package: pip install distributed"):
+        study.study(**command | {"jobs": 1})

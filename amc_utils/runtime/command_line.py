@@ -9,8 +9,8 @@ import re
 import signal
 import sys
 from argparse import Action, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from pydantic import BaseModel
@@ -62,12 +62,10 @@ def arguments_of(function: Callable, words: Sequence[str], prog: str = "amc") ->
         SystemExit: after help was asked for.
     """
     parameters = inspect.signature(function, eval_str=True).parameters
-    description = re.split(r"\n\n(?:Args|Raises):", inspect.getdoc(function))[0]
     for name, parameter in parameters.items():
         if from_words := getattr(parameter.annotation, "from_words", None):
-            return {name: from_words(words, prog=prog, description=description)}
-    parser = _parser(prog, description)
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
+            return {name: from_words(words, prog=prog, description=_description(function))}
+    parser = _function_parser(function, prog)
     flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
     words = [f"{word}=true" if _named(word) in flags else word for word in words]
     return _parsed(parser, words, list(parameters))
@@ -105,11 +103,7 @@ def given_values(
         ValueError: an unknown option, or a value of the wrong type.
         SystemExit: after help was asked for.
     """
-    parser = _parser(prog, description)
-    parser.add_argument(
-        "--config", action="append", default=[], help="YAML file of values, may be there several times"
-    )
-    parser.add_class_arguments(parameters, as_group=False)
+    parser = _class_parser(parameters, prog, description)
     known = list(parameters.model_fields)
     required = [name for name, field in parameters.model_fields.items() if field.is_required()]
     words = list(words)
@@ -124,6 +118,70 @@ def given_values(
         known += [f"{name}.{part}" for part in getattr(field.annotation, "model_fields", ())]
     given = _parsed(parser, words, known, defaults=False)
     return given.pop("config", None) or [], given
+
+
+def completion_script(
+    commands: Mapping[str, tuple[Callable, str]], shell: str, *, prog: str, version: str
+) -> str:
+    """Script by which a shell completes words, options and values; it runs without Python.
+
+    Args:
+        commands: by word, what does it, and what that is.
+        shell: one that shtab knows.
+        prog: the program that takes the words.
+        version: of the program, which has an option to say it.
+    """
+    import shtab  # slow to import, and seldom asked for
+
+    parser = ArgumentParser(prog=prog, version=version)
+    words = parser.add_subcommands()
+    for word, (function, what) in commands.items():
+        part = _completed_parser(function, f"{prog} {word}")
+        for action in part._actions:
+            # Text may be the name of a file, as shells take it where nothing else is known.
+            if _bare_type(action) in (str, list[str]) or action.dest == "config":
+                action.complete = shtab.FILE
+        words.add_subcommand(word, part, help=what)
+    return parser.get_completion_script(f"shtab-{shell}")
+
+
+def _completed_parser(function: Callable, prog: str) -> ArgumentParser:
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if hasattr(parameter.annotation, "from_words"):
+            fields = parameter.annotation.model_fields
+            parser = _class_parser(parameter.annotation, prog, "")
+            # What has no default is a positional word as well, see given_values.
+            for action in [a for a in parser._actions if a.dest in fields]:
+                if fields[action.dest].is_required():
+                    action.option_strings = []
+                    action.nargs = "+" if _bare_type(action) == list[str] else None
+            return parser
+    return _function_parser(function, prog)
+
+
+def _bare_type(action: Action) -> Any:
+    """Type of what an option takes, without conditions; None where it takes nothing, or anything."""
+    found = getattr(action, "_typehint", None)
+    return found.__origin__ if get_origin(found) is Annotated else found
+
+
+def _description(function: Callable) -> str:
+    return re.split(r"\n\n(?:Args|Raises):", inspect.getdoc(function))[0]
+
+
+def _function_parser(function: Callable, prog: str) -> ArgumentParser:
+    parser = _parser(prog, _description(function))
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    return parser
+
+
+def _class_parser(parameters: type[BaseModel], prog: str, description: str) -> ArgumentParser:
+    parser = _parser(prog, description)
+    parser.add_argument(
+        "--config", action="append", default=[], help="YAML file of values, may be there several times"
+    )
+    parser.add_class_arguments(parameters, as_group=False)
+    return parser
 
 
 def _parser(prog: str, description: str | None) -> ArgumentParser:

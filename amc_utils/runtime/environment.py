@@ -13,7 +13,7 @@ import torch
 
 from amc_utils.runtime.paths import IN_REPOSITORY, REPOSITORY
 
-_PACKAGES = ("torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
+_PACKAGES = ("amc-utils", "torch", "timm", "lightning", "numpy", "h5py", "pandas", "papermill")
 # What a result depends on; figures, diary and exported networks are written meanwhile and do not count.
 _CODE = ("amc_utils", "notebooks", "profiles", "pyproject.toml", "requirements.lock")
 _WRITTEN = ":!amc_utils/inference/shipped"

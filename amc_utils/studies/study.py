@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amc_utils.config import TrainingParameters
 from amc_utils.results import Run, keep, list_runs
+from amc_utils.runtime.checkpoints import Checkpoints
 from amc_utils.runtime.parameters import checked
 from amc_utils.runtime.paths import NAME_PATTERN, Workspace, atomic_write
 from amc_utils.runtime.yaml_text import read_yaml
@@ -27,6 +30,9 @@ from amc_utils.studies.evaluate import EvaluationParameters, evaluate
 from amc_utils.studies.record import PLAN, StudyRecord, differing_from_record, plan_file
 from amc_utils.studies.runlog import update_runlog
 from amc_utils.training import train
+
+# Seeds and the working directory are those of a process, also where it has several threads.
+_ONE_RUN = threading.Lock()
 
 
 class Study(BaseModel):
@@ -107,7 +113,11 @@ def read_study(path: Path) -> Study:
 
 
 def run_study(
-    path: Path, output_root: str = "", num_jobs: int = 1, shard: tuple[int, int] = (0, 1)
+    path: Path,
+    output_root: str = "",
+    num_jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    dask: str = "",
 ) -> list[str]:
     """Run what is not finished, some at a time; returns the names of the runs that failed.
 
@@ -117,9 +127,14 @@ def run_study(
         num_jobs: runs at a time.
         shard: (k, n) for every n-th run of the plan from the k-th on, counted from 0. Such a part
             leaves results/ alone; the whole study, started when all are done, puts them there.
+        dask: address of a Dask scheduler whose workers do the runs; empty for this machine.
+
+    Raises:
+        ValueError: a wrong parameter, or one that is not that of a run which is done.
     """
     study, workspace = read_study(path), Workspace.at(output_root, path.stem)
-    configs = list(study.configs(output_root))[shard[0] :: shard[1]]
+    # Whole, since workers may have the project elsewhere.
+    configs = list(study.configs(str(workspace.root)))[shard[0] :: shard[1]]
     done = {run.name: run for run in list_runs(workspace)}
     _check_unchanged(study, configs, StudyRecord(workspace), done)
     missing = [c for c in configs if not done.keys() >= set(study.run_names(c.run_name))]
@@ -129,8 +144,11 @@ def run_study(
             temporary.write_text(plan[PLAN], encoding="utf8")
     part = "" if shard == (0, 1) else f", shard {shard[0]}/{shard[1]}"
     print(f"{path.stem}{part}: {len(missing)} of {len(configs)} runs to do", flush=True)
-    attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
-    finished = Parallel(n_jobs=num_jobs)(attempts)
+    if dask and missing:
+        finished = _on_dask(dask, missing, path.stem, study)
+    else:
+        attempts = (delayed(_attempt)(config, path.stem, study) for config in missing)
+        finished = Parallel(n_jobs=num_jobs)(attempts)
     failed = [config.run_name for config, ok in zip(missing, finished, strict=True) if not ok]
     if shard == (0, 1) and not failed and workspace.runs.exists():
         keep(workspace, [run.name for run in StudyRecord(workspace).runs], plan)
@@ -158,6 +176,47 @@ def _check_unchanged(
             )
 
 
+def _on_dask(
+    address: str, configs: Sequence[TrainingParameters], name: str, study: Study
+) -> list[bool]:
+    """`_attempt` for each config by the workers of a Dask cluster; what a lost one did others repeat.
+
+    Raises:
+        OSError: no scheduler answers at the address.
+        ValueError: distributed is not installed, or there are no workers of one thread each.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ModuleNotFoundError:
+        raise ValueError("dask needs the package: pip install distributed") from None
+    with Client(address) as client:
+        threads = client.nthreads()
+        if set(threads.values()) != {1}:
+            raise ValueError(
+                f"dask must name a scheduler whose workers have one thread each, got "
+                f"{threads or 'no worker'}; start them with `dask worker {address} --nthreads 1`"
+            )
+        common = {"name": name, "study": study, "folder": str(Path.cwd())}
+        futures = client.map(_attempt_on_worker, configs, pure=False, **common)
+        of_future = dict(zip(futures, configs, strict=True))
+        finished = {}
+        for future in as_completed(futures):
+            name = of_future[future].run_name
+            # An error is Dask's own: the run ended several workers, or they have another amc_utils.
+            error = future.exception()
+            finished[name] = error is None and future.result()
+            print(
+                f"{name}: {'done' if finished[name] else error or 'failed, see its worker'}", flush=True
+            )
+    return [finished[config.run_name] for config in configs]
+
+
+def _attempt_on_worker(config: TrainingParameters, *, name: str, study: Study, folder: str) -> bool:
+    """`_attempt` where relative paths mean what they mean to the command."""
+    with _ONE_RUN, chdir(folder):
+        return _attempt(config, name, study)
+
+
 def _attempt(config: TrainingParameters, name: str, study: Study) -> bool:
     try:
         _run(config, name, study)
@@ -165,13 +224,22 @@ def _attempt(config: TrainingParameters, name: str, study: Study) -> bool:
         # The other runs of the study do not depend on this one; it is named at the end.
         traceback.print_exc()
         return False
+    finally:
+        # The process may live on, and another may be the next to try.
+        for folder in _checkpoint_folders(config, name):
+            Checkpoints(folder).abandon()
     return True
+
+
+def _checkpoint_folders(config: TrainingParameters, study_name: str) -> tuple[Path, Path]:
+    """Those of a run, and of what it resumes."""
+    folder = Workspace.at(config.output_root, study_name).checkpoints
+    return folder / config.run_name, folder / f"{config.run_name}-begun"
 
 
 def _run(config: TrainingParameters, study_name: str, study: Study) -> None:
     workspace = Workspace.at(config.output_root, study_name)
-    checkpoints = workspace.checkpoints / config.run_name
-    begun = workspace.checkpoints / f"{config.run_name}-begun"
+    checkpoints, begun = _checkpoint_folders(config, study_name)
     done = {run.name for run in list_runs(workspace)}
     if config.run_name not in done:
         first_epochs = study.resumed.get(config.run_name.rpartition("-s")[0], 0)
@@ -192,26 +260,35 @@ def _run(config: TrainingParameters, study_name: str, study: Study) -> None:
             shutil.rmtree(folder)
 
 
-def study(file: str, output_root: str = "", jobs: int = 1, shard: str = "0/1") -> int | str:
+def study(
+    file: str, output_root: str = "", jobs: int = 1, shard: str = "0/1", dask: str = ""
+) -> int | str:
     """Carry out a study: what of it is not finished, some runs at a time.
 
         amc study profiles/studies/channels.yaml --jobs 2
         amc study profiles/studies/channels.yaml --shard 3/8
+        amc study profiles/studies/channels.yaml --dask tcp://HOST:8786
 
     The second does every eighth run, beginning with the fourth: one task of a cluster's array job. The
-    study started whole, when all are done, puts them into results/.
+    study started whole, when all are done, puts them into results/. The third has the workers of a Dask
+    cluster do the runs.
 
     Args:
         file: study file, see profiles/studies/.
         output_root: where to write; empty is the repository.
         jobs: runs at a time, which share the cores.
         shard: k/n for every n-th run from the k-th, counted from 0.
+        dask: address of a Dask scheduler, whose workers see the same files.
     """
     number, _, count = shard.partition("/")
     if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
         raise ValueError(f"shard must be k/n with k from 0 to n - 1, got {shard!r}")
+    if dask and jobs != 1:
+        raise ValueError(
+            f"jobs must stay 1 with dask, whose workers do a run each, got {jobs}; start more workers"
+        )
     part = int(number), int(count)
-    if failed := run_study(Path(file), output_root, jobs, part):
+    if failed := run_study(Path(file), output_root, jobs, part, dask):
         return f"failed, run again to retry: {', '.join(failed)}"
     workspace = Workspace.at(output_root, Path(file).stem)
     if part == (0, 1):
