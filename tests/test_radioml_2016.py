@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -16,7 +17,6 @@ from amc_utils.audit.audit import audit, require_passed_audit
 from amc_utils.audit.report import page
 from amc_utils.data import (
     cached_radioml,
-    load_frames,
     read_radioml,
     redraw_frames,
     split_fingerprint,
@@ -41,6 +41,12 @@ def written(cells, tmp_path_factory):
     path = tmp_path_factory.mktemp("radioml_2016") / "RML2016.10a_dict.pkl"
     write_radioml_2016(path, cells)
     return path
+
+
+def refusal(path):
+    with pytest.raises(ValueError, match=path.name) as refused, open_radioml(path):
+        pass
+    return str(refused.value)
 
 
 def python_2(protocol):
@@ -95,13 +101,14 @@ def test_pickle_that_calls_anything_is_refused_and_does_nothing(
         "within an array": {("QPSK", 0): np.array([evil, None])},
     }[place]
     path.write_bytes(pickle.dumps(content, protocol))
-    with (
-        pytest.raises(ValueError, match="nothing of it was carried out") as refused,
-        open_radioml(path),
-    ):
-        pass
-    assert "\n" not in str(refused.value)
-    assert function.__name__ in str(refused.value)
+    # The first protocol has no sign of its own.
+    is_plain = (place, protocol) == ("all", 0)
+    sentence = (
+        "must be an HDF5 file" if is_plain else f"{function.__name__}, .*nothing of it was carried"
+    )
+    said = refusal(path)
+    assert re.search(sentence, said)
+    assert "\n" not in said
     assert not mark.exists()
 
 
@@ -109,11 +116,7 @@ def test_pickle_cannot_change_how_the_next_one_is_read(written, tmp_path):
     """BUILD sets attributes of what stands in for a name; the next name has another stand-in."""
     change = b"\x80\x02cnumpy\ndtype\n}X\x0c\x00\x00\x00__setstate__K\x01sb."
     (tmp_path / "change.pkl").write_bytes(change)
-    with (
-        pytest.raises(ValueError, match="must hold a dictionary"),
-        open_radioml(tmp_path / "change.pkl"),
-    ):
-        pass
+    assert "must hold a dictionary" in refusal(tmp_path / "change.pkl")
     with open_radioml(written) as file:
         assert file.num_rows == 660
 
@@ -137,17 +140,14 @@ NO_DICTIONARY = {
 def test_another_content_is_refused(case, tmp_path):
     content, sentence = NO_DICTIONARY[case]
     write_radioml_2016(tmp_path / "other.pkl", content)
-    with pytest.raises(ValueError, match=sentence), open_radioml(tmp_path / "other.pkl"):
-        pass
+    assert re.search(sentence, refusal(tmp_path / "other.pkl"))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_cut_pickle_is_refused(share, written, tmp_path):
     content = written.read_bytes()
     (tmp_path / "cut.pkl").write_bytes(content[: int(share * len(content))])
-    sentence = r"cut.pkl must be a whole pickle of arrays, it is damaged or cut \("
-    with pytest.raises(ValueError, match=sentence), open_radioml(tmp_path / "cut.pkl"):
-        pass
+    assert "must be a whole pickle of arrays, it is damaged or cut (" in refusal(tmp_path / "cut.pkl")
 
 
 CHOICE = {"snr_labels": (10, 18), "num_frames_per_cell": 3, "seed": 1}
@@ -216,10 +216,10 @@ def test_audit_says_what_it_measured_and_what_is_known(written):
 def test_audit_of_other_scales_classes_and_labels(cells, tmp_path):
     path = tmp_path / "other.pkl"
     part = {key: frames for key, frames in cells.items() if key[0] != "AM-SSB"}
-    energy = {
-        key: frames / np.sqrt(np.square(frames).sum((1, 2), keepdims=True))
-        for key, frames in part.items()
+    root_energy = {
+        key: np.sqrt(np.square(some).sum((1, 2), keepdims=True)) for key, some in part.items()
     }
+    energy = {key: frames / root_energy[key] for key, frames in part.items()}
     write_radioml_2016(path, energy)
     found = verdicts(path)
     assert found["class names"]["what"] == "the 10 classes of RadioML 2016.10b"
@@ -247,83 +247,52 @@ def test_broken_and_repeated_frames_fail(cells, tmp_path):
         require_passed_audit(path, "corrected")
 
 
-TINY = [
-    "--num_samples",
-    "128",
-    "--network",
-    "test_resnet",
-    "--snr_range_db",
-    "[10,18,8]",
-    "--num_epochs",
-    "4",
-    "--batch_size",
-    "16",
-    "--learning_rate",
-    "3e-3",
-    "--num_frames_per_cell",
-    "60",
-    "--seed",
-    "5",
-    "--dropout",
-    "0",
-    "--precision",
-    "32-true",
-]
+TINY = """num_samples: 128
+network: test_resnet
+snr_range_db: [10, 18, 8]
+num_epochs: 6
+batch_size: 16
+learning_rate: 1.0e-3
+num_frames_per_cell: 60
+trust_file: true
+"""
 
 
 def test_network_trained_on_one_file_is_tested_on_the_other(tmp_path, capsys):
-    """BPSK against FM: classes that a handful of frames teach, and that exchanged names would reverse."""
-    old, new, root = tmp_path / "old.pkl", tmp_path / "new.h5", ["--output_root", str(tmp_path)]
+    """BPSK against FM: a handful of frames teach these, and exchanged names would reverse them."""
+    old, new, profile = tmp_path / "old.pkl", tmp_path / "new.h5", tmp_path / "tiny.yaml"
+    root = ["--output_root", str(tmp_path)]
+    profile.write_text(TINY, encoding="utf8")
     write_radioml_2016(old, radioml_2016_cells(("BPSK", "GFSK", "WBFM"), (10, 14, 18), 60))
+    options = {"snr_labels": (10, 18, 20), "num_frames_per_cell": 60, "seed": 9}
     channel = CHANNEL_PRESETS["table_1"]
-    names = ("BPSK", "QPSK", "FM")
-    options = {"snr_labels": (10, 18, 20), "num_frames_per_cell": 20, "seed": 9, "channel": channel}
-    write_radioml(new, synthesise_frames(modulations=names, **options))
-    for path, own, run in ((old, "[BPSK,WBFM]", "from-old"), (new, "[BPSK,FM]", "from-new")):
-        words = [
-            "--data_path",
-            str(path),
-            "--modulations",
-            own,
-            "--run_name",
-            run,
-            "--trust_file",
-            "true",
-        ]
-        main(["train", *TINY, *words, *root])
+    write_radioml(
+        new, synthesise_frames(modulations=("BPSK", "QPSK", "FM"), channel=channel, **options)
+    )
+    for path, names, run in ((old, "[BPSK, WBFM]", "from-old"), (new, "[BPSK, FM]", "from-new")):
+        words = f"--data_path {path} --run_name {run} --config {profile}".split()
+        main(["train", *words, "--modulations", names, *root])
     for path, run in ((new, "from-old"), (old, "from-new")):
         checkpoint = tmp_path / "outputs" / "checkpoints" / run / "best.ckpt"
-        words = [
-            "--checkpoint",
-            str(checkpoint),
-            "--data_path",
-            str(path),
-            "--run_name",
-            f"{run}-across",
-        ]
+        words = f"--data_path {path} --run_name {run}-across --checkpoint {checkpoint}".split()
         main(["evaluate", "network", *words, *root])
         tested = load_run(f"{run}-across", str(tmp_path))
         assert tested.facts["test"]["modulation_accuracy"]["value"] > 0.9
-        assert len(tested.predictions) == 2 * 2 * {old: 50, new: 20}[path]
+        assert len(tested.predictions) == 2 * 2 * 50
     assert "(2 modulations, 2 SNR labels)" in capsys.readouterr().out
-    with pytest.raises(
-        ValueError, match="num_samples must be 1,024 for export.* got 128 of 'from-old'"
-    ):
+    with pytest.raises(ValueError, match=r"num_samples must be 1,024 for export.*, got 128"):
         export("from-old", str(tmp_path), str(old))
 
 
-def test_only_shared_classes_are_tested_and_the_record_says_so(make_config, written, tmp_path):
-    config = make_config(modulations=["BPSK", "16QAM", "GMSK"], num_samples=128)
-    frames = load_frames(config)
-    assert frames.num_samples == 128
-    shared = read_radioml(
-        path=written,
-        modulations=config.modulation_names,
-        snr_labels=(-20, 18, 30),
-        num_frames_per_cell=9,
-        num_samples=128,
-        seed=1,
-        only_shared=True,
+def test_only_shared_classes_are_tested_and_the_record_says_so(written):
+    names, options = (
+        ("BPSK", "16QAM", "GMSK"),
+        {"num_frames_per_cell": 9, "num_samples": 128, "seed": 1},
     )
-    assert shared.modulation.bincount().tolist() == [6, 6] + [0] * 0
+    options |= {"path": written, "modulations": names, "only_shared": True}
+    shared = read_radioml(snr_labels=(-20, 18, 30), **options)
+    assert shared.modulation.bincount(minlength=3).tolist() == [6, 6, 0]
+    assert shared.snr_index.bincount(minlength=3).tolist() == [6, 6, 0]
     assert "which has 2 of the modulations and 2 of the labels" in shared.description
+    with pytest.raises(ValueError, match="no frame of BPSK at label 20"):
+        read_radioml(snr_labels=(20,), **options)
