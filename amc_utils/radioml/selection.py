@@ -15,10 +15,10 @@ from amc_utils.radioml.reader import RadioMLFile
 
 # Classes that RadioML 2016.10 and 2018.01A have under two names. AM-SSB, CPFSK and GFSK have no equal.
 # How these differ all the same, docs/radioml_file.md says.
-OTHER_NAMES = {
-    "QAM16": "16QAM", "QAM64": "64QAM", "PAM4": "4ASK", "AM-DSB": "AM-DSB-WC", "WBFM": "FM",
-}  # fmt: skip
-OTHER_NAMES |= {second: first for first, second in OTHER_NAMES.items()}
+_NAMES_OF_ONE_CLASS = (
+    ("QAM16", "16QAM"), ("QAM64", "64QAM"), ("PAM4", "4ASK"), ("AM-DSB", "AM-DSB-WC"), ("WBFM", "FM"),
+)  # fmt: skip
+OTHER_NAMES = {name: other for pair in _NAMES_OF_ONE_CLASS for name, other in (pair, pair[::-1])}
 
 
 @dataclass(frozen=True)
