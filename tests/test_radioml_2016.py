@@ -237,11 +237,13 @@ def test_audit_of_other_scales_classes_and_labels(cells, tmp_path):
 
 def test_broken_and_repeated_frames_fail(cells, tmp_path):
     path, bad = tmp_path / "bad.pkl", {key: frames.copy() for key, frames in cells.items()}
-    bad["BPSK", 10][1, 0, 5] = np.nan
+    bad["8PSK", -20][0, 0, 5] = np.nan
     bad["QPSK", 10][2] = 0
     bad["GFSK", 0][0] = bad["GFSK", 2][0]
     write_radioml_2016(path, bad)
     failed = {check for check, verdict in verdicts(path).items() if verdict["result"] == "failed"}
+    # One frame alone is: the first, of those that tell the scale.
+    assert audit(path)["bad_frames"]["not finite"] == [0]
     assert failed == {"frames not finite", "frames without power", "duplicates across cells"}
     with pytest.raises(ValueError, match="must pass its audit"):
         require_passed_audit(path, "corrected")

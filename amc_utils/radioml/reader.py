@@ -264,7 +264,9 @@ def _enough_samples(path: Path, samples: h5py.Dataset | np.ndarray, wanted: int)
 
 
 def _unit_power_scale(samples: h5py.Dataset | np.ndarray) -> float:
-    """What gives rows from all over the file unit mean power; 1 where they have none."""
+    """What gives sound rows from all over the file unit mean power; 1 where there are none."""
     some = np.stack([samples[row] for row in evenly_spaced(len(samples), 64)]).astype(np.float64)
-    power = np.square(some).sum(-1).mean()
-    return float(1 / np.sqrt(power)) if power else 1.0
+    power = np.square(some).sum(-1).mean(1)
+    # A broken frame must not take the others with it.
+    sound = power[np.isfinite(power) & (power > 0)]
+    return float(1 / np.sqrt(sound.mean())) if len(sound) else 1.0
