@@ -21,7 +21,14 @@ from amc_utils.losses import MODULATION_LOSSES, SNR_LOSSES
 from amc_utils.runtime.parameters import Parameters, existing_file
 from amc_utils.runtime.paths import NAME_PATTERN
 from amc_utils.runtime.plugins import load_plugins
-from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    SAMPLES_PER_SYMBOL,
+    Channel,
+    channel_from,
+    expand_modulations,
+    snr_grid,
+)
 
 # Settings that move work in time or place, or help a run that cannot go on without them.
 _RUNTIME_ONLY = {"checkpoint_minutes", "samples_in", "skip_bad_steps", "tracker"}
@@ -88,15 +95,17 @@ ChannelSettings = Annotated[
 
 
 class DataParameters(Parameters):
-    """Which frames: a file in RadioML 2018.01A's layout, or the generator when `data_path` is empty.
+    """Which frames: those of a RadioML file, or of the generator when `data_path` is empty.
 
     Attributes:
         profile: label of the scale, kept with the run.
-        data_path: RadioML-layout HDF5 file or $RADIOML_2018_01A; empty draws synthetic frames.
+        data_path: RadioML file (HDF5, or 2016.10's pickle) or $RADIOML_2018_01A; empty draws synthetic
+            frames.
         label_order: corrected, or shipped if the file is labelled by the wrong list.
-        modulations: names, or the groups digital (17) and all (24).
+        modulations: names, or the groups digital (17), all (24), 2016.10a (11) and 2016.10b (10).
         snr_range_db: first, last, step of the SNR labels.
         num_frames_per_cell: frames of each modulation and SNR label.
+        num_samples: of a frame; of a file's longer ones the first are taken.
         channel: of synthetic frames: preset (radioml_2018, table_1, open), and changes to it.
         unit_power: scale each frame to unit power; else a record keeps its scale.
         channels: images stacked for the network; stack for the ordered ones, iq for samples.
@@ -112,6 +121,7 @@ class DataParameters(Parameters):
     )
     snr_range_db: list[int] = Field([-8, 20, 4])
     num_frames_per_cell: int = Field(100, ge=1)
+    num_samples: int = Field(NUM_SAMPLES, ge=128, multiple_of=SAMPLES_PER_SYMBOL)
     channel: ChannelSettings = Field({})
     unit_power: bool = False
     channels: list[str] = Field(["counts_8_bit"])

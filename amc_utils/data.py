@@ -22,6 +22,7 @@ from amc_utils.runtime.storage import allocate, choose_place, fetch_ahead
 from amc_utils.signals import (
     CHANNEL_PRESETS,
     NUM_SAMPLES,
+    RADIOML_2018_MODULATIONS,
     Channel,
     generate_frames,
 )
@@ -61,6 +62,11 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.modulation)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of a frame."""
+        return self.iq_pairs.shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +149,7 @@ class Frames:
         """The same labels with room for samples, of the frames that `shard` chooses or of all."""
         held = shard(self) if shard else None
         held = None if held is None else held.sort().values
-        shape = (len(self) if held is None else len(held), NUM_SAMPLES, 2)
+        shape = (len(self) if held is None else len(held), self.num_samples, 2)
         place = choose_place(int(np.prod(shape)) * dtype.itemsize, self.device, samples_in)
         iq_pairs = allocate(shape, dtype, self.device, place)
         held = None if held is None else held.to(iq_pairs.device)
@@ -155,11 +161,18 @@ ShardSelector = Callable[[Frames], Tensor | None]
 
 
 def labels_only(
-    cell: Tensor, modulations: Sequence[str], snr_labels: Sequence[int], source: dict[str, Any]
+    cell: Tensor,
+    modulations: Sequence[str],
+    snr_labels: Sequence[int],
+    source: dict[str, Any],
+    num_samples: int = NUM_SAMPLES,
 ) -> Frames:
     """Frames of joint classes `cell`, int64 [N], as yet without samples."""
     modulation, snr_index = cell // len(snr_labels), cell % len(snr_labels)
-    nothing = torch.empty(0, NUM_SAMPLES, 2, device=cell.device)
+    nothing = torch.empty(0, num_samples, 2, device=cell.device)
+    if num_samples != NUM_SAMPLES:
+        # Shorter frames are other ones; records of the usual length do not say it.
+        source = source | {"num_samples": num_samples}
     return Frames(nothing, modulation, snr_index, tuple(modulations), tuple(snr_labels), source)
 
 
@@ -172,17 +185,27 @@ def synthesise_frames(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     channel: Channel | None = None,
+    num_samples: int = NUM_SAMPLES,
     samples_in: str = "auto",
     shard: ShardSelector | None = None,
 ) -> Frames:
     """Frames from the generator, ordered by modulation, then SNR label, the same number in each cell.
 
     For samples_in and shard see Frames.allocate_samples.
+
+    Raises:
+        ValueError: a class that only RadioML 2016.10 has.
     """
+    if unknown := [name for name in modulations if name not in RADIOML_2018_MODULATIONS]:
+        raise ValueError(
+            f"modulations must be those of RadioML 2018.01A for synthetic frames, got {unknown[0]!r}; "
+            f"name a file of RadioML 2016.10 in data_path"
+        )
     channel = channel or Channel()
     index = torch.arange(len(modulations) * len(snr_labels) * num_frames_per_cell, device=device)
     source = synthetic_source(channel, seed)
-    frames = labels_only(index // num_frames_per_cell, modulations, snr_labels, source)
+    cell = index // num_frames_per_cell
+    frames = labels_only(cell, modulations, snr_labels, source, num_samples)
     frames = frames.allocate_samples(dtype, samples_in, shard)
     redraw_frames(frames, index, 0)
     return frames
@@ -213,6 +236,7 @@ def redraw_frames(frames: Frames, index: Tensor, generation: int) -> None:
             modulations=frames.modulations,
             seed=frames.source["seed"],
             channel=Channel(**frames.source["generator"]),
+            num_samples=frames.num_samples,
         )
         frames.write(part, torch.view_as_real(made.iq))
     frames.generation.fill_(generation)
@@ -297,6 +321,7 @@ def load_frames(
         num_frames_per_cell=config.num_frames_per_cell,
         seed=config.seed,
         channel=config.synthetic_channel,
+        num_samples=config.num_samples,
         **options,
     )
 
@@ -310,6 +335,7 @@ def file_selection(config: DataParameters) -> dict[str, Any]:
         "num_frames_per_cell": config.num_frames_per_cell,
         "seed": config.seed,
         "label_order": config.label_order,
+        "num_samples": config.num_samples,
     }
 
 
@@ -318,32 +344,34 @@ def read_radioml(
     path: Path,
     modulations: Sequence[str],
     snr_labels: Sequence[int],
+    num_samples: int = NUM_SAMPLES,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     samples_in: str = "auto",
     shard: ShardSelector | None = None,
     **choice: Any,
 ) -> Frames:
-    """Frames of a file in the layout of RadioML 2018.01A, selected by label, in file order.
+    """Frames of a RadioML file, selected by label, in file order.
 
     Args:
         path: the file, see amc_utils.radioml.reader.
         modulations: names.
         snr_labels: SNR labels.
+        num_samples: of each frame, its first ones.
         device: where labels lie and computations run.
         dtype: of the samples kept.
         samples_in: see Frames.allocate_samples.
         shard: see Frames.allocate_samples; only the rows of held frames are read.
-        choice: num_frames_per_cell, seed and label_order, see select.
+        choice: num_frames_per_cell, seed, label_order and only_shared, see select.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file that cannot be taken, or that lacks a cell that was asked for.
     """
-    with open_radioml(path) as file:
+    with open_radioml(path, num_samples) as file:
         chosen = select(file, modulations=modulations, snr_labels=snr_labels, **choice)
         labels = torch.from_numpy(chosen.cell).to(device)
-        frames = labels_only(labels, modulations, snr_labels, chosen.source)
+        frames = labels_only(labels, modulations, snr_labels, chosen.source, num_samples)
         frames = frames.allocate_samples(dtype, samples_in, shard)
         rows = chosen.rows if frames.held is None else chosen.rows[frames.held.cpu().numpy()]
         with progress(total=len(rows), desc=f"reading {path.name}", unit=" frames") as bar:
@@ -356,6 +384,7 @@ def read_radioml(
 def cached_radioml(
     *,
     path: Path,
+    num_samples: int = NUM_SAMPLES,
     device: torch.device | str = "cpu",
     samples_in: str = "auto",
     shard: ShardSelector | None = None,
@@ -366,6 +395,7 @@ def cached_radioml(
 
     Args:
         path: the file.
+        num_samples: of each frame, its first ones.
         device: where labels lie and computations run.
         samples_in: see Frames.allocate_samples; "disk" is the file that is kept.
         shard: see Frames.allocate_samples.
@@ -377,10 +407,11 @@ def cached_radioml(
         ValueError: see read_radioml and amc_utils.radioml.cache.kept_samples.
         OSError: the disk has no room.
     """
-    with open_radioml(path) as file:
+    with open_radioml(path, num_samples) as file:
         chosen = select(file, **choice)
         labels = torch.from_numpy(chosen.cell).to(device)
-        frames = labels_only(labels, choice["modulations"], choice["snr_labels"], chosen.source)
+        classes = choice["modulations"], choice["snr_labels"]
+        frames = labels_only(labels, *classes, chosen.source, num_samples)
         # Before samples are read: what holds them may refuse the labels.
         held = shard(frames) if shard else None
         kept = kept_samples(file, chosen.rows, trust_file=trust_file)

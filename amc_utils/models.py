@@ -377,7 +377,7 @@ def untrained_network(config: TrainingParameters, **options: bool) -> TwoHeadNet
         torch.manual_seed(config.seed)
         return build_model(
             config.network,
-            input_shape=input_shape(config.channels, config.image_size),
+            input_shape=input_shape(config.channels, config.image_size, config.num_samples),
             num_modulations=len(config.modulation_names),
             num_snrs=len(config.snr_labels),
             dropout=config.dropout,

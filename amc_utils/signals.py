@@ -29,6 +29,10 @@ RADIOML_2018_MODULATIONS = (
     "128APSK", "16QAM", "32QAM", "64QAM", "128QAM", "256QAM", "AM-SSB-WC", "AM-SSB-SC",
     "AM-DSB-WC", "AM-DSB-SC", "FM", "GMSK", "OQPSK",
 )  # fmt: skip
+# The classes of RadioML 2016.10a by that file's names; 2016.10b has all but AM-SSB.
+RADIOML_2016_MODULATIONS = (
+    "8PSK", "AM-DSB", "AM-SSB", "BPSK", "CPFSK", "GFSK", "PAM4", "QAM16", "QAM64", "QPSK", "WBFM",
+)  # fmt: skip
 
 FAMILY_OF_MODULATION = {
     "OOK": "ASK", "4ASK": "ASK", "8ASK": "ASK", "BPSK": "PSK", "QPSK": "PSK", "8PSK": "PSK",
@@ -36,6 +40,9 @@ FAMILY_OF_MODULATION = {
     "64APSK": "APSK", "128APSK": "APSK", "16QAM": "QAM", "32QAM": "QAM", "64QAM": "QAM",
     "128QAM": "QAM", "256QAM": "QAM", "AM-SSB-WC": "analogue", "AM-SSB-SC": "analogue",
     "AM-DSB-WC": "analogue", "AM-DSB-SC": "analogue", "FM": "analogue", "GMSK": "GMSK",
+    # Those of RadioML 2016.10a under other names; GMSK is continuous-phase FSK as well.
+    "PAM4": "ASK", "QAM16": "QAM", "QAM64": "QAM", "AM-DSB": "analogue", "AM-SSB": "analogue",
+    "WBFM": "analogue", "CPFSK": "GMSK", "GFSK": "GMSK",
 }  # fmt: skip
 
 
@@ -46,26 +53,33 @@ DIGITAL_MODULATIONS = tuple(
     if FAMILY_OF_MODULATION[name] not in ("analogue", "GMSK") and name != "OOK"
 )
 
-MODULATION_GROUPS = {"digital": DIGITAL_MODULATIONS, "all": RADIOML_2018_MODULATIONS}
+MODULATION_GROUPS = {
+    "digital": DIGITAL_MODULATIONS,
+    "all": RADIOML_2018_MODULATIONS,
+    "2016.10a": RADIOML_2016_MODULATIONS,
+    "2016.10b": tuple(name for name in RADIOML_2016_MODULATIONS if name != "AM-SSB"),
+}
+# In this order classes are numbered.
+_MODULATIONS = tuple(dict.fromkeys(RADIOML_2018_MODULATIONS + RADIOML_2016_MODULATIONS))
 
 SNR_LABELS = tuple(range(-20, 31, 2))
 
 
 def expand_modulations(names: Sequence[str]) -> tuple[str, ...]:
-    """Modulation names in RadioML order, with the groups "digital" (17) and "all" (24) expanded.
+    """Modulation names in RadioML order, with the groups of MODULATION_GROUPS expanded.
 
     Raises:
         ValueError: no name given, or a name that is neither a modulation nor a group.
     """
-    unknown = [name for name in names if name not in (*RADIOML_2018_MODULATIONS, *MODULATION_GROUPS)]
+    unknown = [name for name in names if name not in (*_MODULATIONS, *MODULATION_GROUPS)]
     if unknown or not names:
         got = repr(unknown[0]) if unknown else "an empty list"
         raise ValueError(
-            f"modulations must name classes of RadioML 2018.01A or the groups 'digital' and 'all', "
-            f"got {got}; known are {', '.join(RADIOML_2018_MODULATIONS)}"
+            f"modulations must name classes of RadioML or the groups {', '.join(MODULATION_GROUPS)}, "
+            f"got {got}; known are {', '.join(_MODULATIONS)}"
         )
     wanted = {member for name in names for member in MODULATION_GROUPS.get(name, (name,))}
-    return tuple(name for name in RADIOML_2018_MODULATIONS if name in wanted)
+    return tuple(name for name in _MODULATIONS if name in wanted)
 
 
 def snr_grid(snr_range_db: Sequence[int]) -> tuple[int, ...]:

@@ -57,7 +57,6 @@ from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import choose_place, free_bytes
 from amc_utils.runtime.tracking import report
-from amc_utils.signals import NUM_SAMPLES
 
 # Share of the steps in which a one-cycle schedule raises the learning rate.
 _WARM_UP = 0.15
@@ -794,7 +793,7 @@ class Experiment:
         network = training_bytes(self.network(), images)
         num_frames = config.num_joint_classes * config.num_frames_per_cell // fabric.world_size
         width = 2 if config.data_path and engine.cache else engine.sample_bits // 8
-        place = choose_place(num_frames * NUM_SAMPLES * 2 * width, fabric.device, beside=network)
+        place = choose_place(num_frames * config.num_samples * 2 * width, fabric.device, beside=network)
         fabric.print(
             f"network and images of a batch take about {network / 1e9:.2g} GB of {fabric.device}"
         )

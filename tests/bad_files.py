@@ -85,8 +85,16 @@ def zipped(good, path):
         file.write(good)
 
 
+class Calls:
+    """Pickles as a call of os.mkdir."""
+
+    def __reduce__(self):
+        return os.mkdir, ("MARK",)
+
+
 def rml2016(good, path):
-    path.write_bytes(pickle.dumps({("QPSK", 2): np.zeros((1000, 2, 128), np.float32)}, protocol=2))
+    frames = np.random.default_rng(1).normal(size=(1000, 2, 128)).astype(np.float32)
+    path.write_bytes(pickle.dumps({("QPSK", 2): frames}, protocol=2))
 
 
 def with_x(make_x):
@@ -227,8 +235,11 @@ BAD_FILES = {
     "a link to nowhere": (lambda good, path: path.symlink_to("nowhere"), "RadioML file not found"),
     "empty": (content(b""), "must be an HDF5 file, it is none"),
     "text": (content(b"modulation,snr\n"), "must be an HDF5 file, it is none"),
-    "the dictionary of RML2016.10a": (rml2016, "a Python pickle, perhaps .* RML2016.10a"),
-    "an old pickle": (content(b"(dp0\nS'a'\n."), "a Python pickle"),
+    "a dictionary of short frames": (rml2016, "num_samples must be at most 128"),
+    "a pickle that calls": (
+        content(pickle.dumps({"a": Calls()}, 2)), "asks for .*mkdir, .* nothing of it was carried out"
+    ),
+    "an old pickle": (content(b"(dp0\nS'a'\n."), "must hold a dictionary .* got bytes"),
     "a tar archive": (archive, "an archive; unpack it first"),
     "a zip archive": (zipped, "an archive; unpack it first"),
     "a numpy array": (content(b"\x93NUMPY\x01\x00" + bytes(100)), "an array of numpy"),

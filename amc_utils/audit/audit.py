@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from amc_utils.audit import identify, measures, snr
+from amc_utils.audit import identify, measures, radioml_2016, snr
 from amc_utils.audit.checks import judge
 from amc_utils.audit.report import page
 from amc_utils.radioml.reader import LABEL_ORDERS, RadioMLFile, open_radioml
 from amc_utils.runtime.paths import atomic_write, cache_folder, one_at_a_time
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import NUM_SAMPLES, SNR_LABELS
+from amc_utils.signals import RADIOML_2018_MODULATIONS, SNR_LABELS
 
 # Frames looked at; raise the version when a check changes.
 NUM_FRAMES = 20_000
@@ -35,7 +35,7 @@ def audit_file(
     num_frames: int = NUM_FRAMES,
     json: str = "",
 ) -> int:
-    """Say whether a file in RadioML's layout is what its labels say.
+    """Say whether a RadioML file is what its labels say; of 2016.10a and b, what can be told.
 
     Prints a page; exits with status 2 where a check fails, on which no network should be trained.
 
@@ -131,12 +131,13 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
         modulation, snr_label = file.modulation(label_order), file.snr_label()
         cell = modulation * len(SNR_LABELS) + (snr_label - SNR_LABELS[0]) // 2
         rows = _sample(cell, num_frames)
-        samples = torch.empty(len(rows), NUM_SAMPLES, 2)
+        samples = torch.empty(len(rows), file.num_samples, 2)
         with progress(total=len(rows), desc=f"reading {file.path.name}", unit=" frames") as bar:
             for place, some in file.blocks(rows, check=False):
                 samples[place] = some
                 bar.update(len(some))
         report = {"file": file.path.name, "layout": _layout(file, cell), "label_order": label_order}
+        scale, names = file.scale, file.modulations
     report["frames"] = len(rows)
     usable, bad = measures.sound_frames(samples)
     report["bad_frames"] = {what: rows[found].tolist() for what, found in bad.items()}
@@ -147,11 +148,14 @@ def audit(path: Path | str, *, label_order: str = "corrected", num_frames: int =
     if extremes:
         # Nothing that frames measure outlives it.
         report["extremes"] = extremes
-    elif len(sound):
+    elif len(sound) and names == RADIOML_2018_MODULATIONS:
         iq = torch.view_as_complex(samples)
         # As a rule all are, and need no copy.
         iq = iq if len(sound) == len(rows) else iq[usable]
         report |= _measure(iq, modulation[rows][sound], snr_label[rows][sound], label_order)
+    if names != RADIOML_2018_MODULATIONS:
+        labels = np.unique(snr_label).tolist()
+        report["radioml_2016"] = radioml_2016.facts_of(samples[usable], scale, names, labels)
     report = _plain(report)
     report["verdicts"] = judge(report)
     report["passed"] = all(verdict["result"] != "failed" for verdict in report["verdicts"])
@@ -189,7 +193,9 @@ def _sample(cell: np.ndarray, num_frames: int) -> np.ndarray:
 def _layout(file: RadioMLFile, cell: np.ndarray) -> dict[str, Any]:
     counts = np.unique(cell, return_counts=True)[1]
     storage = "contiguous"
-    if file.samples.chunks:
+    if isinstance(file.samples, np.ndarray):
+        storage = "pickled"
+    elif file.samples.chunks:
         packed = file.samples.compression or "not compressed"
         storage = f"chunks of {file.samples.chunks[0]} rows, {packed}"
     return {

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from amc_utils.audit import radioml_2016
 from amc_utils.audit.measures import FRAME_FAULTS
 from amc_utils.audit.snr import SNR_CONVENTIONS, WIDE_SPREAD_DB
 from amc_utils.signals import (
@@ -71,9 +72,10 @@ _CONVENTIONS = {"radioml_2018": _TWICE, "table_1": "SNR per sample"}
 
 
 def judge(report: Report) -> list[dict[str, str]]:
-    """Verdicts with check, result and what was found, in the order of CHECKS."""
+    """Verdicts with check, result and what was found, in the order of the checks."""
     verdicts, labels_hold = [], True
-    for check, (needed, finding_of) in CHECKS.items():
+    checks = _OF_ANY_FILE | radioml_2016.CHECKS if "radioml_2016" in report else CHECKS
+    for check, (needed, finding_of) in checks.items():
         if needed and not report.get(needed):
             continue
         if check in NEED_ORDER and not _order_holds(report):
@@ -438,13 +440,16 @@ def _unlike_preset(report: Report, preset: str) -> list[str]:
     return [aspect for aspect, fit in fits.items() if not fit]
 
 
-# What must be there of the report for a check, if anything, and the check.
-CHECKS: dict[str, tuple[str | None, Callable[[Report], Finding | None]]] = {
+# What must be there of the report for a check, if anything, and the check: of frames of any file.
+_OF_ANY_FILE: dict[str, tuple[str | None, Callable[[Report], Finding | None]]] = {
     **{f"frames {what}": (None, partial(_bad_frames, what=what)) for what in FRAME_FAULTS},
     "scale of each frame": ("extremes", _extremes),
     "duplicates within cells": (None, partial(_duplicates, where="within cells")),
     "duplicates across cells": (None, partial(_duplicates, where="across cells")),
     "balance": (None, _balance),
+}
+# Of a file in the layout of RadioML 2018.01A.
+CHECKS = _OF_ANY_FILE | {
     "label order": (None, _label_order),
     "each class": ("classes", _each_class),
     "each frame": ("classes", _each_frame),

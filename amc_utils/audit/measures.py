@@ -27,7 +27,6 @@ from amc_utils.dsp.synchronisation import synchronise
 from amc_utils.signals import (
     DIGITAL_MODULATIONS,
     FAMILY_OF_MODULATION,
-    NUM_SAMPLES,
     RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
     raised_cosine,
@@ -55,7 +54,7 @@ _LEAST_CARRIER = 0.3
 def sound_frames(samples: Tensor) -> tuple[Tensor, dict[str, list[int]]]:
     """Index of the frames that can be measured, int64, and of those that cannot, by what is wrong."""
     norm = torch.linalg.vector_norm(samples.flatten(1), dim=1)
-    power, usable = norm.square() / NUM_SAMPLES, norm.isfinite() & (norm > 0)
+    power, usable = norm.square() / samples.shape[1], norm.isfinite() & (norm > 0)
     silent = usable & ((samples == 0).all(2).float().mean(1) >= _SILENT_SHARE)
     extreme = usable & ((power < _POWER_RANGE[0]) | (power > _POWER_RANGE[1]))
     bad = dict(zip(FRAME_FAULTS, (~norm.isfinite(), norm == 0, silent, extreme), strict=True))

@@ -11,11 +11,11 @@ _WIDTH, _INDENT = 110, 37
 def page(report: dict[str, Any]) -> str:
     """The report as text, a page of some 110 columns."""
     layout = report["layout"]
+    read_by = "their names" if "radioml_2016" in report else f"the {report['label_order']} list"
     lines = [
         f"{report['file']}: {layout['rows']:,} frames, {layout['bytes'] / 1e9:.2f} GB",
         *(f"  {name}  {layout[name]}" for name in "XYZ"),
-        f"looked at {report['frames']:,} frames, read by the {report['label_order']} list, "
-        f"in {report['seconds']:.0f} s",
+        f"looked at {report['frames']:,} frames, read by {read_by}, in {report['seconds']:.0f} s",
         "",
         *(line for verdict in report["verdicts"] for line in _verdict(verdict)),
         *_classes(report),

@@ -37,8 +37,6 @@ from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import REPOSITORY, atomic_write
 from amc_utils.runtime.plugins import load_plugins
 from amc_utils.signals import (
-    NUM_SAMPLES,
-    RADIOML_2018_MODULATIONS,
     SAMPLES_PER_SYMBOL,
     to_unit_power,
 )
@@ -333,14 +331,14 @@ def classify(
 
 def _classify_file(path: Path, classifier: Classifier, num_frames: int) -> pd.DataFrame:
     known = classifier.config.modulation_names
-    with open_radioml(path) as file:
-        names = np.array(RADIOML_2018_MODULATIONS)[file.modulation()]
+    with open_radioml(path, classifier.config.num_samples) as file:
+        names = np.array(file.modulations)[file.modulation()]
         labels = file.snr_label()
         there = np.flatnonzero(np.isin(names, known) & np.isin(labels, classifier.config.snr_labels))
         if not len(there):
             raise ValueError(f"{path} must hold frames of {', '.join(known)}, it has none")
         rows = there[evenly_spaced(len(there), num_frames)]
-        samples = torch.empty(len(rows), NUM_SAMPLES, 2)
+        samples = torch.empty(len(rows), file.num_samples, 2)
         for part, some in file.blocks(rows):
             samples[part] = some
     iq = torch.view_as_complex(samples)

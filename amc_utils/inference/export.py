@@ -123,7 +123,7 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint is gone.
-        ValueError: a run trained on a file that is not given.
+        ValueError: a run trained on a file that is not given, or on shorter frames.
     """
     workspace = Workspace.at(output_root)
     named_run(workspace, run)
@@ -131,6 +131,11 @@ def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate:
     if settings["data_path"] and not data_path:
         raise ValueError(f"data_path must name the file that {run!r} was trained on, got none")
     config = TrainingParameters.checked(settings | {"resume_from": "", "data_path": data_path})
+    if config.num_samples != NUM_SAMPLES:
+        raise ValueError(
+            f"num_samples must be {NUM_SAMPLES:,} for export, which recordings are cut into, got "
+            f"{config.num_samples} of {run!r}; amc evaluate takes its checkpoint"
+        )
     frames = load_frames(config)
     split = stratified_split(frames, seed=config.seed)
     raw = Classifier(network, config, run=run, trained_on=frames.description)

@@ -18,7 +18,6 @@ from amc_utils.radioml.reader import RadioMLFile
 from amc_utils.runtime.paths import atomic_write, cache_folder, one_at_a_time
 from amc_utils.runtime.progress import progress
 from amc_utils.runtime.storage import free_disk_bytes
-from amc_utils.signals import NUM_SAMPLES
 
 # Samples of a frame that tell it from others, but for a few to be compared in full.
 _HEAD = 8
@@ -36,7 +35,7 @@ def kept_samples(file: RadioMLFile, rows: np.ndarray, *, trust_file: bool = Fals
         ValueError: a frame is there twice or must not be read, or what was kept is damaged.
         OSError: the disk has no room.
     """
-    known = json.dumps([file.identity, trust_file], sort_keys=True)
+    known = json.dumps([file.identity, trust_file, file.num_samples], sort_keys=True)
     key = hashlib.sha256(known.encode() + rows.tobytes()).hexdigest()[:16]
     kept = cache_folder() / f"{key}.npy"
     # Of several processes that want the same rows the first one reads them.
@@ -49,13 +48,13 @@ def kept_samples(file: RadioMLFile, rows: np.ndarray, *, trust_file: bool = Fals
         samples = np.load(kept, mmap_mode="c")
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{kept} must be whole, it is damaged; delete it ({error})") from None
-    if (samples.shape, samples.dtype) != ((len(rows), NUM_SAMPLES, 2), np.float16):
+    if (samples.shape, samples.dtype) != ((len(rows), file.num_samples, 2), np.float16):
         raise ValueError(f"{kept} must be whole, it holds other numbers; delete it")
     return samples
 
 
 def _keep(file: RadioMLFile, rows: np.ndarray, kept: Path, trust_file: bool) -> None:
-    shape = (len(rows), NUM_SAMPLES, 2)
+    shape = (len(rows), file.num_samples, 2)
     num_bytes, free = 2 * int(np.prod(shape)), free_disk_bytes(kept.parent)
     if num_bytes > free:
         raise OSError(

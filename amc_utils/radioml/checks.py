@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import h5py
 import numpy as np
@@ -17,25 +18,28 @@ _NUM_CLASSES = len(RADIOML_2018_MODULATIONS)
 _LAYOUT = "RadioML 2018.01A's layout is X (rows, 1024, 2), Y one-hot (rows, 24), Z (rows, 1)"
 # Each chunk that a row is read from is unpacked as a whole.
 _MAX_CHUNK_BYTES = 1 << 28
+HDF5, PICKLE = "HDF5", "pickle"
+# How a pickle begins, of a dictionary in Python 2's first protocol, or of any in a later one.
+_PICKLE_BEGINS = (b"(dp", b"\x80")
 # How other files begin that are taken for RadioML's.
-_PICKLE = "a Python pickle, perhaps the dictionary of RML2016.10a with its frames of 128 samples"
 _ARCHIVE = "an archive; unpack it first"
 _OTHER_FILES = {
-    b"\x80": _PICKLE,
-    b"(dp": _PICKLE,
     b"BZh": _ARCHIVE,
     b"\x1f\x8b": _ARCHIVE,
     b"PK": _ARCHIVE,
     b"\x93NUMPY": "an array of numpy",
     b"MATLAB 5.0": "a MATLAB file of a version before 7.3",
 }
-# What h5py raises on damaged files.
-_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError, ValueError)
+# What h5py and pickle raise on damaged files.
+_DAMAGE = (
+    OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError, ValueError, EOFError,
+    AttributeError, UnpicklingError,
+)  # fmt: skip
 
 
 @contextmanager
-def explaining(path: Path) -> Iterator[None]:
-    """Turn what the HDF5 library says of a damaged file into a sentence.
+def explaining(path: Path, kind: str = "HDF5 file") -> Iterator[None]:
+    """Turn what a library says of a damaged file into a sentence.
 
     Raises:
         ValueError: instead of the library's many errors.
@@ -50,11 +54,11 @@ def explaining(path: Path) -> Iterator[None]:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise  # a sentence of our own
         first = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} must be a whole HDF5 file, it is damaged or cut ({first})") from None
+        raise ValueError(f"{path} must be a whole {kind}, it is damaged or cut ({first})") from None
 
 
-def check_kind(path: Path) -> None:
-    """Refuse what is no HDF5 file, by what the file system and its first bytes say.
+def kind_of(path: Path) -> str:
+    """HDF5 or PICKLE, by what the file system and the first bytes of a file say.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,9 +77,12 @@ def check_kind(path: Path) -> None:
         raise ValueError(f"{path} must be a file that can be read, you have no permission to")
     with path.open("rb") as file:
         begin = file.read(16)
+    if begin.startswith(_PICKLE_BEGINS):
+        return PICKLE
     kinds = [what for magic, what in _OTHER_FILES.items() if begin.startswith(magic)]
     if kinds or not h5py.is_hdf5(path):
         raise ValueError(f"{path} must be an HDF5 file, it is {kinds[0] if kinds else 'none, or cut'}")
+    return HDF5
 
 
 def checked_datasets(file: h5py.File, path: Path) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset]:

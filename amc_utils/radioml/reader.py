@@ -1,8 +1,10 @@
-"""Files in the layout of RadioML 2018.01A and those like it: opened, checked, read row by row.
+"""RadioML files: opened, checked, read row by row.
 
-What is taken: X of shape (rows, 1024, 2) in floating point or small integers, the labels Y one-hot
-(rows, 24) or as class numbers (rows,) or (rows, 1), the SNRs Z (rows, 1) or (rows,); contiguous or in
-chunks, compressed or not, rows in any order. A file that would have another file read is refused.
+Taken are files in the layout of RadioML 2018.01A: X of shape (rows, 1024, 2) in floating point or small
+integers, the labels Y one-hot (rows, 24) or as class numbers (rows,) or (rows, 1), the SNRs Z (rows, 1)
+or (rows,); contiguous or in chunks, compressed or not, rows in any order. A file that would have
+another file read is refused. Taken are also the dictionaries of RadioML 2016.10, see
+amc_utils.radioml.pickled.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amc_utils.radioml.checks import check_kind, checked_datasets, explaining
+from amc_utils.radioml.checks import PICKLE, checked_datasets, explaining, kind_of
+from amc_utils.radioml.pickled import read_pickled
 from amc_utils.runtime.storage import free_host_bytes
-from amc_utils.signals import NUM_SAMPLES, RADIOML_2018_MODULATIONS, SNR_LABELS
+from amc_utils.signals import RADIOML_2018_MODULATIONS, SNR_LABELS
 
 # The list in the classes.txt shipped with RadioML 2018.01A, kept to recognise files labelled by it.
 SHIPPED_WRONG_MODULATIONS = (
@@ -48,17 +51,21 @@ class RadioMLFile:
 
     Attributes:
         path: where it lies.
-        samples: its dataset X, [num_rows, 1024, 2].
-        labels: its dataset Y.
+        samples: its dataset X, [num_rows, at least num_samples, 2]; an array from a pickle.
+        labels: its dataset Y; from a pickle class numbers.
         levels: its dataset Z.
-        scale: what its samples are multiplied by; 1 for floating point.
+        scale: what its samples are multiplied by; 1 for floating point in HDF5.
+        num_samples: samples of a frame that are read, the first ones.
+        modulations: its classes, by its own names.
     """
 
     path: Path
-    samples: h5py.Dataset
-    labels: h5py.Dataset
-    levels: h5py.Dataset
+    samples: h5py.Dataset | np.ndarray
+    labels: h5py.Dataset | np.ndarray
+    levels: h5py.Dataset | np.ndarray
     scale: float
+    num_samples: int
+    modulations: tuple[str, ...] = RADIOML_2018_MODULATIONS
 
     @property
     def num_rows(self) -> int:
@@ -82,16 +89,23 @@ class RadioMLFile:
         }
 
     def modulation(self, label_order: str = "corrected") -> np.ndarray:
-        """Class of every row, int64 [num_rows], index into RADIOML_2018_MODULATIONS.
+        """Class of every row, int64 [num_rows], index into `modulations`.
 
         Args:
             label_order: which list of names Y follows: "corrected", or "shipped" for the wrong one.
 
         Raises:
-            ValueError: a row that names no class, or two.
+            ValueError: a row that names no class, or two; another order of classes that have names.
         """
         names = LABEL_ORDERS[label_order]
-        number = np.array([RADIOML_2018_MODULATIONS.index(name) for name in names])
+        if self.modulations != RADIOML_2018_MODULATIONS:
+            if label_order != "corrected":
+                raise ValueError(
+                    f"label_order must be corrected for {self.path}, which names its classes itself, "
+                    f"got {label_order!r}"
+                )
+            names = self.modulations
+        number = np.array([self.modulations.index(name) for name in names])
         parts = [self._class_numbers(start) for start in range(0, self.num_rows, _LABEL_ROWS)]
         return number[np.concatenate(parts)]
 
@@ -107,8 +121,9 @@ class RadioMLFile:
                 _refuse_first(bad, block, rule, start)
             return found
         numbers = block.reshape(-1)
-        bad = ~((numbers >= 0) & (numbers < len(RADIOML_2018_MODULATIONS)))
-        _refuse_first(bad, numbers, f"Y in {self.path} must hold class numbers from 0 to 23", start)
+        last = len(self.modulations) - 1
+        rule = f"Y in {self.path} must hold class numbers from 0 to {last}"
+        _refuse_first(~((numbers >= 0) & (numbers <= last)), numbers, rule, start)
         return numbers.astype(np.int64)
 
     def snr_label(self) -> np.ndarray:
@@ -131,18 +146,21 @@ class RadioMLFile:
             check: refuse frames that no network should see.
 
         Yields:
-            Which rows, as a slice of 0 to n, and their samples, float32 [m, 1024, 2], in memory that
-            the next block overwrites.
+            Which rows, as a slice of 0 to n, and their samples, float32 [m, num_samples, 2], in memory
+            that the next block overwrites.
 
         Raises:
             ValueError: a frame with samples that are not finite, or without power; a damaged file.
         """
-        buffer = np.empty((_CHUNK, NUM_SAMPLES, 2), np.float32)
+        buffer = np.empty((_CHUNK, *self.samples.shape[1:]), np.float32)
         for place, start, stop in _stretches(rows):
             block = buffer[: stop - start]
-            with explaining(self.path):
-                self.samples.read_direct(block, np.s_[start:stop])
-            samples = torch.from_numpy(block)
+            if isinstance(self.samples, np.ndarray):
+                block[:] = self.samples[start:stop]
+            else:
+                with explaining(self.path):
+                    self.samples.read_direct(block, np.s_[start:stop])
+            samples = torch.from_numpy(block)[:, : self.num_samples]
             if len(samples) > place.stop - place.start:
                 samples = samples[torch.from_numpy(rows[place] - start)]
             if self.scale != 1:
@@ -152,7 +170,7 @@ class RadioMLFile:
             yield place, samples
 
     def _check(self, samples: Tensor, rows: np.ndarray) -> None:
-        power = torch.linalg.vector_norm(samples.flatten(1), dim=1).square_() / NUM_SAMPLES
+        power = torch.linalg.vector_norm(samples.flatten(1), dim=1).square_() / self.num_samples
         low, high = torch.aminmax(power)
         if not (low >= _POWER_RANGE[0] and high <= _POWER_RANGE[1]):
             good = (power >= _POWER_RANGE[0]) & (power <= _POWER_RANGE[1])
@@ -194,15 +212,31 @@ def _stretches(rows: np.ndarray) -> Iterator[tuple[slice, int, int]]:
 
 
 @contextmanager
-def open_radioml(path: Path | str) -> Iterator[RadioMLFile]:
+def open_radioml(path: Path | str, num_samples: int = 0) -> Iterator[RadioMLFile]:
     """Open a file and check its structure: kind of file, links, filters, shapes, types, completeness.
+
+    Args:
+        path: the file.
+        num_samples: samples of a frame to read; 0 for all.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be taken, see the module; says why.
+        ValueError: a file that cannot be taken, see the module, or with shorter frames; says why.
     """
     path = Path(path)
-    check_kind(path)
+    if kind_of(path) == PICKLE:
+        content = read_pickled(path)
+        samples = content.samples
+        yield RadioMLFile(
+            path,
+            samples,
+            content.class_number,
+            content.snr_label,
+            _unit_power_scale(samples),
+            _enough_samples(path, samples, num_samples),
+            content.modulations,
+        )
+        return
     with explaining(path):
         file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
     with file:
@@ -213,14 +247,26 @@ def open_radioml(path: Path | str) -> Iterator[RadioMLFile]:
                     f"{path} must have no more rows than memory has room to sort, got {len(x):,}; "
                     f"cut the file into parts"
                 )
-            opened = RadioMLFile(path, x, y, z, _scale(x))
+            scale = 1.0 if x.dtype.kind == "f" else _unit_power_scale(x)
+            opened = RadioMLFile(path, x, y, z, scale, _enough_samples(path, x, num_samples))
         yield opened
 
 
-def _scale(samples: h5py.Dataset) -> float:
-    """1 for floating point; for integers what gives rows from all over the file unit mean power."""
-    if samples.dtype.kind == "f":
-        return 1.0
+def _enough_samples(path: Path, samples: h5py.Dataset | np.ndarray, wanted: int) -> int:
+    """Samples of a frame to read, all where none are asked for."""
+    there = samples.shape[1]
+    if wanted > there:
+        raise ValueError(
+            f"num_samples must be at most {there}, the samples of a frame in {path}, got {wanted:,}; "
+            f"a network reads frames of the length that it was trained on"
+        )
+    return wanted or there
+
+
+def _unit_power_scale(samples: h5py.Dataset | np.ndarray) -> float:
+    """What gives sound rows from all over the file unit mean power; 1 where there are none."""
     some = np.stack([samples[row] for row in evenly_spaced(len(samples), 64)]).astype(np.float64)
-    power = np.square(some).sum(-1).mean()
-    return float(1 / np.sqrt(power)) if power else 1.0
+    power = np.square(some).sum(-1).mean(1)
+    # A broken frame must not take the others with it.
+    sound = power[np.isfinite(power) & (power > 0)]
+    return float(1 / np.sqrt(sound.mean())) if len(sound) else 1.0

@@ -30,7 +30,14 @@ from amc_utils.runtime.parameters import Parameters
 from amc_utils.runtime.paths import NAME_PATTERN, Workspace
 from amc_utils.runtime.plugins import load_plugins
 from amc_utils.runtime.progress import progress
-from amc_utils.signals import Channel, channel_from, expand_modulations, snr_grid
+from amc_utils.signals import (
+    NUM_SAMPLES,
+    SAMPLES_PER_SYMBOL,
+    Channel,
+    channel_from,
+    expand_modulations,
+    snr_grid,
+)
 from amc_utils.training import Evaluator, prediction_table, trained_network
 
 _FRAMES_AT_ONCE = 1024
@@ -59,10 +66,12 @@ class EvaluationParameters(Parameters):
         modulations: names, or the groups digital (17) and all (24); a network has its own.
         snr_range_db: first, last, step of the SNR labels; a network has its own.
         num_frames_per_cell: frames of each modulation and SNR label.
+        num_samples: of a frame; a network has its own.
         seed: of the frames; training has another by default.
         checkpoint: of the network; or a model that amc export wrote.
         plugins: Python files that the network needs.
-        data_path: RadioML-layout file; empty draws synthetic frames.
+        data_path: RadioML file, of which a network sees the classes and labels that it knows; empty
+            draws synthetic frames.
         label_order: of the file's labels, corrected or shipped.
         channel: of synthetic frames: preset, and what differs from it; of a file what a receiver knows.
         snr_known: the bound's receiver knows the SNR, which bounds every SNR by itself.
@@ -78,6 +87,7 @@ class EvaluationParameters(Parameters):
     modulations: list[str] = Field(["digital"])
     snr_range_db: list[int] = Field([-20, 30, 2])
     num_frames_per_cell: int = Field(50, ge=1)
+    num_samples: int = Field(NUM_SAMPLES, ge=128, multiple_of=SAMPLES_PER_SYMBOL)
     seed: int = Field(2019, ge=0, lt=2**63)
     checkpoint: str = ""
     plugins: list[str] = Field([])
@@ -93,10 +103,10 @@ class EvaluationParameters(Parameters):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         useless = {
-            "bound": {"checkpoint", "data_path", "refit_frames_per_cell"}
+            "bound": {"checkpoint", "data_path", "refit_frames_per_cell", "num_samples"}
             | (self.channel.keys() - _SEEN_BY_GENIE),
             "receiver": {"checkpoint", "snr_known", "phase_known", "refit_frames_per_cell"},
-            "network": {"snr_known", "phase_known", "modulations", "snr_range_db"},
+            "network": {"snr_known", "phase_known", "modulations", "snr_range_db", "num_samples"},
         }[self.what]
         if self.data_path:
             # The file has a channel of its own, of which the receiver knows some.
@@ -211,7 +221,7 @@ def _bound(config: EvaluationParameters, device: torch.device) -> Decided:
 def _receiver(config: EvaluationParameters, device: torch.device) -> Decided:
     """Decisions of the likelihood receiver that synchronises by itself."""
     names, grid = expand_modulations(config.modulations), snr_grid(config.snr_range_db)
-    frames = _frames(config, names, grid, device)
+    frames = _frames(config, names, grid, device, num_samples=config.num_samples)
     options = {"modulations": names, "snr_labels": grid, "channel": config.synthetic_channel}
     options["receiver"] = receiver_settings(config.channel)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
@@ -237,13 +247,14 @@ def _network(config: EvaluationParameters, device: torch.device) -> Decided:
         seen = {"epochs": len(stored["history"])}
     fabric = best_fabric(trained.precision)
     network = fabric.setup_module(network.to(memory_format=torch.channels_last))
-    frames = _frames(config, trained.modulation_names, trained.snr_labels, device)
+    options = {"num_samples": trained.num_samples, "only_shared": True}
+    frames = _frames(config, trained.modulation_names, trained.snr_labels, device, **options)
     parts = torch.arange(len(frames), device=device).split(_FRAMES_AT_ONCE)
     if config.refit_frames_per_cell:
         classifier = Classifier(network, trained)
         changed = {"seed": config.seed + 1, "num_frames_per_cell": config.refit_frames_per_cell}
         fitted = config.model_copy(update=changed)
-        fitted_to = _frames(fitted, trained.modulation_names, trained.snr_labels, device)
+        fitted_to = _frames(fitted, trained.modulation_names, trained.snr_labels, device, **options)
         head = refitted_head(classifier, fitted_to)
         shape = len(trained.modulation_names), len(trained.snr_labels)
         iqs = (frames.iq(part) for part in progress(parts))
@@ -316,13 +327,19 @@ def refitted_head(classifier: Classifier, frames: Frames) -> nn.Linear:
 
 
 def _frames(
-    config: EvaluationParameters, names: tuple[str, ...], grid: tuple[int, ...], device: torch.device
+    config: EvaluationParameters,
+    names: tuple[str, ...],
+    grid: tuple[int, ...],
+    device: torch.device,
+    *,
+    num_samples: int,
+    only_shared: bool = False,
 ) -> Frames:
     selection = {"modulations": names, "snr_labels": grid, "seed": config.seed, "device": device}
-    selection["num_frames_per_cell"] = config.num_frames_per_cell
+    selection |= {"num_frames_per_cell": config.num_frames_per_cell, "num_samples": num_samples}
     if config.data_path:
-        path = Path(config.data_path)
-        return read_radioml(path=path, label_order=config.label_order, **selection)
+        options = {"label_order": config.label_order, "only_shared": only_shared}
+        return read_radioml(path=Path(config.data_path), **options, **selection)
     return synthesise_frames(channel=config.synthetic_channel, **selection)
 
 
