@@ -30,6 +30,8 @@ html_theme_options = {"navbar_persistent": []}
 # Web servers and readers look for index.html.
 html_additional_pages = {"index": "to_readme.html"}
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
 
 # Docstrings: Google's sections, types in annotations, `x` is code.
 default_role = "code"
@@ -60,7 +62,7 @@ _CONTENTS = """
 
 
 def _show_last_execution(app: Sphinx, name: str, source: list[str]) -> None:
-    """Read a notebook from outputs/ where it has been executed since."""
+    """Read a notebook from outputs/ where it was executed after it was kept."""
     executed = Path(app.srcdir, "outputs", f"{Path(name).name}.ipynb")
     if name.startswith("docs/executed/") and executed.exists():
         source[0] = executed.read_text(encoding="utf8")

@@ -33,7 +33,8 @@ def root(tmp_path):
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     (tmp_path / "outputs").mkdir()
     nbformat.write(notebook, tmp_path / "outputs" / "01_first.ipynb")
-    shutil.copytree(REPOSITORY / "docs" / "_templates", tmp_path / "docs" / "_templates")
+    for name in ("_templates", "_static"):
+        shutil.copytree(REPOSITORY / "docs" / name, tmp_path / "docs" / name)
     shutil.copy(REPOSITORY / "docs" / "conf.py", tmp_path / "docs")
     (tmp_path / "docs" / "more.md").write_text("# More\n\n[back](../README.md)\n\n## Below\n")
     (tmp_path / "README.md").write_text(
