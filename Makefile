@@ -1,5 +1,5 @@
 # Aliases for the commands that README.md prints.
-.PHONY: reproduce record figures paper site test test-fast test-browser lint format lab pages full-size-file benchmark benchmark-torchsig
+.PHONY: reproduce record figures paper executed site test test-fast test-browser lint format lab pages full-size-file benchmark benchmark-torchsig
 
 PYTHON ?= python3
 FILE ?= outputs/full_size.h5
@@ -66,12 +66,14 @@ execute-04_per_class_analysis: ARGUMENTS = $(ARGUMENTS_04)
 paper: $(INSTALLED)
 	$(BIN)/amc records $(if $(MINUTES),--minutes $(MINUTES))
 
-# README, docs/ and the notebooks that the commands above executed; -E since pages may come and go.
+# The notebooks that the commands above executed, small, where GitHub shows them.
+executed: $(INSTALLED)
+	$(BIN)/python docs/keep_executed.py
+
+# README, docs/, its reference, and notebooks as last executed; -E since pages may come and go.
 site: $(INSTALLED)
-	@ls outputs/[0-9]*.ipynb > /dev/null 2>&1 || \
-		{ echo "no executed notebooks in outputs/; make figures or make reproduce executes them"; exit 1; }
 	$(BIN)/python -m sphinx -b html -E -n -q -W --keep-going -c docs . outputs/site
-	@rm -rf outputs/jupyter_execute
+	@rm -rf outputs/jupyter_execute docs/api
 	@echo "the book begins at outputs/site/index.html"
 
 test: lint
@@ -101,10 +103,11 @@ format: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
 
-# Everything that is generated from results/: tables, RUNLOG.md, figures, the book.
+# Everything that is generated from results/: tables, RUNLOG.md, figures, kept notebooks, the book.
 pages: $(INSTALLED)
 	$(BIN)/amc report
 	$(MAKE) --no-print-directory figures
+	$(MAKE) --no-print-directory executed
 	$(MAKE) --no-print-directory site
 
 # As many frames of each class and SNR as RadioML 2018.01A has: 21.4 GB.

@@ -1,7 +1,8 @@
-"""The book: README.md, the pages of docs/, and notebooks as they were executed in outputs/.
+"""The book: README.md, the pages of docs/, executed notebooks, and a reference from docstrings.
 
-`make site` builds it with Sphinx from the root of the repository; any warning, such as a link that
-leads nowhere, ends the build.
+`make site` builds it from the root of the repository; any warning, such as a link that leads nowhere,
+ends the build. It is Sphinx with the parts that Jupyter Book 1 is made of, MyST-NB and its theme,
+configured here and not through that, so that README.md can be the first page and stay where it is.
 """
 
 from pathlib import Path
@@ -10,12 +11,13 @@ from sphinx.application import Sphinx
 
 project = "Where is the ceiling?"
 author = "The compendium's authors"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 root_doc = "README"
 # Nothing else of the repository is a page, and no other folder is searched.
-include_patterns = ["README.md", "RUNLOG.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md"]
-include_patterns += ["figures/README.md", "outputs/[0-9]*.ipynb", "notebooks/*.ipynb"]
-exclude_patterns = [".*", "*/.*", "outputs/*/**", "results", "build", "amc_utils", "tests"]
+include_patterns = ["README.md", "RUNLOG.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**"]
+include_patterns += ["figures/README.md", "amc_utils/inference/shipped/*/README.md"]
+exclude_patterns = [".*", "*/.*", "docs/_templates", "outputs", "results", "build", "amc_utils/[!i]*"]
+exclude_patterns += ["tests"]
 nb_execution_mode = "off"
 # Pages ask for no connection: controls are of no use without a kernel.
 nb_ipywidgets_js = {}
@@ -28,12 +30,27 @@ html_theme_options = {"navbar_persistent": []}
 # Web servers and readers look for index.html.
 html_additional_pages = {"index": "to_readme.html"}
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+
+# Docstrings: Google's sections, types in annotations, `x` is code.
+default_role = "code"
+napoleon_custom_sections = [("Source", "notes_style")]
+autodoc_default_options = {"members": True, "exclude-members": "model_config"}
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
+# Links to other packages would need a connection, and what is private has no page.
+nitpick_ignore_regex = [("py:.*", r"(?!amc_utils\.).*|.*\._\w+")]
 
 # In the order of reading; others follow.
 _PAGES = (
     "docs/glossary", "docs/results", "docs/claims", "docs/images_and_bound",
-    "docs/radioml_2018_as_measured", "docs/radioml_file", "docs/classify", "docs/own_runs",
-    "docs/extend", "docs/speed", "figures/README", "RUNLOG", "CONTRIBUTING", "CHANGELOG",
+    "docs/radioml_2018_as_measured", "docs/radioml_file", "docs/data_card", "docs/classify",
+    "amc_utils/inference/shipped/open-24/README",
+    "amc_utils/inference/shipped/radioml_2018-likelihoods/README",
+    "docs/own_runs", "docs/extend", "docs/api", "docs/speed", "figures/README", "RUNLOG",
+    "CONTRIBUTING", "CHANGELOG",
 )  # fmt: skip
 _CONTENTS = """
 
@@ -46,17 +63,21 @@ _CONTENTS = """
 """
 
 
+def _show_last_execution(app: Sphinx, name: str, source: list[str]) -> None:
+    """Read a notebook from outputs/ where it was executed after it was kept."""
+    executed = Path(app.srcdir, "outputs", f"{Path(name).name}.ipynb")
+    if name.startswith("docs/executed/") and executed.exists():
+        source[0] = executed.read_text(encoding="utf8")
+
+
 def _add_contents(app: Sphinx, name: str, source: list[str]) -> None:
-    """List all other pages at the end of README, and lead to notebooks as they were executed."""
-    for notebook in app.project.docnames:
-        if notebook.startswith("outputs/"):
-            written = f"{notebook.replace('outputs/', 'notebooks/')}.ipynb"
-            source[0] = source[0].replace(f"{written})", f"{notebook}.ipynb)")
+    """List all other pages at the end of README."""
     if name != root_doc:
         return
-    pages = sorted(app.project.docnames - {root_doc})
-    notebooks = [page for page in pages if page.startswith(("outputs/", "notebooks/"))]
-    notebooks.sort(key=lambda page: Path(page).name)
+    # Those of the reference are listed on its own first page.
+    pages = sorted(page for page in app.project.docnames if not page.startswith("docs/api/"))
+    pages.remove(root_doc)
+    notebooks = [page for page in pages if page.startswith("docs/executed/")]
     others = [page for page in _PAGES if page in pages]
     others += [page for page in pages if page not in notebooks + others]
     for caption, entries in {"Pages": others, "Notebooks": notebooks}.items():
@@ -66,13 +87,10 @@ def _add_contents(app: Sphinx, name: str, source: list[str]) -> None:
 def _entry(page: str) -> str:
     """A page by its title; a notebook by its name, since several may be one with other parameters."""
     folder, _, name = page.rpartition("/")
-    title = name.replace("_", " ")
-    state = {"outputs": "", "notebooks": " (not executed)"}
-    return f"{title}{state[folder]} <{page}>" if folder in state else page
+    return f"{name.replace('_', ' ')} <{page}>" if folder == "docs/executed" else page
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the above; a notebook that was executed is not shown without its outputs as well."""
-    executed = [path.name for path in (app.srcdir / "outputs").glob("[0-9]*.ipynb")]
-    app.config.exclude_patterns += [f"notebooks/{name}" for name in executed]
+    """Connect the above."""
+    app.connect("source-read", _show_last_execution)
     app.connect("source-read", _add_contents)

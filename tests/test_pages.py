@@ -41,7 +41,8 @@ def test_pages_are_those_of_the_results(rendered):
 
 
 def test_every_mark_is_filled_by_a_command(rendered):
-    for path in [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]:
+    cards = REPOSITORY.glob("amc_utils/inference/shipped/*/README.md")
+    for path in [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *cards]:
         marks = set(re.findall(r"<!-- ([\w-]+): begin -->", path.read_text(encoding="utf8")))
         by_other = {"facts"} if path.name == "radioml_2018_as_measured.md" else set()
         assert bool(marks - by_other) == (path in rendered)

@@ -16,7 +16,7 @@ from amc_utils.metrics import correct, wilson_interval
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
 from amc_utils.runtime.paths import Workspace, atomic_write
-from amc_utils.studies import open_channel
+from amc_utils.studies import cards, open_channel
 from amc_utils.studies.ceiling import (
     IMAGES_OF_THE_LOG,
     forecast,
@@ -91,11 +91,14 @@ def render_pages(workspace: Workspace, claims: pd.DataFrame) -> dict[Path, str]:
         pages[path] = path.read_text(encoding="utf8")
         for mark, text in parts.items():
             pages[path] = with_table(pages[path], mark, text)
+    for name, record in cards.records().items():
+        if (path := workspace.root / name) in pages:
+            pages[path] = cards.with_results(pages[path], record)
     return pages
 
 
 def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, str]]:
-    ledger = read_claims()
+    ledger, shipped = read_claims(), open_channel.shipped_record()
     return {
         "README.md": {
             "headline": _headline(workspace),
@@ -111,15 +114,31 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
         },
         "docs/claims.md": {"summary": short_table(ledger, claims), "claims": full_table(claims)},
         "docs/classify.md": {
-            "calibration": _calibration(),
-            "signals": _other_signals(),
+            "calibration": _calibration(shipped),
+            "signals": _other_signals(shipped),
             "targets": _targets(workspace),
-            "impairments": _impairments(),
-            "trials": _trials(),
-            "foreign": _foreign_recordings(),
+            "impairments": _impairments(shipped),
+            "trials": _trials(shipped),
+            "foreign": _foreign_recordings(shipped),
         },
         "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
+        **{card: _card_parts(workspace, record) for card, record in cards.records().items()},
     }
+
+
+def _card_parts(workspace: Workspace, record: dict[str, Any]) -> dict[str, str]:
+    """Parts of the card of a network that comes with the repository."""
+    parts = {
+        "training": cards.training(named_run(workspace, record["run"])),
+        "evaluation": cards.evaluation(record),
+        "calibration": _calibration(record),
+        "signals": _other_signals(record),
+        "impairments": _impairments(record),
+        "file": cards.file_facts(record),
+    }
+    if record.get("trials"):
+        parts |= {"trials": _trials(record), "foreign": _foreign_recordings(record)}
+    return parts
 
 
 def _headline(workspace: Workspace) -> str:
@@ -256,19 +275,18 @@ def _targets(workspace: Workspace) -> str:
     return markdown_table(["what", "wanted", "value [95 % interval]", "reached"], rows)
 
 
-def _impairments() -> str:
+def _impairments(record: dict[str, Any]) -> str:
     """What each impairment costs the shipped network."""
     rows = [
         [row["impairment"], f"{row['size']:g}", f"{row['modulation_digital']:.1%}",
          f"{row['calibration_error']:.3f}", f"{row['flagged']:.1%}"]
-        for row in open_channel.shipped_record()["impairments"]
+        for row in record["impairments"]
     ]  # fmt: skip
     return markdown_table(["impairment", "size", "right", "calibration error", "flagged"], rows)
 
 
-def _calibration() -> str:
+def _calibration(record: dict[str, Any]) -> str:
     """How far the shipped network's confidences and warnings may be trusted."""
-    record = open_channel.shipped_record()
     test, recordings, own = record["test"], record["recordings"], record["ood_signals"][0]
     before, after = (
         test[f"calibration_error_{kind}"]["joint"] for kind in ("uncalibrated", "calibrated")
@@ -284,9 +302,9 @@ def _calibration() -> str:
     )
 
 
-def _trials() -> str:
+def _trials(record: dict[str, Any]) -> str:
     """What is found of recordings with nothing told, beside what was wanted."""
-    trials = open_channel.shipped_record()["trials"]
+    trials = record["trials"]
     count, rows = trials["num_recordings"], []
     for name, what, wanted in (
         ("symbol_rate", "symbol rate within 0.5 %", 0.98),
@@ -309,19 +327,18 @@ def _trials() -> str:
     return markdown_table(head, rows)
 
 
-def _foreign_recordings() -> str:
+def _foreign_recordings(record: dict[str, Any]) -> str:
     """What becomes of recordings of signals that are no class."""
     rows = [
         [kind, f"{shares['not found']:.0%}", f"{shares['called OOD']:.0%}"]
-        for kind, shares in open_channel.shipped_record()["trials"]["foreign"].items()
+        for kind, shares in record["trials"]["foreign"].items()
     ]
     head = ["signal", "no symbol rate found", "called out of distribution"]
     return markdown_table(head, rows)
 
 
-def _other_signals() -> str:
+def _other_signals(record: dict[str, Any]) -> str:
     """Share of frames with a p-value below 1 %, of signals out of distribution, by SNR."""
-    record = open_channel.shipped_record()
     table = pd.DataFrame(record["ood_signals"][1:])
     shares = table.pivot(index="signal", columns="snr_db", values="flagged")
     shares = shares.loc[table["signal"].unique(), sorted(shares.columns, reverse=True)]
