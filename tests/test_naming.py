@@ -21,6 +21,7 @@ from amc_utils.inference.formats import open_recording
 from amc_utils.inference.naming import classify_recording, summary
 from amc_utils.inference.ood import ood_frames
 from amc_utils.inference.page import recording_page
+from amc_utils.inference.recordings import Recording
 from amc_utils.inference.trials import trial
 from amc_utils.signals import CHANNEL_PRESETS, SAMPLES_PER_SYMBOL, generate_frames
 
@@ -140,19 +141,76 @@ def test_genuine_frequency_shifts_are_unlike_the_training_data(shipped):
     assert "its envelope is constant" in summary(named)
 
 
-def test_gmsk_may_have_a_constant_envelope(shipped):
-    """And OQPSK, which comes closest of the others, has none; lines of both squares are alike."""
+@pytest.mark.parametrize("es_n0_db", [15, 20, 30])
+def test_gmsk_has_its_own_symbol_rate_and_oqpsk_too(shipped, es_n0_db):
+    """Lines of both squares are alike; the envelope tells, and OQPSK of roll-off 1 comes closest."""
     options = {"modulations": ("GMSK", "OQPSK"), "seed": 3, "num_samples": 2**15}
     channel = replace(CHANNEL_PRESETS["table_1"], rolloff_range=(1.0, 1.0))
-    index, snr_db = torch.arange(2), torch.full((2,), 20.0)
+    index, snr_db = torch.arange(2), torch.full((2,), es_n0_db - 9.0)
     iq = generate_frames(index, index, snr_db, channel=channel, **options).iq
     (gmsk,), (oqpsk,) = (classify_recording(some.numpy(), shipped, num_frames=32) for some in iq)
     assert (gmsk.modulation, oqpsk.modulation) == ("GMSK", "OQPSK")
-    assert gmsk.has_constant_envelope
-    assert not oqpsk.has_constant_envelope
-    assert not gmsk.is_foreign
     for named in (gmsk, oqpsk):
+        assert not named.is_foreign
         assert named.symbol_rate == pytest.approx(1 / SAMPLES_PER_SYMBOL, rel=1e-3)
+        assert abs(named.carrier_hz) < 0.01 * named.symbol_rate
+
+
+@pytest.fixture(scope="module")
+def neighbours():
+    """64QAM and beside it QPSK, 1 MHz, their carriers at 125 and -150 kHz."""
+    rng, time = np.random.default_rng(5), np.arange(100_000)
+    points = np.arange(-7, 8, 2) / np.sqrt(42)
+    grid = rng.choice(points, 10_000) + 1j * rng.choice(points, 10_000)
+    other = pulses(rng.choice([1, -1, 1j, -1j], 12_500), 8) * np.exp(-2j * np.pi * 0.15 * time)
+    noise = rng.standard_normal((100_000, 2)) @ np.array([1, 1j])
+    return pulses(grid, 10) * np.exp(2j * np.pi * 0.125 * time) + other + 0.02 * noise
+
+
+@pytest.mark.parametrize("told", [
+    {"offset_hz": 125e3}, {"symbol_rate": 100e3}, {"offset_hz": 125e3, "symbol_rate": 100e3}
+])  # fmt: skip
+def test_a_neighbour_is_taken_out_whatever_is_told(shipped, neighbours, told):
+    (named,) = classify_recording(neighbours, shipped, sample_rate=1e6, num_frames=64, **told)
+    assert named.modulation == "64QAM"
+    assert named.carrier_hz == pytest.approx(125e3, abs=500)
+    assert not named.is_foreign
+
+
+def test_a_neighbour_is_taken_out_of_an_annotated_band(shipped, neighbours):
+    recording = replace(open_array(neighbours), band=(50e3, 200e3))
+    (named,) = classify_recording(recording, shipped, num_frames=64)
+    assert named.modulation == "64QAM"
+
+
+def test_a_told_carrier_stays(shipped, neighbours):
+    (named,) = classify_recording(neighbours, shipped, sample_rate=1e6, offset_hz=125_400.0)
+    assert named.carrier_hz == 125_400.0
+
+
+def test_side_lobes_are_no_signals(shipped):
+    """QPSK of rectangular pulses, whose side lobes hold its symbols too."""
+    rng = np.random.default_rng(6)
+    iq = np.repeat(rng.choice([1, -1, 1j, -1j], 6_000), 32)
+    iq = iq + 0.05 * rng.standard_normal((len(iq), 2)) @ np.array([1, 1j])
+    (named,) = classify_recording(iq, shipped, num_frames=64)
+    assert named.modulation == "QPSK"
+
+
+def test_rates_in_hertz_need_the_sample_rate(shipped, samples):
+    with pytest.raises(ValueError, match="sample_rate must be told with a symbol rate or a carrier in"):
+        classify_recording(samples, shipped, symbol_rate=1e5)
+
+
+def test_times_are_those_of_the_whole_recording(shipped, samples):
+    part = open_array(samples).stretch(0.01, 0.03)
+    (named,) = classify_recording(part, shipped, num_frames=8)
+    assert named.facts()["start"] >= 10_000
+    assert "frames of 1,024 samples, 0.01 to 0.0" in summary(named)
+
+
+def open_array(samples):
+    return Recording("array", len(samples), 1e6, lambda first, last: samples[first:last])
 
 
 def test_what_is_told_stands_above_what_is_found(shipped, samples):
@@ -209,7 +267,7 @@ def test_several_recordings_are_named_and_a_bad_one_is_said(samples, tmp_path, c
     noise = np.random.default_rng(1).standard_normal(2 * 50_000)
     noise.astype(np.float32).tofile(tmp_path / "c.cf32")
     written = tmp_path / "names.json"
-    with pytest.raises(SystemExit, match="all 3 recordings must be readable, 1 are not"):
+    with pytest.raises(SystemExit, match="1 of 3 recordings could not be read"):
         main(["classify", str(tmp_path), "--json", str(written), "--num-frames", "8"])
     said = capsys.readouterr()
     assert "a_1M.cf32, signal 1 of 1, read by open-24:\n  16QAM" in said.out

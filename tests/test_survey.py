@@ -82,6 +82,6 @@ def test_line_spectrum_peaks_at_the_symbol_rate():
 
 
 def test_bands_overlap_across_the_edge_of_the_recorded_band():
-    one, other = Signal(0.49, 0.1, 0.05, 50, 1), Signal(-0.49, 0.1, 0.05, 50, 1)
+    one, other = Signal(0.49, 0.1, 1, 0.05, 50, 1), Signal(-0.49, 0.1, 1, 0.05, 50, 1)
     assert one.overlaps(other)
-    assert not one.overlaps(Signal(0.3, 0.1, 0.05, 50, 1))
+    assert not one.overlaps(Signal(0.3, 0.1, 1, 0.05, 50, 1))

@@ -27,6 +27,9 @@ _GAP = 2
 # Symbol rates that are looked for, in bandwidths; and how far from the band's middle that of two lines
 # of the square may be, in bandwidths.
 _LOWEST_RATE, _REACH = 0.45, 0.1
+# Density of side lobes, of which bands may hold several and noise, over that of a rectangular pulse's
+# at most; and how far from each other rates that are one may be.
+_LOBES, _SAME_RATE = 4.0, 1e-3
 # Lines of either side that are paired.
 _NUM_LINES = 30
 # A line is one if it is that far, in units of what chance gives, above what chance gives of as many,
@@ -44,6 +47,7 @@ class Signal:
     Attributes:
         carrier: middle of its band, or of its lines.
         bandwidth: between the ends of its band.
+        density: its mean power density there, in the unit of the samples.
         symbol_rate: the likeliest.
         line: the line's strength in units of what chance gives, less what it gives of as many.
         runner_up: the next strongest line's.
@@ -52,6 +56,7 @@ class Signal:
 
     carrier: float
     bandwidth: float
+    density: float
     symbol_rate: float
     line: float
     runner_up: float
@@ -65,6 +70,16 @@ class Signal:
     def covers(self, frequency: np.ndarray) -> np.ndarray:
         """Which frequencies lie in its band, a little wider."""
         return np.abs((frequency - self.carrier + 0.5) % 1 - 0.5) < 0.55 * self.bandwidth
+
+    def is_side_lobe_of(self, other: Signal) -> bool:
+        """Whether it has that one's symbol rate or a multiple, and is no denser than its lobes can be.
+
+        Those of a rectangular pulse, which has the strongest, fall with the square of the distance.
+        """
+        distance = abs((self.carrier - other.carrier + 0.5) % 1 - 0.5) / other.symbol_rate
+        multiple = self.symbol_rate / other.symbol_rate
+        is_lobe = distance > 0.5 and self.density * (np.pi * distance) ** 2 < _LOBES * other.density
+        return is_lobe and round(multiple) > 0 and abs(multiple / round(multiple) - 1) < _SAME_RATE
 
     def overlaps(self, other: Signal) -> bool:
         """Whether the bands of both have a quarter of the narrower one in common."""
@@ -89,8 +104,8 @@ def find_signals(samples: np.ndarray, most: int = 8) -> list[Signal]:
         bands = _bands(np.where(free, power, 0.0))
         if len(found) == most or not free.any() or power[free].max() < _LEAST_PEAK * floor:
             break
-        tried = [some for band in bands if (some := _strongest_line(spectrum, *band)) is not None]
-        certain = [some for some in tried if some.is_certain]
+        tried = [_strongest_line(spectrum, power, *band) for band in bands]
+        certain = [some for some in tried if some is not None and some.is_certain]
         best = max(certain, key=lambda some: some.line, default=None)
         if best is not None and not any(best.overlaps(other) for other in found):
             found.append(best)
@@ -192,8 +207,17 @@ def _lines(spectrum: np.ndarray, middle: float, width: float) -> _Lines | None:
     return _Lines(center, half, low, magnitude, above, below)
 
 
-def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal | None:
-    """The likeliest symbol rate of what lies in a band; None if the band is too narrow to have one."""
+def _strongest_line(
+    spectrum: np.ndarray, power: np.ndarray, middle: float, width: float
+) -> Signal | None:
+    """The likeliest symbol rate of what lies in a band; None if the band is too narrow to have one.
+
+    Args:
+        spectrum: of the samples, complex [N].
+        power: see average_spectrum.
+        middle: of the band.
+        width: of the band.
+    """
     lines = _lines(spectrum, middle, width)
     if lines is None:
         return None
@@ -205,7 +229,9 @@ def _strongest_line(spectrum: np.ndarray, middle: float, width: float) -> Signal
     if is_staggered:
         line, runner_up, up, down = pair
         rate, carrier = (low + (up + down) / 2) / size, (lines.center + (up - down) / 4) / size
-    return Signal((carrier + 0.5) % 1 - 0.5, width, rate, line, runner_up, is_staggered)
+    distance = np.abs((np.fft.fftfreq(len(power)) - middle + 0.5) % 1 - 0.5)
+    density = float(power[distance <= width / 2].mean())
+    return Signal((carrier + 0.5) % 1 - 0.5, width, density, rate, line, runner_up, is_staggered)
 
 
 def _strongest(strength: np.ndarray) -> tuple[float, float, float]:

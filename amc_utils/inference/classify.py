@@ -156,7 +156,7 @@ def classify_command(config: ClassificationParameters) -> None:
             failures += 1
     answers.write(config)
     if failures:
-        raise ValueError(f"all {len(files)} recordings must be readable, {failures} are not, see above")
+        raise ValueError(f"{failures} of {len(files)} recordings could not be read, see above")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ class _Answers:
     def add(self, path: Path, recording: Recording, named: list[NamedSignal]) -> None:
         """Those of a recording."""
         file, name = {"file": str(path)}, recording.name
-        self.tables.extend(some.frames.assign(recording=name, signal=some.number) for some in named)
+        rows = [some.frames.assign(recording=name, signal=some.number) for some in named]
+        self.tables.extend(table.assign(start=table["start"] + recording.first) for table in rows)
         self.signals.extend(named)
         nothing = [{"recording": name, "modulation": None, "notes": list(recording.notes)}]
         self.facts.extend(file | facts for facts in [some.facts() for some in named] or nothing)
@@ -266,6 +267,7 @@ def _draw(path: Path, found: list[NamedSignal]) -> None:
         name = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
         with atomic_write(name) as temporary:
             recording_page(some).savefig(temporary)
+        print(f"{name} shows {some.title}")
 
 
 def _classify_stream(config: ClassificationParameters) -> None:

@@ -46,7 +46,11 @@ _LARGEST_CHECKED, _CHECKED_AT_ONCE = 2**30, 2**24
 # Samples to each side that the analytic signal of real ones is made from: what is cut off is -70 dB.
 _HILBERT_MARGIN = 4096
 # Sample rates in names of files: gqrx's, in hertz; and the last number with a unit, as rtl_433's.
-_RATES_IN_NAMES = (r"_\d+_(?P<rate>\d+)_fc$", r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])(?:sps|S|Hz)?$")
+_RATES_IN_NAMES = (
+    r"_\d+_(?P<rate>\d+)_fc$",
+    r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])(?:sps|S|Hz)?$",
+    r"_(?P<rate>\d+)(?:sps|Hz)$",
+)
 _GENERATOR = "amc_utils"
 _UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, None: 1.0}
 
@@ -205,7 +209,7 @@ def _of_bytes(
         return numbers.reshape(-1, 2) if is_complex else numbers
 
     if spare := sum((last - first) % width for first, last in pieces):
-        told["notes"] = (*told.get("notes", ()), f"{spare} bytes of an unfinished sample left out")
+        told["notes"] = (*told.get("notes", ()), f"unfinished sample left out ({spare} bytes)")
     return _of_numbers(name, read, int(starts[-1]), sample_rate, dtype, **told)
 
 

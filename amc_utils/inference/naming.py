@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from amc_utils.dsp.carrier import recover_carrier
 from amc_utils.dsp.equalisation import Equalised
 from amc_utils.dsp.features import carrier_share, envelope_kurtosis, power_spectrum
-from amc_utils.dsp.survey import Signal, noise_floor
+from amc_utils.dsp.survey import Signal
 from amc_utils.dsp.synchronisation import ReceivedBatch
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.formats import open_recording
 from amc_utils.inference.ood import mean_log_p_value
 from amc_utils.inference.recordings import Recording, can_be_cut
 from amc_utils.radioml.reader import evenly_spaced
-from amc_utils.signals import NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
+from amc_utils.signals import DIGITAL_MODULATIONS, NUM_SAMPLES, SAMPLES_PER_SYMBOL, unit_phasor
 
 # So many times more frames than wanted are cut; those of noise alone are left out.
 _SPARE = 4
@@ -36,10 +37,16 @@ _SAME_RATE = 0.02
 _REAL = 0.5
 # Frames that pulse and carrier offset are taken from.
 _FRAMES_MEASURED = 64
-# Symbol rates to either side of a carrier that frames hold; kurtosis below which an envelope is
-# constant, that of such a signal beside another 20 dB weaker; and modulations that have none other.
-_CUT_BAND, _CONSTANT_ENVELOPE = SAMPLES_PER_SYMBOL / 2, 1.02
+# Symbol rates to either side of a carrier that frames hold.
+_CUT_BAND = SAMPLES_PER_SYMBOL / 2
+# Kurtosis below which an envelope is constant, that of such a signal beside another 20 dB weaker; OQPSK
+# comes closest, with 1.03. Modulations that have such an envelope; those whose parts are not staggered,
+# and what they have at least (QPSK from a satellite has 1.10, that of training 1.15).
+_CONSTANT, _LEAST_KURTOSIS = 1.02, 1.06
 _OF_CONSTANT_ENVELOPE = ("FM", "GMSK")
+_OF_ONE_PULSE = tuple(name for name in DIGITAL_MODULATIONS if name != "OQPSK")
+# Share of the spectrum's bins that are taken to hold noise alone.
+_QUIET = 0.1
 # Share of power in a line of the spectrum from which on it is a tone.
 _TONE = 0.1
 
@@ -59,7 +66,7 @@ class NamedSignal:
         rolloff: roll-off of its pulse; NaN where the network's front end does not find one.
         symbols: synchronised symbols of some frames, complex64 [frames, symbols], up to quarter turns.
         foreign_below: see Classifier.
-        has_constant_envelope: whether its magnitude is that of a modulated frequency or phase alone.
+        kurtosis, kurtosis_error: see envelope_kurtosis, and the standard error of it.
         has_tones: whether a tenth of its power lies in a line of its spectrum.
         traces: the same frames between symbols, eight samples a symbol, complex64 [frames, samples];
             empty where the network's front end does not find the pulse.
@@ -77,7 +84,8 @@ class NamedSignal:
     symbols: np.ndarray
     traces: np.ndarray
     foreign_below: float
-    has_constant_envelope: bool
+    kurtosis: float
+    kurtosis_error: float
     has_tones: bool
     number: int = 1
     count: int = 1
@@ -123,8 +131,20 @@ class NamedSignal:
 
     @property
     def contradicts_envelope(self) -> bool:
-        """Whether its envelope is constant and that of the named modulation is not."""
-        return self.has_constant_envelope and self.modulation not in _OF_CONSTANT_ENVELOPE
+        """Whether its envelope is surely more constant than that of the named modulation can be."""
+        limit = _LEAST_KURTOSIS if self.modulation in _OF_ONE_PULSE else _CONSTANT
+        is_constant = self.kurtosis + 2 * self.kurtosis_error < limit
+        return is_constant and self.modulation not in _OF_CONSTANT_ENVELOPE
+
+    @property
+    def may_be_msk(self) -> bool:
+        """Whether it is called OQPSK, or else wrongly, and its envelope may be constant."""
+        is_in_question = self.modulation == "OQPSK" or self.contradicts_envelope
+        return (
+            is_in_question
+            and not self.has_tones
+            and self.kurtosis - 2 * self.kurtosis_error < _CONSTANT
+        )
 
     def facts(self) -> dict[str, Any]:
         """What was found, as plain values."""
@@ -146,7 +166,7 @@ class NamedSignal:
             "num_frames": len(self.frames),
             "left_out": self.left_out,
             "likeness": self.likeness,
-            "has_constant_envelope": self.has_constant_envelope,
+            "kurtosis": self.kurtosis,
             "is_foreign": self.is_foreign,
             "notes": list(self.recording.notes),
         }
@@ -187,84 +207,120 @@ def classify_recording(
         source if isinstance(source, Recording) else open_recording(source, sample_rate, datatype)
     )
     classifier = classifier or load_classifier()
-    wanted = _told_or_found(recording, symbol_rate, offset_hz, most)
-    wanted = _without_parts(recording, wanted)
-    signals = [signal for _, _, signal in wanted]
+    found = _without_parts(recording, recording.signals(most))
+    wanted = _told_or_found(recording, found, symbol_rate, offset_hz)
     named = []
-    for symbol_rate, carrier_hz, found in wanted:
-        rest = [other for other in signals if other is not found], num_frames
-        some = _named(recording, classifier, symbol_rate, carrier_hz, found, *rest)
+    for one in wanted:
+        others = [other for other in found if other is not one.found and not other.overlaps(one.band)]
+        some = _named(recording, classifier, one, others, num_frames)
         # The square of MSK has lines half its symbol rate beside the carrier, as that of OQPSK. So has
         # that of other shifts of frequency, which have tones.
-        is_msk = found and found.is_staggered and some.contradicts_envelope and not some.has_tones
-        if is_msk and can_be_cut(2 * found.symbol_rate):
-            twice = _named(recording, classifier, 2 * symbol_rate, carrier_hz, found, *rest)
-            some = some if twice.is_foreign else twice
+        if (
+            one.found
+            and one.found.is_staggered
+            and some.may_be_msk
+            and can_be_cut(2 * one.band.symbol_rate)
+        ):
+            faster = replace(one, symbol_rate=2 * one.symbol_rate)
+            twice = _named(recording, classifier, faster, others, num_frames)
+            is_msk = twice.modulation in _OF_CONSTANT_ENVELOPE and not twice.is_foreign
+            some = twice if is_msk else some
         named.append(some)
     return [replace(some, number=n, count=len(wanted)) for n, some in enumerate(named, 1)]
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A signal that is to be named.
+
+    Attributes:
+        symbol_rate: symbols per second, or per sample where the recording's rate is not known.
+        carrier_hz: its carrier, in the same unit.
+        found: what told these, None where they were told.
+        band: its band, in cycles per sample.
+        keeps_carrier: whether the carrier was told.
+    """
+
+    symbol_rate: float
+    carrier_hz: float
+    found: Signal | None
+    band: Signal
+    keeps_carrier: bool
+
+
 def _told_or_found(
-    recording: Recording, symbol_rate: float | None, offset_hz: float | None, most: int
-) -> list[tuple[float, float, Signal | None]]:
-    """Symbol rate and carrier of each signal, and what told them if nobody did."""
+    recording: Recording, found: list[Signal], symbol_rate: float | None, offset_hz: float | None
+) -> list[_Wanted]:
+    """What is told, else what was found in the band of the recording."""
+    rate = recording.sample_rate
+    if rate is None and (symbol_rate or 0) + abs(offset_hz or 0) > 1:
+        raise ValueError(
+            f"sample_rate must be told with a symbol rate or a carrier in hertz, {recording.name} does "
+            f"not say its own"
+        )
     # Where nobody knows the rate, frequencies are per sample.
-    rate = recording.sample_rate or 1.0
-    found = recording.signals(most) if symbol_rate is None or offset_hz is None else []
+    rate, is_told = rate or 1.0, offset_hz is not None
     found = [signal for signal in found if can_be_cut(signal.symbol_rate)]
+    if recording.band:
+        low, high = recording.band
+        found = [signal for signal in found if low <= signal.carrier * rate <= high]
     if symbol_rate is not None:
         same = [s for s in found if abs(s.symbol_rate * rate / symbol_rate - 1) < _SAME_RATE]
-        carrier = same[0].carrier * rate if same else 0.0
-        return [(symbol_rate, carrier if offset_hz is None else offset_hz, None)]
-    if offset_hz is not None:
+        carrier = offset_hz if is_told else same[0].carrier * rate if same else 0.0
+        band = Signal(carrier / rate, symbol_rate / rate, 0.0, symbol_rate / rate, 0.0, 0.0)
+        return [_Wanted(symbol_rate, carrier, None, band, is_told)]
+    if is_told:
         found = [s for s in found if abs(s.carrier * rate - offset_hz) < s.bandwidth * rate / 2][:1]
     return [
-        (s.symbol_rate * rate, s.carrier * rate if offset_hz is None else offset_hz, s) for s in found
+        _Wanted(s.symbol_rate * rate, offset_hz if is_told else s.carrier * rate, s, s, is_told)
+        for s in found
     ]
 
 
-def _without_parts(
-    recording: Recording, wanted: list[tuple[float, float, Signal | None]]
-) -> list[tuple[float, float, Signal | None]]:
+def _without_parts(recording: Recording, found: list[Signal]) -> list[Signal]:
     """What is no part of a stronger one: side lobes of a signal of constant envelope have lines too.
 
     A sum of signals has no constant envelope.
     """
-    known, kept = replace(recording, sample_rate=recording.sample_rate or 1.0), []
-    while wanted:
-        symbol_rate, carrier_hz, _ = strongest = wanted.pop(0)
+    rate = recording.sample_rate or 1.0
+    known, found, kept = replace(recording, sample_rate=rate), list(found), []
+    while found:
+        strongest = found.pop(0)
         kept.append(strongest)
-        beside = [some for some in wanted if abs(some[1] - carrier_hz) < _CUT_BAND * symbol_rate]
-        if beside:
+        reach = _CUT_BAND * strongest.symbol_rate
+        beside = [some for some in found if abs(some.carrier - strongest.carrier) < reach]
+        if beside and can_be_cut(strongest.symbol_rate):
             cut = known.frames(
-                symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_FRAMES_MEASURED
+                symbol_rate=strongest.symbol_rate * rate,
+                offset_hz=strongest.carrier * rate,
+                num_frames=_FRAMES_MEASURED,
             )
-            if _has_constant_envelope(cut.iq):
-                wanted = [some for some in wanted if some not in beside]
+            kurtosis, error = _envelope(cut.iq)
+            if kurtosis + 2 * error < _CONSTANT:
+                found = [some for some in found if some not in beside]
     return kept
 
 
-def _has_constant_envelope(iq: Tensor) -> bool:
-    """Whether frames [B, num_samples] of a signal surely have one; noise lies beside all signals."""
-    floor = noise_floor(power_spectrum(iq)[1].mean(0).numpy())
-    kurtosis = envelope_kurtosis(iq, torch.full((len(iq),), floor))
+def _envelope(iq: Tensor) -> tuple[float, float]:
+    """Kurtosis of the envelope of frames [B, num_samples], and the standard error of it.
+
+    The median of frames, since some may hold an end of the signal. Noise lies beside all signals.
+    """
+    density = np.quantile(power_spectrum(iq)[1].mean(0).numpy(), _QUIET)
+    # Of the mean of so many frames' noise that is that quantile; up to half the band is no noise.
+    noise = density / (gammaincinv(len(iq), 1.5 * _QUIET) / len(iq))
+    kurtosis = envelope_kurtosis(iq, torch.full((len(iq),), float(noise)))
     middle = kurtosis.median()
-    # Of the median, from that of the distances to it, as for Gaussian errors.
+    # Of a median, from that of the distances to it, as for Gaussian errors.
     error = 1.86 * (kurtosis - middle).abs().median() / len(iq) ** 0.5
-    return bool(middle + 2 * error < _CONSTANT_ENVELOPE)
+    return float(middle), float(error)
 
 
 def _named(
-    recording: Recording,
-    classifier: Classifier,
-    symbol_rate: float,
-    carrier_hz: float,
-    found: Signal | None,
-    others: list[Signal],
-    num_frames: int,
+    recording: Recording, classifier: Classifier, one: _Wanted, others: list[Signal], num_frames: int
 ) -> NamedSignal:
-    known = replace(recording, sample_rate=recording.sample_rate or 1.0)
-    known = known.without(others, found) if found else known
+    known = replace(recording, sample_rate=recording.sample_rate or 1.0).without(others, one.band)
+    symbol_rate, carrier_hz = one.symbol_rate, one.carrier_hz
     cut = known.frames(symbol_rate=symbol_rate, offset_hz=carrier_hz, num_frames=_SPARE * num_frames)
     heard = np.flatnonzero(_holds_signal(cut.iq).numpy())
     left_out = {"noise alone": len(cut.iq) - len(heard)} if len(heard) else {}
@@ -285,12 +341,16 @@ def _named(
     if classifier.config.receiver.is_blind:
         rolloff = float(some.blind.rolloff.median())
         traces = _between_symbols(some.blind, symbols, classifier.config.receiver.guard_symbols)
-        carrier_hz += float(some.blind.cfo.median()) * SAMPLES_PER_SYMBOL * symbol_rate
+        if not (one.keeps_carrier or posterior.index[0] in _OF_CONSTANT_ENVELOPE):
+            carrier_hz += float(some.blind.cfo.median()) * SAMPLES_PER_SYMBOL * symbol_rate
+        if posterior.index[0] not in _OF_ONE_PULSE:
+            rolloff = float("nan")
+    kurtosis, error = _envelope(iq)
     return NamedSignal(
         recording=recording,
         symbol_rate=symbol_rate,
         carrier_hz=carrier_hz,
-        found=found,
+        found=one.found,
         posterior=posterior,
         frames=table,
         left_out={reason: count for reason, count in left_out.items() if count},
@@ -298,7 +358,8 @@ def _named(
         symbols=symbols.numpy(),
         traces=traces.numpy(),
         foreign_below=classifier.foreign_below,
-        has_constant_envelope=_has_constant_envelope(iq),
+        kurtosis=kurtosis,
+        kurtosis_error=error,
         has_tones=float(carrier_share(iq).median()) > _TONE,
     )
 
@@ -349,6 +410,8 @@ def summary(named: NamedSignal) -> str:
     if not np.isnan(named.rolloff):
         text += f", roll-off {named.rolloff:.2f}"
     lines.append(text)
+    if rate is None:
+        lines.append("  its sample rate is not known: sample_rate tells it")
     if found:
         lines.append(
             f"  line of the symbol rate {found.line:.0f} times chance, the next "
@@ -364,7 +427,7 @@ def summary(named: NamedSignal) -> str:
     seen = f"mean log p-value of frames {named.likeness:.1f}, limit {named.foreign_below:.1f}"
     if named.contradicts_envelope:
         seen = f"its envelope is constant, that of {named.modulation} is not; {seen}"
-    first, last = (place / (rate or 1.0) for place in named.stretch)
+    first, last = ((named.recording.first + place) / (rate or 1.0) for place in named.stretch)
     where = f"{first:.3g} to {last:.3g} s" if rate else f"samples {first:,.0f} to {last:,.0f}"
     lines.append(
         f"  from {count} frames of 1,024 samples, {where}" + (f"; left out: {left}" if left else "")

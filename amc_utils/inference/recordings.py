@@ -79,7 +79,7 @@ class Recording:
         first: number that the file gives to the first sample.
         annotations: of a SigMF recording, as they stand there.
         middle_hz: frequency on the air that zero stands for, where a SigMF recording says it.
-        band: from where to where in hertz, or per sample, carriers are looked for; None for all.
+        band: from where to where in hertz, or per sample, a carrier is wanted; None for anywhere.
         is_frames: whether it is rows of NUM_SAMPLES, which need not follow each other.
     """
 
@@ -122,9 +122,9 @@ class Recording:
         first, last = int(first), int(last)
         if not 0 <= first < last:
             whole = f"{self.length / rate:g} s" if self.sample_rate else f"{self.length:,} samples"
+            end = f"{stop:g}" if stop < math.inf else "the end"
             raise ValueError(
-                f"a stretch of {self.name} must begin and end within its {whole}, got {start:g} to "
-                f"{stop:g}"
+                f"a stretch of {self.name} must lie within its {whole}, got {start:g} to {end}"
             )
         read = self.read
         return replace(
@@ -198,7 +198,7 @@ class Recording:
         """Signals of one carrier in the recording, the strongest first; frequencies per sample.
 
         Stretches from all over it are searched, shorter ones first, since a signal may be there for a
-        while alone, or slow. With a band, those whose carrier lies in it.
+        while alone, or slow.
 
         Raises:
             ValueError: nothing but zeros and samples that are not finite where it is searched.
@@ -210,21 +210,20 @@ class Recording:
             number = min(_NUM_STRETCHES, -(-self.length // length))
             for start in np.linspace(0, self.length - length, number).astype(int):
                 samples = np.nan_to_num(self.read(start, start + length), posinf=0.0, neginf=0.0)
-                largest = max(np.abs(samples.real).max(), np.abs(samples.imag).max())
+                largest = float(max(np.abs(samples.real).max(), np.abs(samples.imag).max()))
                 if largest > 0:
                     is_empty = False
-                    found += find_signals(samples / largest, most)
+                    there = find_signals(samples / largest, most)
+                    found += [replace(some, density=some.density * largest**2) for some in there]
             if found or length == self.length:
                 break
         if is_empty:
             raise ValueError(_nothing_there(self.name))
-        if self.band:
-            low, high = (edge / (self.sample_rate or 1.0) for edge in self.band)
-            found = [some for some in found if low <= some.carrier <= high]
         found.sort(key=lambda some: some.line, reverse=True)
         kept: list[Signal] = []
         for some in found:
-            if not any(some.overlaps(other) for other in kept):
+            is_lobe = any(some.is_side_lobe_of(other) for other in found)
+            if not is_lobe and not any(some.overlaps(other) for other in kept):
                 kept.append(some)
         return kept[:most]
 

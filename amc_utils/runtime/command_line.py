@@ -79,7 +79,7 @@ def _gathered(words: Sequence[str], flags: Sequence[str]) -> list[str]:
         if word == "-" or not word.startswith("-"):
             alone.append(word)
         elif _named(word) in {f"--{name}" for name in flags}:
-            others.append(f"{word}=true")
+            others.append(f"{word}={words.pop(0) if words[:1] in (['true'], ['false']) else 'true'}")
         else:
             others.append(word)
             if "=" not in word and words and word not in ("-h", "--help"):
