@@ -29,8 +29,8 @@ def test_the_top_can_be_seen_at_a_glance():
 
 
 def test_the_package_grows_no_larger():
-    assert lines(PACKAGE.glob("*.py")) <= 4577
-    assert lines(MODULES.values()) <= 17663
+    assert lines(PACKAGE.glob("*.py")) <= 4682
+    assert lines(MODULES.values()) <= 18684
 
 
 @pytest.mark.parametrize("name", MODULES)
