@@ -15,7 +15,7 @@ from files import RECORDINGS
 from test_survey import pulses
 
 from amc_utils.__main__ import main
-from amc_utils.inference import classify
+from amc_utils.inference import classify, export
 from amc_utils.inference.classifier import load_classifier
 from amc_utils.inference.formats import open_recording
 from amc_utils.inference.naming import classify_recording, summary
@@ -202,6 +202,59 @@ def test_rates_in_hertz_need_the_sample_rate(shipped, samples):
         classify_recording(samples, shipped, symbol_rate=1e5)
 
 
+def test_frames_unlike_those_of_training_make_a_recording_foreign(example):
+    """By the likeness of its frames alone, its envelope being that of its name."""
+    assert not example.is_foreign
+    lower = example.frames.assign(p_value=np.exp(example.foreign_below - 0.1))
+    unlike = replace(example, frames=lower)
+    assert not unlike.contradicts_envelope
+    assert unlike.is_foreign
+
+
+def test_trials_and_foreign_recordings_are_measured(shipped, monkeypatch):
+    monkeypatch.setattr(export, "_NUM_TRIALS", 4)
+    monkeypatch.setattr(export, "_FOREIGN_RECORDINGS", 1)
+    found = export._trials(shipped)
+    assert found["num_recordings"] == 4
+    assert found["right"]["symbol_rate"] == found["right"]["modulation"] == 1
+    assert found["foreign"]["2FSK of index 1"] == {"not found": 0, "called OOD": 1}
+    assert found["foreign"]["noise alone"]["not found"] == 1
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_scale_of_a_recording_changes_no_answer(shipped, samples, example, scale):
+    (named,) = classify_recording(samples * np.float32(scale), shipped, sample_rate=1e6)
+    assert named.facts()["symbol_rate"] == pytest.approx(example.symbol_rate, rel=1e-6)
+    assert named.modulation == "16QAM"
+
+
+def test_slow_signal_is_found_beside_a_fast_one_and_drawn(shipped):
+    """BPSK of 1,000 samples a symbol, beside QPSK of 8; the page of the slow one has its line."""
+    rng, time = np.random.default_rng(7), np.arange(2**20)
+    fast = pulses(rng.choice([1, -1, 1j, -1j], 2**17), 8)
+    slow = pulses(rng.choice([1.0, -1.0], 1049), 1000)[: 2**20] * np.exp(2j * np.pi * 0.3 * time)
+    both = (fast + slow + 0.01 * rng.standard_normal(2**20)).astype(np.complex64)
+    quick, lazy = classify_recording(both, shipped, num_frames=16)
+    assert quick.symbol_rate == pytest.approx(1 / 8, rel=1e-4)
+    assert lazy.symbol_rate == pytest.approx(1 / 1000, rel=1e-3)
+    lines = recording_page(lazy).axes[2].lines[0].get_xydata()
+    assert lines[np.argmax(lines[:, 1]), 0] == pytest.approx(1 / 1000, rel=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4000, 2)), np.zeros(4000, np.int16), np.zeros(0, complex)])
+def test_arrays_that_are_no_samples_are_refused(shipped, wrong):
+    with pytest.raises(ValueError, match="an array must hold complex samples in one axis"):
+        classify_recording(wrong, shipped)
+
+
+def test_facts_of_a_single_bad_file_are_written(tmp_path):
+    (tmp_path / "b.wav").write_bytes(b"RIFF\x00")
+    with pytest.raises(SystemExit, match="must be a whole WAV file"):
+        main(["classify", str(tmp_path / "b.wav"), "--json", str(tmp_path / "f.json")])
+    (facts,) = json.loads((tmp_path / "f.json").read_text(encoding="utf8"))
+    assert "must be a whole WAV file" in facts["error"]
+
+
 def test_times_are_those_of_the_whole_recording(shipped, samples):
     part = open_array(samples).stretch(0.01, 0.03)
     (named,) = classify_recording(part, shipped, num_frames=8)
@@ -270,7 +323,10 @@ def test_several_recordings_are_named_and_a_bad_one_is_said(samples, tmp_path, c
     with pytest.raises(SystemExit, match="1 of 3 recordings could not be read"):
         main(["classify", str(tmp_path), "--json", str(written), "--num-frames", "8"])
     said = capsys.readouterr()
-    assert "a_1M.cf32, signal 1 of 1, read by open-24:\n  16QAM" in said.out
+    assert (
+        "a_1M.cf32, signal 1 of 1, read by open-24, sample rate 1e+06 from its name:\n  16QAM"
+        in said.out
+    )
     assert "b.wav must be a whole WAV file" in said.err
     facts, bad, empty = json.loads(written.read_text(encoding="utf8"))
     assert (bad["file"], bad["modulation"]) == (str(tmp_path / "b.wav"), None)

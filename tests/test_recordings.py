@@ -44,11 +44,14 @@ def as_file(kind, samples, folder):
         return write_sigmf(folder, pairs.astype("<i2").tobytes(), "ci16_le")
     pairs = samples.view(np.float32).reshape(-1, 2)
     arrays = {"complex": samples, "pairs": pairs, "integers": np.round(pairs * 4096).astype(np.int16)}
+    arrays["columns"] = np.asfortranarray(pairs)
     np.save(folder / "r.npy", arrays[kind])
     return folder / "r.npy"
 
 
-@pytest.mark.parametrize("kind", ["raw", "sigmf", "sigmf, 16 bits", "complex", "pairs", "integers"])
+@pytest.mark.parametrize(
+    "kind", ["raw", "sigmf", "sigmf, 16 bits", "complex", "pairs", "integers", "columns"]
+)
 def test_every_format_gives_the_same_frames(kind, samples, tmp_path):
     cut = open_recording(as_file(kind, samples, tmp_path)).frames()
     expected = samples[: LENGTH // NUM_SAMPLES * NUM_SAMPLES].reshape(-1, NUM_SAMPLES)
@@ -314,11 +317,11 @@ def test_archive_of_several_recordings_holds_each(samples, tmp_path):
             for end in ("meta", "data"):
                 file.add(tmp_path / name / f"r.sigmf-{end}", f"{name}/{name}.sigmf-{end}")
     first, second = open_recordings(archive)
-    assert (first.name, second.name) == ("both.sigmf/a", "both.sigmf/b")
+    assert (first.name, second.name) == ("both.sigmf/a/a", "both.sigmf/b/b")
     np.testing.assert_array_equal(first.read(0, first.length), samples[:2000])
     np.testing.assert_array_equal(second.read(0, second.length), samples[2000:])
     with pytest.raises(
-        ValueError, match=r"must hold one recording, it holds both.sigmf/a, both.sigmf/b"
+        ValueError, match=r"must hold one recording, it holds both.sigmf/a/a, both.sigmf/b/b"
     ):
         open_recording(archive)
 
@@ -343,6 +346,13 @@ def test_band_of_an_annotation_is_that_about_the_capture(samples, tmp_path):
     recording = open_recording(path)
     assert recording.stretch(annotation=0).band == pytest.approx((0.1e6, 0.3e6))
     assert recording.stretch(annotation=1).band is None
+
+
+def test_header_says_the_rate_before_the_name(samples, tmp_path):
+    wavfile.write(tmp_path / "noaa_137.1M.wav", 48_000, samples.view(np.float32).reshape(-1, 2))
+    assert open_recording(tmp_path / "noaa_137.1M.wav").sample_rate == 48_000
+    samples.tofile(tmp_path / "fm_100.3MHz.cf32")
+    assert open_recording(tmp_path / "fm_100.3MHz.cf32").sample_rate is None
 
 
 def test_recording_without_a_number_is_no_noise(tmp_path):

@@ -107,7 +107,7 @@ def envelope_std(iq: Tensor) -> Tensor:
 def envelope_kurtosis(iq: Tensor, noise: Tensor) -> Tensor:
     """Mean |s|^4 over the square of mean |s|^2 of what frames hold beside noise, float32 [B].
 
-    1 for a constant envelope, 2 for Gaussian samples; the pulses of linear modulations give above 1.04.
+    1 for a constant envelope, 2 for Gaussian samples; linear modulations have 1.03 and more.
 
     Args:
         iq: complex64 [B, num_samples].

@@ -12,6 +12,7 @@ Source: Gardner, "Exploitation of Spectral Redundancy in Cyclostationary Signals
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +89,20 @@ class Signal:
         return common > min(self.bandwidth, other.bandwidth) / 4
 
 
-def find_signals(samples: np.ndarray, most: int = 8) -> list[Signal]:
+def find_signals(samples: np.ndarray, most: int = 8, known: Sequence[Signal] = ()) -> list[Signal]:
     """Signals of one carrier in complex samples [N], the strongest first; none where there is no line.
 
     Args:
         samples: complex numbers, finite.
         most: how many at most.
+        known: others, whose bands are left out.
     """
     spectrum = fft(samples, workers=1)
     power = average_spectrum(samples)
     found: list[Signal] = []
     free = np.ones(len(power), bool)
+    for other in known:
+        free &= ~other.covers(np.fft.fftfreq(len(power)))
     floor = noise_floor(power)
     for _ in range(2 * most):
         bands = _bands(np.where(free, power, 0.0))
@@ -121,7 +125,8 @@ def average_spectrum(samples: np.ndarray) -> np.ndarray:
     low, high = _NUM_BINS
     length = int(np.clip(2 ** int(np.log2(max(len(samples) / _NUM_AVERAGES, 1))), low, high))
     length = min(length, len(samples))
-    window = np.hanning(length)
+    # Without the zeros at its ends, which would be all of the shortest one.
+    window = np.hanning(length + 2)[1:-1]
     parts = np.lib.stride_tricks.sliding_window_view(samples, length)[:: max(length // 2, 1)]
     total = sum(
         (np.abs(fft(part * window)) ** 2).sum(0)

@@ -144,19 +144,20 @@ def classify_command(config: ClassificationParameters) -> None:
         _classify_stream(config)
         return
     answers = _Answers([], [], [])
-    files, failures = list(_files(config.recordings)), 0
+    files, failures = list(_files(config.recordings)), []
     for path in files:
         try:
             _classify_path(path, config, answers)
         except (ValueError, OSError) as error:
-            if len(files) == 1:
-                raise
-            print(f"{path}: {error}", file=sys.stderr, flush=True)
             answers.facts.append({"file": str(path), "modulation": None, "error": str(error)})
-            failures += 1
+            failures.append(error)
+            if len(files) > 1:
+                print(f"{path}: {error}", file=sys.stderr, flush=True)
     answers.write(config)
+    if failures and len(files) == 1:
+        raise failures[0]
     if failures:
-        raise ValueError(f"{failures} of {len(files)} recordings could not be read, see above")
+        raise ValueError(f"{len(failures)} of {len(files)} recordings could not be read, see above")
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class _Answers:
         if config.figure and self.signals:
             _draw(Path(config.figure), self.signals)
         elif config.figure:
-            print(f"{config.figure} is not drawn, since no recording has a signal with a symbol rate")
+            print(f"{config.figure} is not drawn, since nothing was found")
         if config.csv and self.tables:
             with atomic_write(Path(config.csv)) as temporary:
                 table = pd.concat(self.tables)
@@ -203,6 +204,8 @@ def _classify_path(path: Path, config: ClassificationParameters, answers: _Answe
     """Print what a file holds, and add it to the answers."""
     if config.annotate:
         annotated_file(path)
+    if path.is_dir():
+        raise ValueError(f"folder {path} must hold recordings, of {', '.join(SUFFIXES)}; it has none")
     is_radioml = path.suffix in _FILE_SUFFIXES
     told = config.sample_rate or None, config.datatype
     recordings = [] if is_radioml else open_recordings(path, *told)
@@ -223,18 +226,14 @@ def _classify_path(path: Path, config: ClassificationParameters, answers: _Answe
 
 
 def _files(words: list[str]) -> Iterator[Path]:
-    """Files that are named, and those of folders that are recordings."""
+    """Files that are named, and those of folders that are recordings; folders without any."""
     for word in words:
         path = Path(word)
         if not path.is_dir():
             yield path
             continue
         there = [some for some in sorted(path.iterdir()) if some.suffix in SUFFIXES]
-        if not there:
-            raise ValueError(
-                f"folder {path} must hold recordings, of {', '.join(SUFFIXES)}; it has none"
-            )
-        yield from there
+        yield from there or [path]
 
 
 def _described(recording: Recording, named: list[NamedSignal], run: str) -> str:

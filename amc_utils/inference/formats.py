@@ -11,6 +11,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ _HILBERT_MARGIN = 4096
 # Sample rates in names of files: gqrx's, in hertz; and the last number with a unit, as rtl_433's.
 _RATES_IN_NAMES = (
     r"_\d+_(?P<rate>\d+)_fc$",
-    r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])(?:sps|S|Hz)?$",
-    r"_(?P<rate>\d+)(?:sps|Hz)$",
+    r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM]?)sps$",
+    r"_(?P<rate>\d+(?:\.\d+)?)(?P<unit>[kKM])S?$",
 )
 _GENERATOR = "amc_utils"
-_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, None: 1.0}
+_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "": 1.0, None: 1.0}
 
 
 def open_recording(
@@ -88,7 +89,14 @@ def open_recordings(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"recording not found: {path}")
-    sample_rate = sample_rate or _rate_in(path.stem)
+    recordings = _opened(path, sample_rate, datatype)
+    rate = _rate_in(path.stem)
+    told = {"sample_rate": rate, "notes": (f"sample rate {rate:g} from its name",)} if rate else {}
+    return [some if some.sample_rate else replace(some, **told) for some in recordings]
+
+
+def _opened(path: Path, sample_rate: float | None, datatype: str) -> list[Recording]:
+    """Recordings in a file, as it says itself."""
     if datatype or path.suffix in RAW_TYPES:
         raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
         kind = _datatype(datatype or RAW_TYPES[path.suffix])
@@ -250,7 +258,7 @@ def _of_array(name: str, array: np.ndarray, sample_rate: float | None, **told: A
 
 def _rows(array: np.ndarray) -> Callable[[int, int], np.ndarray]:
     """Rows from a first to before a last one, of a mapped file read, as maps count as memory."""
-    if getattr(array, "filename", None) is None:
+    if getattr(array, "filename", None) is None or not array.flags.c_contiguous:
         return lambda first, last: array[first:last]
     width = array.dtype.itemsize * math.prod(array.shape[1:])
 
@@ -301,7 +309,12 @@ def _of_sigmf(
         rate = sample_rate or (float(told["core:sample_rate"]) if "core:sample_rate" in told else None)
         starts = [int(capture.get("core:sample_start", 0)) for capture in captures] or [0]
         headers = [int(capture.get("core:header_bytes", 0)) for capture in captures] or [0]
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"core:sample_rate must be above 0 and finite, got {rate}")
         annotations = tuple(meta.get("annotations", ()))
+        if not all("core:sample_start" in one for one in annotations):
+            raise ValueError("every annotation must have core:sample_start")
+        places = {capture.get("core:frequency", 0.0) for capture in captures}
         middle = float(captures[0].get("core:frequency", 0.0)) if captures else 0.0
         end = len(raw) - int(told.get("core:trailing_bytes", 0))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -315,6 +328,8 @@ def _of_sigmf(
     if not any(headers[1:]):
         pieces = [(begun[0], end)]
     told = {"first": starts[0], "annotations": annotations, "middle_hz": middle}
+    if len(places) > 1:
+        told["notes"] = (f"captures at {len(places)} frequencies, taken as at the first",)
     return _of_bytes(name, raw, datatype, rate, pieces, **told)
 
 
@@ -337,7 +352,8 @@ def _sigmf_archive(path: Path) -> list[tuple[str, dict, np.ndarray]]:
             meta = json.load(archive.extractfile(files[name]))
             data = files[name.removesuffix("-meta") + "-data"]
             raw = np.memmap(path, np.uint8, "r", data.offset_data, (data.size,))
-            shown = path.name if len(names) == 1 else f"{path.name}/{Path(name).stem}"
+            shown = f"{path.name}/{name.removesuffix('.sigmf-meta')}"
+            shown = shown if len(names) > 1 else path.name
             found.append((shown, meta, raw))
     return found
 
@@ -353,8 +369,9 @@ def _open_wav(path: Path, sample_rate: float | None) -> Recording:
             except ValueError:
                 # Samples of three bytes cannot be mapped.
                 rate, array = wavfile.read(path)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path.name} must be a whole WAV file: {error}") from None
+    except Exception as error:
+        # Of damaged files SciPy raises whatever its reader stumbles over.
+        raise ValueError(f"{path.name} must be a whole WAV file: {error!r}") from error
     if array.ndim > 1 and array.shape[1] != 2:
         raise ValueError(f"{path.name} must have one channel or I and Q, it has {array.shape[1]}")
     return _of_array(path.name, array, sample_rate or float(rate))
@@ -381,6 +398,8 @@ def _open_numpy(path: Path, sample_rate: float | None) -> Recording:
             f"{path.name} must hold one recording or rows of {NUM_SAMPLES:,} samples, it has shape "
             f"{array.shape}; save one row"
         )
-    flat = array.reshape(-1) if rows is array else array.reshape(-1, 2)
+    # Of columns a copy, since those that are mapped would be read as rows.
+    array = np.ascontiguousarray(array) if not array.flags.c_contiguous else array
+    flat = array.reshape(-1) if np.iscomplexobj(array) else array.reshape(-1, 2)
     is_frames = rows.ndim > 1 and rows.shape[-1] == NUM_SAMPLES
     return _of_array(path.name, flat, sample_rate, is_frames=is_frames)

@@ -47,6 +47,8 @@ _OF_CONSTANT_ENVELOPE = ("FM", "GMSK")
 _OF_ONE_PULSE = tuple(name for name in DIGITAL_MODULATIONS if name != "OQPSK")
 # Share of the spectrum's bins that are taken to hold noise alone.
 _QUIET = 0.1
+# Of fewer frames the spread says nothing.
+_FEW = 4
 # Share of power in a line of the spectrum from which on it is a tone.
 _TONE = 0.1
 
@@ -201,7 +203,12 @@ def classify_recording(
         ValueError: see open_recording and Recording.frames.
     """
     if isinstance(source, np.ndarray):
-        samples = np.ascontiguousarray(source).reshape(-1)
+        if source.ndim != 1 or not np.iscomplexobj(source) or not source.size:
+            raise ValueError(
+                f"an array must hold complex samples in one axis, got {source.dtype} of shape "
+                f"{source.shape}; make I and Q i + 1j * q"
+            )
+        samples = source
         source = Recording("array", len(samples), sample_rate, lambda a, b: samples[a:b])
     recording = (
         source if isinstance(source, Recording) else open_recording(source, sample_rate, datatype)
@@ -313,7 +320,7 @@ def _envelope(iq: Tensor) -> tuple[float, float]:
     middle = kurtosis.median()
     # Of a median, from that of the distances to it, as for Gaussian errors.
     error = 1.86 * (kurtosis - middle).abs().median() / len(iq) ** 0.5
-    return float(middle), float(error)
+    return float(middle), float(error) if len(iq) >= _FEW else np.inf
 
 
 def _named(
@@ -414,7 +421,7 @@ def summary(named: NamedSignal) -> str:
         lines.append("  its sample rate is not known: sample_rate tells it")
     if found:
         lines.append(
-            f"  line of the symbol rate {found.line:.0f} times chance, the next "
+            f"  line of the symbol rate {found.line:.0f} above chance, the next "
             f"{max(found.runner_up, 0):.0f}, in a band of {_number(named.bandwidth_hz)}{unit}"
         )
     snr = float(named.frames["snr_db"].median())

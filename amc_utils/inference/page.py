@@ -11,8 +11,9 @@ from amc_utils.dsp.survey import LEAST_LINE, average_spectrum, line_spectrum, no
 from amc_utils.inference.naming import NamedSignal, at_rate
 from amc_utils.signals import SAMPLES_PER_SYMBOL
 
-# Samples of the stretch whose spectra are drawn; rows and columns of the waterfall.
-_STRETCH, _ROWS, _COLUMNS = 2**16, 128, 256
+# Samples of the stretch whose spectra are drawn, at least and at most, and how often its bandwidth goes
+# into it; rows and columns of the waterfall.
+_STRETCHES, _SYMBOLS, _ROWS, _COLUMNS = (2**16, 2**20), 1000, 128, 256
 _COLOUR = "#D55E00"
 # Probabilities that are drawn, and how many.
 _LEAST_SHOWN, _NUM_SHOWN = 1e-3, (3, 6)
@@ -22,13 +23,11 @@ def recording_page(named: NamedSignal) -> Figure:
     """Spectrum, waterfall, lines of symbol rates, symbols, eye and probabilities of a signal."""
     fig, axes = plots.figure("page", 4.6, 2, 3)
     recording = named.recording
-    length = min(_STRETCH, recording.length)
-    middle = int(np.clip(named.frames["start"].median() - length // 2, 0, recording.length - length))
-    samples = np.nan_to_num(recording.read(middle, middle + length))
+    samples = _around(named, _STRETCHES[0])
     rate, unit = (recording.sample_rate / 1e3, "kHz") if recording.sample_rate else (1.0, "per sample")
     _spectrum(axes[0, 0], named, samples, rate, unit)
     _waterfall(axes[0, 1], named, rate, unit)
-    _lines(axes[0, 2], named, samples, rate, unit)
+    _lines(axes[0, 2], named, rate, unit)
     points = named.symbols[:16].ravel()
     axes[1, 0].scatter(points.real, points.imag, s=1, alpha=0.3, color="#0072B2", lw=0)
     axes[1, 0].set(xlabel="in-phase", ylabel="quadrature", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
@@ -49,6 +48,14 @@ def recording_page(named: NamedSignal) -> Figure:
         f"{at_rate(named)}, Es/N0 {named.es_n0_db:.0f} dB"
     )
     return fig
+
+
+def _around(named: NamedSignal, length: int) -> np.ndarray:
+    """So many samples of the recording about the middle of the signal, if it has them."""
+    recording = named.recording
+    length = min(length, recording.length)
+    start = int(np.clip(named.frames["start"].median() - length // 2, 0, recording.length - length))
+    return np.nan_to_num(recording.read(start, start + length))
 
 
 def _spectrum(ax: Axes, named: NamedSignal, samples: np.ndarray, rate: float, unit: str) -> None:
@@ -86,11 +93,13 @@ def _waterfall(ax: Axes, named: NamedSignal, rate: float, unit: str) -> None:
     )
 
 
-def _lines(ax: Axes, named: NamedSignal, samples: np.ndarray, rate: float, unit: str) -> None:
+def _lines(ax: Axes, named: NamedSignal, rate: float, unit: str) -> None:
     if named.found is not None:
+        # A slow signal has lines in a long stretch alone.
+        samples = _around(named, int(np.clip(_SYMBOLS / named.found.bandwidth, *_STRETCHES)))
         rates, strength = line_spectrum(samples, named.found)
         ax.plot(rates * rate, np.maximum(strength, 0.1), color="0.3", lw=0.6)
         ax.set_yscale("log")
-        ax.axhline(LEAST_LINE, color="0.6", lw=0.8)
+        ax.axhline(LEAST_LINE + np.log(len(strength)), color="0.6", lw=0.8)
     ax.axvline(named.symbol_rate / (1e3 if unit == "kHz" else 1.0), color=_COLOUR, lw=2.0, alpha=0.4)
-    ax.set(xlabel=f"symbol rate ({'kBd' if unit == 'kHz' else unit})", ylabel="strength (times chance)")
+    ax.set(xlabel=f"symbol rate ({'kBd' if unit == 'kHz' else unit})", ylabel="strength (of noise: 1)")

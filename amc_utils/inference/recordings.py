@@ -30,6 +30,8 @@ _SIGNAL_EDGE, _NARROW_SIGNAL_EDGE, _WIDE_BAND = 0.146, 0.11, 0.2
 _SETTLING = 512
 # Samples that are searched for signals at once, and in how many places.
 _STRETCHES, _NUM_STRETCHES = (2**16, 2**20), 12
+# So many of the long ones where short ones have shown a signal.
+_NUM_LONG = 2
 # Samples that are resampled at once.
 _AT_ONCE = 2**18
 
@@ -182,7 +184,9 @@ class Recording:
 
         def read(first: int, last: int) -> np.ndarray:
             low, high = max(first - _SETTLING, 0), min(last + _SETTLING, self.length)
-            spectrum, frequency = np.fft.fft(self.read(low, high)), np.fft.fftfreq(high - low)
+            # In double precision, or the power of large samples is none.
+            spectrum = np.fft.fft(self.read(low, high).astype(np.complex128))
+            frequency = np.fft.fftfreq(high - low)
             own = wanted.covers(frequency)
             taken = np.any([other.covers(frequency) for other in others], axis=0) & ~own
             free = ~(taken | own)
@@ -197,26 +201,25 @@ class Recording:
     def signals(self, most: int = 8) -> list[Signal]:
         """Signals of one carrier in the recording, the strongest first; frequencies per sample.
 
-        Stretches from all over it are searched, shorter ones first, since a signal may be there for a
-        while alone, or slow.
+        Stretches from all over it are searched, short ones, since a signal may be there for a while,
+        and long ones, since it may be slow.
 
         Raises:
             ValueError: nothing but zeros and samples that are not finite where it is searched.
         """
         found: list[Signal] = []
         is_empty = True
-        for length in _STRETCHES:
-            length = min(length, self.length)
-            number = min(_NUM_STRETCHES, -(-self.length // length))
+        for length in sorted({min(length, self.length) for length in _STRETCHES}):
+            known = tuple(found)
+            most_stretches = _NUM_LONG if found else _NUM_STRETCHES
+            number = min(most_stretches, -(-self.length // length))
             for start in np.linspace(0, self.length - length, number).astype(int):
                 samples = np.nan_to_num(self.read(start, start + length), posinf=0.0, neginf=0.0)
                 largest = float(max(np.abs(samples.real).max(), np.abs(samples.imag).max()))
                 if largest > 0:
                     is_empty = False
-                    there = find_signals(samples / largest, most)
+                    there = find_signals(samples / largest, most, known)
                     found += [replace(some, density=some.density * largest**2) for some in there]
-            if found or length == self.length:
-                break
         if is_empty:
             raise ValueError(_nothing_there(self.name))
         found.sort(key=lambda some: some.line, reverse=True)
