@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_any, tree_map
@@ -31,11 +32,11 @@ class RealParts(nn.Module):
 
     def __init__(self, graph: torch.export.ExportedProgram) -> None:
         super().__init__()
-        self.graph = graph.run_decompositions().module(check_guards=False)
+        self.complex = graph.run_decompositions().module(check_guards=False)
 
     def forward(self, inputs: Tensor) -> Any:
         """Output of the graph for its input; both are real."""
-        return _Interpreter(self.graph).run(inputs)
+        return _Interpreter(self.complex).run(inputs)
 
 
 class _Interpreter(torch.fx.Interpreter):
@@ -70,10 +71,6 @@ def _in_parts(value: Any) -> Any:
     if not (isinstance(value, Tensor) and value.is_complex()):
         return value
     return _Complex(*torch.view_as_real(value.resolve_conj()).unbind(-1))
-
-
-def _whole(value: _Complex | Tensor) -> Tensor:
-    return torch.complex(value.real, value.imag) if _is_complex(value) else value
 
 
 def _part_by_part(operation: Callable, args: tuple, kwargs: dict) -> Any:
@@ -122,18 +119,49 @@ def _power(value: _Complex, exponent: float) -> _Complex:
     return _product(_ATEN.mul)(value, value)
 
 
-def _transform(operation: Callable) -> Callable:
-    """Rule of a Fourier transform, which ONNX has."""
-    return lambda value, *args: _in_parts(operation(_whole(value), *args))
+def _fourier(value: _Complex, dims: list[int], scaled: int, forward: bool) -> _Complex:
+    """Discrete Fourier transform along one axis, as torch's _fft_c2c.
+
+    As matrix products of two factors of the length, as near as can be to its root: onnxruntime's own
+    transform of a length that is no power of two is only right to a thousandth.
+    """
+    (dim,) = dims
+    real, imag = (part.movedim(dim, -1) for part in (value.real, value.imag))
+    size = real.shape[-1]
+    rows = max(row for row in range(1, int(size**0.5) + 1) if size % row == 0)
+    turns = -1 if forward else 1
+    table = _Complex(*(part.unflatten(-1, (rows, size // rows)) for part in (real, imag)))
+    table = _product(torch.matmul)(_waves(rows, rows, turns / rows), table)
+    table = _product(torch.mul)(table, _waves(rows, size // rows, turns / size))
+    table = _product(torch.matmul)(table, _waves(size // rows, size // rows, turns * rows / size))
+    factor = (1.0, size**-0.5, 1 / size)[scaled]
+    return _Complex(*(
+        (part.transpose(-1, -2).flatten(-2) * factor).movedim(-1, dim)
+        for part in (table.real, table.imag)
+    ))  # fmt: skip
 
 
-def _filled(like: Callable) -> Callable:
-    def fill(first: Any, value: complex, **kwargs: Any) -> _Complex:
-        first = first.real if _is_complex(first) else first
-        kwargs["dtype"] = _REAL_TYPE.get(kwargs.get("dtype"))
-        return _Complex(*(like(first, part, **kwargs) for part in (value.real, value.imag)))
+def _waves(num_rows: int, num_columns: int, turns: float) -> _Complex:
+    """Turn by so many turns times the numbers of row and column."""
+    phase = 2 * np.pi * turns * np.outer(np.arange(num_rows), np.arange(num_columns))
+    parts = np.cos(phase), np.sin(phase)
+    return _Complex(*(torch.from_numpy(part.astype(np.float32)) for part in parts))
 
-    return fill
+
+def _fourier_of_real(value: Tensor, dims: list[int], scaled: int, half: bool) -> _Complex:
+    found = _fourier(_Complex(value, torch.zeros_like(value)), dims, scaled, True)
+    if not half:
+        return found
+    count = value.shape[dims[0]] // 2 + 1
+    return _Complex(*(part.narrow(dims[0], 0, count) for part in (found.real, found.imag)))
+
+
+def _real_of_fourier(value: _Complex, dims: list[int], scaled: int, size: int) -> Tensor:
+    """Real transform of the half of a spectrum whose other half mirrors it, as torch's _fft_c2r."""
+    (dim,), count = dims, (size - 1) // 2
+    real, imag = (part.narrow(dim, 1, count).flip(dim) for part in (value.real, value.imag))
+    whole = _Complex(torch.cat([value.real, real], dim), torch.cat([value.imag, -imag], dim))
+    return _fourier(whole, dims, scaled, False).real
 
 
 def _to_type(value: Any, *, dtype: torch.dtype, **_: Any) -> _Complex:
@@ -165,11 +193,28 @@ def _frequencies(count: int, spacing: float = 1.0, **_: Any) -> Tensor:
     return torch.where(number < (count + 1) // 2, number, number - count) * (1 / (count * spacing))
 
 
-# Operations that torch cannot translate to ONNX, of whatever tensors.
+def _sum(first: Any, second: Any, *, alpha: float = 1) -> Any:
+    if alpha != 1:
+        # As a tensor: a number would be translated as one of single precision.
+        second = second * torch.tensor(alpha, dtype=second.dtype)
+    if _is_complex(first) or _is_complex(second):
+        return _part_by_part(torch.add, (first, second), {})
+    return first + second
+
+
+def _full(shape: list[int], value: complex, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    if dtype in _REAL_TYPE:
+        return _Complex(*(_full(shape, x, dtype=_REAL_TYPE[dtype]) for x in (value.real, value.imag)))
+    return torch.tensor(value, dtype=dtype).expand(shape)
+
+
+# Operations that torch translates wrongly, or not at all, of whatever tensors.
 _FOR_ALL: dict[Any, Callable] = {
+    _ATEN.add: _sum,
     _ATEN.complex: _Complex,
     _ATEN.empty_permuted: lambda shape, order, *, dtype, **_: torch.zeros(shape, dtype=dtype),
     _ATEN.fft_fftfreq: _frequencies,
+    _ATEN.full: _full,
     _ATEN.searchsorted: lambda edges, value: (edges < value[..., None]).sum(-1),
 }
 # Operations with complex arguments, or with complex results.
@@ -177,21 +222,20 @@ _RULES: dict[Any, Callable] = {
     _ATEN.abs: lambda value: (value.real.square() + value.imag.square()).sqrt(),
     _ATEN.angle: lambda value: torch.atan2(value.imag, value.real),
     _ATEN.view_as_real: lambda value: torch.stack([value.real, value.imag], -1),
+    _ATEN._fft_c2c: _fourier,
+    _ATEN._fft_c2r: _real_of_fourier,
+    _ATEN._fft_r2c: _fourier_of_real,
     _ATEN._conj: lambda value: _Complex(value.real, -value.imag),
     _ATEN._to_copy: _to_type,
     _ATEN.div: _quotient,
-    _ATEN.full: _filled(torch.full),
-    _ATEN.full_like: _filled(torch.full_like),
+    _ATEN.full_like: lambda like, value, **_: _full(like.real.shape, value, dtype=torch.complex64),
     _ATEN.linalg_inv_ex: _inverse,
     _ATEN.pow: _power,
 } | {
     operation: _product(operation) for operation in (_ATEN.bmm, _ATEN.mm, _ATEN.mul)
-} | {
-    operation: _transform(operation)
-    for operation in (_ATEN._fft_c2c, _ATEN._fft_c2r, _ATEN._fft_r2c)
 }  # fmt: skip
 _LINEAR = {
-    _ATEN.add, _ATEN.cat, _ATEN.clone, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.diagonal, _ATEN.expand,
+    _ATEN.cat, _ATEN.clone, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.diagonal, _ATEN.expand,
     _ATEN.gather, _ATEN.permute, _ATEN.select, _ATEN.slice, _ATEN.slice_scatter, _ATEN.split_with_sizes,
     _ATEN.squeeze, _ATEN.sub, _ATEN.sum, _ATEN.unfold, _ATEN.unsqueeze, _ATEN.view, _ATEN.where,
 }  # fmt: skip
