@@ -297,21 +297,20 @@ def constellation_images(
     if RAW_SAMPLES in channels:
         raise ValueError(f"channels must be images, got {RAW_SAMPLES!r}, which network_input gives")
     shape = (iq.shape[0], len(channels), image_size, image_size)
-    if out is None:
-        out = torch.empty(shape, device=iq.device)
-    elif out.shape != shape:
+    out = torch.empty(shape, device=iq.device) if out is None else out
+    if out.shape != shape:
         raise ValueError(f"out must have the shape of the images {shape}, got {tuple(out.shape)}")
     # A graph for export has no number of frames to be split by.
     in_parts = iq.device.type == "cpu" and not torch.compiler.is_exporting()
     drawings = [IMAGE_CHANNELS[name] for name in channels]
-    split = iq.split(_FRAMES_IN_CACHE) if in_parts else (iq,)
-    parts = (SynchronizedBatch(part, receiver) for part in split)
-    points_of_parts = [[points_of(part) for points_of, _ in drawings] for part in parts]
+    parts = iq.split(_FRAMES_IN_CACHE) if in_parts else (iq,)
+    batches = (SynchronizedBatch(part, receiver) for part in parts)
+    points_of_parts = [[points_of(batch) for points_of, _ in drawings] for batch in batches]
     for number, (_, grey) in enumerate(drawings):
         points = torch.cat([points[number] for points in points_of_parts])
         if not points.is_complex():
-            channel = channels[number]
-            raise ValueError(f"image channel {channel} must give complex points, got {points.dtype}")
+            name = channels[number]
+            raise ValueError(f"image channel {name} must give complex points, got {points.dtype}")
         if not in_parts:
             _draw(points, grey, out[:, number])
             continue
