@@ -296,23 +296,25 @@ def constellation_images(
     channels = expand_channels(channels)
     if RAW_SAMPLES in channels:
         raise ValueError(f"channels must be images, got {RAW_SAMPLES!r}, which network_input gives")
-    shape = (len(iq), len(channels), image_size, image_size)
-    if out is None:
-        out = torch.empty(shape, device=iq.device)
-    elif out.shape != shape:
+    shape = (iq.shape[0], len(channels), image_size, image_size)
+    out = torch.empty(shape, device=iq.device) if out is None else out
+    if out.shape != shape:
         raise ValueError(f"out must have the shape of the images {shape}, got {tuple(out.shape)}")
-    on_cpu = iq.device.type == "cpu"
-    seen = _FRAMES_IN_CACHE if on_cpu else max(len(iq), 1)
+    # A graph for export has no number of frames to be split by.
+    in_parts = iq.device.type == "cpu" and not torch.compiler.is_exporting()
     drawings = [IMAGE_CHANNELS[name] for name in channels]
-    parts = (SynchronizedBatch(part, receiver) for part in iq.split(seen))
-    points_of_parts = [[points_of(part) for points_of, _ in drawings] for part in parts]
+    parts = iq.split(_FRAMES_IN_CACHE) if in_parts else (iq,)
+    batches = (SynchronizedBatch(part, receiver) for part in parts)
+    points_of_parts = [[points_of(batch) for points_of, _ in drawings] for batch in batches]
     for number, (_, grey) in enumerate(drawings):
         points = torch.cat([points[number] for points in points_of_parts])
         if not points.is_complex():
-            channel = channels[number]
-            raise ValueError(f"image channel {channel} must give complex points, got {points.dtype}")
-        num_bytes = 4 * image_size**2 + 64 * points.shape[1]
-        drawn = max(_BYTES_IN_CACHE // num_bytes, 1) if on_cpu else seen
+            name = channels[number]
+            raise ValueError(f"image channel {name} must give complex points, got {points.dtype}")
+        if not in_parts:
+            _draw(points, grey, out[:, number])
+            continue
+        drawn = max(_BYTES_IN_CACHE // (4 * image_size**2 + 64 * points.shape[1]), 1)
         for some, image in zip(points.split(drawn), out[:, number].split(drawn), strict=True):
             _draw(some, grey, image)
     return out
@@ -321,7 +323,7 @@ def constellation_images(
 def _draw(points: Tensor, grey: Callable[[Tensor], Tensor], out: Tensor) -> None:
     size = out.shape[-1]
     pixel = pixel_index(points, size)
-    image = torch.zeros(len(points), (size + 2) ** 2, device=points.device)
+    image = torch.zeros(points.shape[0], (size + 2) ** 2, device=points.device)
     image.scatter_add_(1, pixel, torch.ones(pixel.shape, device=points.device))
     # Points of the border are no part of the image, nor of its largest count.
     image = image.view(-1, size + 2, size + 2)

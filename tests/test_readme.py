@@ -28,7 +28,8 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", EVERYTHING, re.M | re.S)
 BLOCKS = [text for language, text in FENCED if not language]
 SCRIPTS = [text.split("\n", 1) for language, text in FENCED if language == "python"]
 SCRIPTS = [(first.removeprefix("# "), text) for first, text in SCRIPTS]
-ALONE = {name: text for name, text in SCRIPTS if name in ("my_frames.py", "my_recording.py")}
+NOT_TRAINED = ("my_frames.py", "my_onnx.py", "my_recording.py")
+ALONE = {name: text for name, text in SCRIPTS if name in NOT_TRAINED}
 SCRIPTS = [(name, text) for name, text in SCRIPTS if name not in ALONE]
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 

@@ -119,7 +119,7 @@ def _counts(symbols: Tensor, num_rings: int, width: float, drift: Tensor | int =
     first = torch.arange(angle.shape[1], dtype=torch.int32, device=symbols.device)[:, None]
     place = ((angle & (2**_ANGLE_BITS - 1)) >> _FRACTION_BITS) + ring * _NUM_ANGLES
     place = (place + first * (num_rings * _NUM_ANGLES)).flatten(1).to(torch.int64)
-    counts = torch.zeros(len(place), len(first) * num_rings * _NUM_ANGLES, device=place.device)
+    counts = torch.zeros(place.shape[0], len(first) * num_rings * _NUM_ANGLES, device=place.device)
     counts.scatter_add_(1, place, torch.ones(place.shape, device=place.device))
     return counts.view(-1, len(first), num_rings, _NUM_ANGLES)
 

@@ -337,7 +337,7 @@ def _equaliser(
     middle = _NUM_TAPS // 2
     padded = torch.cat([samples[:, -middle:], samples, samples[:, :middle]], 1)
     seen = padded.unfold(1, _NUM_TAPS, 2)[:, :num_symbols].contiguous()
-    taps = seen.new_zeros(len(seen), _NUM_TAPS)
+    taps = seen.new_zeros(seen.shape[0], _NUM_TAPS)
     taps[:, middle] = 1
     tables, (gain, gain_of_parts) = _magnitude_tables(seen.device), least_gains
     # Magnitudes do not tell BPSK from sums of two of its symbols, one of them a quarter turn on.
@@ -373,7 +373,7 @@ def _predictor(seen: Tensor) -> Tensor:
     loading = _LOADING * covariance.diagonal(dim1=1, dim2=2).real.mean(1)
     loading = torch.diag_embed(loading[:, None].expand(-1, covariance.shape[1]))
     inverse = torch.linalg.inv_ex(covariance + loading.to(covariance.dtype)).inverse
-    taps = seen.new_zeros(len(seen), _NUM_TAPS)
+    taps = seen.new_zeros(seen.shape[0], _NUM_TAPS)
     taps[:, back] = inverse[:, :, -1] / inverse[:, -1:, -1]
     return taps
 

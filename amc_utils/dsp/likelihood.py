@@ -191,7 +191,7 @@ def _by_carrier(
     waves = angle.cos(), angle.sin()
     ring = (magnitude * (resolution.num_rings / _LARGEST)).to(torch.int32)
     ring = ring.clamp_(0, resolution.num_rings - 1)
-    number = torch.arange(len(series), device=label.device)
+    number = torch.arange(series.shape[0], device=label.device)
     first = (label[:, None] + number * series.shape[1]) * resolution.num_rings
     series = series.flatten(0, 2)[first[:, None] + ring]
     # Of the series of each symbol, [T B, K, M, harmonics], the sum over each stretch.

@@ -304,7 +304,7 @@ def estimate_timing(frames: ReceivedBatch) -> tuple[Tensor, Tensor, Tensor]:
     if len(own) == 1:
         weight = own * alias / (own.square() + alias.square() + frames.ratio[:, None])
         cross = (product * weight).sum(1)
-        best = torch.zeros(len(iq), dtype=torch.int64, device=iq.device)
+        best = torch.zeros(iq.shape[0], dtype=torch.int64, device=iq.device)
     else:
         # The sum of squares is 1 at every frequency, so noise changes no maximum.
         power_weight = torch.cat([own, alias], 1).square().T

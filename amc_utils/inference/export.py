@@ -20,6 +20,7 @@ from amc_utils.config import TrainingParameters
 from amc_utils.data import Frames, Split, load_frames, stratified_split, synthesise_frames
 from amc_utils.inference.classifier import Classifier, load_classifier
 from amc_utils.inference.naming import NamedSignal, classify_recording
+from amc_utils.inference.onnx_files import export_onnx
 from amc_utils.inference.ood import (
     SIGNIFICANCE,
     MahalanobisDetector,
@@ -89,6 +90,7 @@ _Some = tuple[Frames, Tensor]
 def export_command(
     run: str,
     recalibrate: bool = False,
+    onnx: bool = False,
     data_path: str = "",
     plugins: list[str] = [],  # noqa: B006 - read only, and its type is that of the option
     output_root: str = "",
@@ -101,17 +103,23 @@ def export_command(
 
         amc export open-24
         amc export open-24 --recalibrate
+        amc export open-24 --onnx
 
     Args:
         run: name of a finished run whose checkpoint is still there.
         recalibrate: keep the weights of model.safetensors and fit all else anew, as after a change of
             the images.
+        onnx: translate the exported network to network.onnx and samples.onnx beside it, and unless
+            `recalibrate` is set do nothing else; onnx.json says how far they agree with torch.
         data_path: file that the run was trained on, if it was one.
         plugins: Python files that the network needs, as "[my_network.py]".
         output_root: folder that holds results/ and outputs/; empty is the repository.
     """
     load_plugins(plugins)
-    print(export(run, output_root, data_path, recalibrate=recalibrate))
+    if recalibrate or not onnx:
+        print(export(run, output_root, data_path, recalibrate=recalibrate))
+    if onnx:
+        print(export_onnx(run, output_root))
 
 
 def export(run: str, output_root: str = "", data_path: str = "", *, recalibrate: bool = False) -> Path:

@@ -5,6 +5,7 @@ A new table is a function here, its entry in `_parts`, and its marks in the page
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML
 from amc_utils.metrics import correct, wilson_interval
 from amc_utils.results import Run, kept_runs, named_run
 from amc_utils.runtime.pages import markdown_table, with_interval, with_table
@@ -120,6 +122,7 @@ def _parts(workspace: Workspace, claims: pd.DataFrame) -> dict[str, dict[str, st
             "impairments": _impairments(shipped),
             "trials": _trials(shipped),
             "foreign": _foreign_recordings(shipped),
+            "onnx": _onnx(),
         },
         "docs/speed.md": {"speed": speed_table(pd.read_csv(workspace.root / "benchmarks" / "cpu.csv"))},
         **{card: _card_parts(workspace, record) for card, record in cards.records().items()},
@@ -334,6 +337,25 @@ def _foreign_recordings(record: dict[str, Any]) -> str:
         for kind, shares in record["trials"]["foreign"].items()
     ]
     head = ["signal", "no symbol rate found", "called out of distribution"]
+    return markdown_table(head, rows)
+
+
+def _onnx() -> str:
+    """How far ONNX files of the shipped networks agree with torch, and how fast they are beside it."""
+    rows = []
+    for model in (SHIPPED, SHIPPED_FOR_RADIOML):
+        record = json.loads(model.with_name("onnx.json").read_text(encoding="utf8"))
+        for name, told in record["files"].items():
+            rate, given = told["frames_per_second"], told["onnxruntime"]
+            within = given["within_tolerance"], told["torch_of_rounded_inputs"]["within_tolerance"]
+            rows.append([
+                f"`{record['run']}`", f"`{name}`", f"{told['bytes'] / 1e6:.1f} MB",
+                f"{given['median_difference']:.0e}", f"{given['largest_difference']:.0e}",
+                *(f"{share:.1%}" for share in (*within, given["same"]["modulation"])),
+                f"{rate['onnxruntime'] / rate['torch']:.2f}",
+            ])  # fmt: skip
+    head = ["network", "file", "size", "median difference", "largest"]
+    head += [f"frames within {record['tolerance']:.0e}", "torch itself", "same modulation", "speed"]
     return markdown_table(head, rows)
 
 
