@@ -219,20 +219,7 @@ def classify_recording(
     named = []
     for one in wanted:
         others = [other for other in found if other is not one.found and not other.overlaps(one.band)]
-        some = _named(recording, classifier, one, others, num_frames)
-        # The square of MSK has lines half its symbol rate beside the carrier, as that of OQPSK. So has
-        # that of other shifts of frequency, which have tones.
-        if (
-            one.found
-            and one.found.is_staggered
-            and some.may_be_msk
-            and can_be_cut(2 * one.band.symbol_rate)
-        ):
-            faster = replace(one, symbol_rate=2 * one.symbol_rate)
-            twice = _named(recording, classifier, faster, others, num_frames)
-            is_msk = twice.modulation in _OF_CONSTANT_ENVELOPE and not twice.is_foreign
-            some = twice if is_msk else some
-        named.append(some)
+        named.append(_named_at_its_rate(recording, classifier, one, others, num_frames))
     return [replace(some, number=n, count=len(wanted)) for n, some in enumerate(named, 1)]
 
 
@@ -321,6 +308,24 @@ def _envelope(iq: Tensor) -> tuple[float, float]:
     # Of a median, from that of the distances to it, as for Gaussian errors.
     error = 1.86 * (kurtosis - middle).abs().median() / len(iq) ** 0.5
     return float(middle), float(error) if len(iq) >= _FEW else np.inf
+
+
+def _named_at_its_rate(
+    recording: Recording, classifier: Classifier, one: _Wanted, others: list[Signal], num_frames: int
+) -> NamedSignal:
+    """A signal named, at twice the symbol rate that was found if it is MSK.
+
+    The square of MSK has lines half its symbol rate beside the carrier, as that of OQPSK. So has that
+    of other shifts of frequency, which have tones.
+    """
+    some = _named(recording, classifier, one, others, num_frames)
+    is_staggered = one.found is not None and one.found.is_staggered
+    if is_staggered and some.may_be_msk and can_be_cut(2 * one.band.symbol_rate):
+        faster = replace(one, symbol_rate=2 * one.symbol_rate)
+        twice = _named(recording, classifier, faster, others, num_frames)
+        is_msk = twice.modulation in _OF_CONSTANT_ENVELOPE and not twice.is_foreign
+        return twice if is_msk else some
+    return some
 
 
 def _named(
