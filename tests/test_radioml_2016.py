@@ -24,6 +24,7 @@ from amc_utils.data import (
     synthesise_frames,
 )
 from amc_utils.inference.export import export
+from amc_utils.radioml.pickled import read_pickled
 from amc_utils.radioml.reader import open_radioml
 from amc_utils.results import load_run
 from amc_utils.signals import CHANNEL_PRESETS, RADIOML_2016_MODULATIONS, generate_frames
@@ -293,3 +294,15 @@ def test_only_shared_classes_are_tested_and_the_record_says_so(written):
     assert "which has 2 of the modulations and 2 of the labels" in shared.description
     with pytest.raises(ValueError, match="no frame of BPSK at label 20"):
         read_radioml(snr_labels=(20,), **options)
+
+
+@pytest.mark.parametrize("content", [
+    b"\x80\x02})" + b"\x85" * 400_000 + b"K\x01s.",  # a key nested beyond the C stack
+    b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.",  # tuples of themselves, twice as many each time
+    b"\x80\x02}r\xff\xff\xff\x7f.",  # a place in a list of two thousand million
+    b"}" + b"(" * 9 + b"t" * 9 + b"I1\ns.",
+])  # fmt: skip
+def test_pickle_that_would_unfold_without_end_is_refused(content, tmp_path):
+    (tmp_path / "bomb.pkl").write_bytes(content)
+    with pytest.raises(ValueError, match="which they do not need; nothing of it was carried out"):
+        read_pickled(tmp_path / "bomb.pkl")

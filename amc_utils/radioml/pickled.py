@@ -8,10 +8,11 @@ looked up, and what each would be made from is kept instead; any other name is r
 from __future__ import annotations
 
 import pickle
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from amc_utils.radioml.checks import explaining
 from amc_utils.runtime.storage import free_host_bytes
 from amc_utils.signals import RADIOML_2016_MODULATIONS, SNR_LABELS
 
+# Steps of a pickle, of which an array takes some sixty, and how deep tuples and objects may nest.
+_MOST_STEPS, _DEEPEST = 200_000, 8
+_NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "REDUCE", "NEWOBJ"}
 # What arrays of numpy refer to, and how Python 3 writes bytes for Python 2.
 _KNOWN_NAMES = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -66,6 +70,18 @@ class _HarmlessUnpickler(pickle.Unpickler):
         return lambda *arguments: _Kept(arguments)
 
 
+class _WithoutStrings:
+    """A pickle whose strings are empty: pickletools knows those of ASCII alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.read = file, file.read
+
+    def readline(self) -> bytes:
+        """The next line, an empty string in place of one in quotes."""
+        line = self.file.readline()
+        return b"''\n" if line[:1] in (b"'", b'"') else line
+
+
 class _Refused(Exception):
     """A pickle asks for something that no array needs."""
 
@@ -85,6 +101,8 @@ def read_pickled(path: Path) -> PickledFrames:
         )
     try:
         with explaining(path, "pickle of arrays"), path.open("rb") as file:
+            _check_size(file)
+            file.seek(0)
             cells = _cells(_HarmlessUnpickler(file, encoding="bytes").load(), path)
     except _Refused as refused:
         raise ValueError(
@@ -92,6 +110,33 @@ def read_pickled(path: Path) -> PickledFrames:
             f"nothing of it was carried out"
         ) from None
     return _in_order(cells, path)
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Refuse a pickle of more steps, or nested deeper, than arrays need: few bytes may become many.
+
+    Raises:
+        _Refused: such a pickle.
+    """
+    stack: list[int | None] = []
+    memo: dict[Any, int | None] = {}
+    for number, (step, argument, _) in enumerate(pickletools.genops(_WithoutStrings(file))):
+        taken = len(step.stack_before)
+        if pickletools.markobject in step.stack_before:
+            taken = len(stack) - max((n for n, depth in enumerate(stack) if depth is None), default=0)
+            taken += step.stack_before.index(pickletools.markobject)
+        parts = [depth for depth in stack[len(stack) - taken :] if depth is not None]
+        del stack[len(stack) - taken :]
+        depth = max(parts, default=0) + (step.name in _NESTING)
+        if "PUT" in step.name or step.name == "MEMOIZE":
+            memo[len(memo) if argument is None else argument] = stack[-1] if stack else 0
+        if "GET" in step.name:
+            depth = memo.get(argument, 0) or 0
+        if number > _MOST_STEPS or depth > _DEEPEST or len(memo) > _MOST_STEPS:
+            raise _Refused("more steps or deeper nesting")
+        if "PUT" in step.name and isinstance(argument, int) and argument > _MOST_STEPS:
+            raise _Refused("a place beyond all steps")
+        stack += [None if some is pickletools.markobject else depth for some in step.stack_after]
 
 
 def _cells(content: Any, path: Path) -> dict[tuple[str, int], np.ndarray]:
@@ -103,7 +148,7 @@ def _cells(content: Any, path: Path) -> dict[tuple[str, int], np.ndarray]:
     while content:
         key, value = content.popitem()
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(value, _Kept)):
-            raise ValueError(f"{path} must hold a dictionary {layout}, it has the key {key!r}")
+            raise ValueError(f"{path} must hold a dictionary {layout}, it has the key {key!r:.60}")
         name = key[0].decode("ascii") if isinstance(key[0], bytes) else key[0]
         if name not in RADIOML_2016_MODULATIONS or key[1] not in SNR_LABELS:
             raise ValueError(
@@ -132,7 +177,9 @@ def _array(kept: _Kept, path: Path) -> np.ndarray:
         for text in (dtype.arguments[0], dtype.state[1])
     )
     if kind not in ("f4", "f8") or order not in ("<", ">"):
-        raise ValueError(f"{path} must hold arrays of 32 or 64-bit floats, got {order}{kind}")
+        raise ValueError(
+            f"{path} must hold arrays of 32 or 64-bit floats, got {str(order)[:9]}{str(kind)[:9]}"
+        )
     return np.frombuffer(data, order + kind).reshape(shape, order="F" if is_fortran else "C")
 
 
