@@ -5,8 +5,6 @@ ends the build. It is Sphinx with the parts that Jupyter Book 1 is made of, MyST
 configured here and not through that, so that README.md can be the first page and stay where it is.
 """
 
-from pathlib import Path
-
 from sphinx.application import Sphinx
 
 project = "Where is the ceiling?"
@@ -63,13 +61,6 @@ _CONTENTS = """
 """
 
 
-def _show_last_execution(app: Sphinx, name: str, source: list[str]) -> None:
-    """Read a notebook from outputs/ where it was executed after it was kept."""
-    executed = Path(app.srcdir, "outputs", f"{Path(name).name}.ipynb")
-    if name.startswith("docs/executed/") and executed.exists():
-        source[0] = executed.read_text(encoding="utf8")
-
-
 def _add_contents(app: Sphinx, name: str, source: list[str]) -> None:
     """List all other pages at the end of README."""
     if name != root_doc:
@@ -92,5 +83,4 @@ def _entry(page: str) -> str:
 
 def setup(app: Sphinx) -> None:
     """Connect the above."""
-    app.connect("source-read", _show_last_execution)
     app.connect("source-read", _add_contents)

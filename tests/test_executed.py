@@ -108,3 +108,18 @@ def test_without_executed_notebooks_one_sentence_says_what_makes_them(tmp_path):
         "no executed notebooks in outputs/; make figures or make reproduce executes them\n"
     )
     assert not (tmp_path / "docs" / "executed").exists()
+
+
+@pytest.mark.parametrize(("output", "wrong"), [
+    (v4.new_output("error", ename="KeyError", evalue="x", traceback=[]), "the error KeyError"),
+    (v4.new_output("stream", text="read /home/me/data.h5"), "/home/me/data.h5"),
+    (v4.new_output("display_data", {"text/html": "<a href='/tmp/x.csv'>"}), "/tmp/x.csv"),
+])  # fmt: skip
+def test_failed_executions_and_paths_of_a_machine_are_not_kept(output, wrong, tmp_path):
+    (tmp_path / "outputs").mkdir()
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[output])])
+    nbformat.write(notebook, tmp_path / "outputs" / "01_x.ipynb")
+    done = keep(tmp_path)
+    assert done.returncode == 1
+    assert wrong in done.stderr
+    assert not list((tmp_path / "docs" / "executed").glob("*"))

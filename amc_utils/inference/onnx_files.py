@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from amc_utils.data import synthesise_frames
 from amc_utils.images import network_input
-from amc_utils.inference.classifier import Classifier, load_classifier
+from amc_utils.inference.classifier import (
+    SHIPPED,
+    SHIPPED_FOR_RADIOML,
+    Classifier,
+    load_classifier,
+)
 from amc_utils.inference.real_parts import RealParts
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace, atomic_write
@@ -120,7 +125,9 @@ def _samples(classifier: Classifier) -> Tensor:
 def _properties(classifier: Classifier) -> dict[str, str]:
     """What the files say of themselves; the first three are for GNU Radio 4's block OnnxInference."""
     config = classifier.config
-    return {
+    # The licence of others' networks is theirs to say.
+    is_shipped = classifier.run in (SHIPPED.parent.name, SHIPPED_FOR_RADIOML.parent.name)
+    return ({"license": "BSD-3-Clause"} if is_shipped else {}) | {
         "history_depth": "2",
         "normalise_mode": "None",
         "architecture": config.network,
@@ -132,7 +139,6 @@ def _properties(classifier: Classifier) -> dict[str, str]:
         "channels": json.dumps(config.channels),
         "modulation_labels": json.dumps(config.modulation_names),
         "snr_labels_db": json.dumps(config.snr_labels),
-        "license": "BSD-3-Clause",
         "weights_sha256": weights_sha256(classifier.network),
     }
 

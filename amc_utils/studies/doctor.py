@@ -14,9 +14,8 @@ import psutil
 import torch
 
 from amc_utils.inference.classifier import SHIPPED, SHIPPED_FOR_RADIOML, load_classifier
-from amc_utils.inference.classify import EXAMPLE
-from amc_utils.inference.formats import open_recording
 from amc_utils.inference.naming import classify_recording
+from amc_utils.inference.trials import trial
 from amc_utils.runtime.devices import missing_for_compiling
 from amc_utils.runtime.environment import environment
 from amc_utils.runtime.paths import Workspace
@@ -128,12 +127,13 @@ def _disk(outputs: Path) -> Iterator[Finding]:
 
 
 def _networks() -> Iterator[Finding]:
-    """The shipped networks on what they are for: the example recording, and simulated frames."""
+    """The shipped networks on what they are for: a recording and frames, both simulated."""
     begun = time.perf_counter()
     try:
-        names = [signal.modulation for signal in classify_recording(open_recording(EXAMPLE))]
-        kind = "" if names == ["16QAM"] else "broken"
-        said = f"calls the example recording, which is 16QAM, {', '.join(names) or 'no signal'}"
+        truth = trial(2, 1)
+        names = [signal.modulation for signal in classify_recording(truth.samples)]
+        kind = "" if names == [truth.modulation] else "broken"
+        said = f"calls a simulated recording of {truth.modulation} {', '.join(names) or 'no signal'}"
         yield kind, f"{SHIPPED.parent.name} {said}; {time.perf_counter() - begun:.2g} s"
         index = torch.arange(64)
         known, label = index % len(_PLAIN), torch.full((64,), 30.0)
