@@ -63,7 +63,7 @@ def main() -> None:
     if not executed:
         sys.exit("no executed notebooks in outputs/; make figures or make reproduce executes them")
     folder = Path("docs", "executed")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in executed:
         notebook = kept(nbformat.read(path, as_version=4))
         if wrong := faults(notebook):
