@@ -13,6 +13,7 @@ from files import EXCERPTS, needs_excerpts
 from amc_utils.radioml import facts
 from amc_utils.radioml.facts import PSKS, SIMULATED, comparison, read_facts, simulate
 from amc_utils.runtime.pages import with_table
+from amc_utils.runtime.paths import REPOSITORY
 from amc_utils.signals import Channel, generate_frames
 
 
@@ -145,7 +146,7 @@ def test_record_of_the_simulation_is_what_is_simulated(channel):
 
 
 def test_page_shows_the_stored_numbers(table):
-    page = facts.PAGE.read_text(encoding="utf8")
+    page = (REPOSITORY / facts.PAGE).read_text(encoding="utf8")
     assert with_table(page, "facts", facts.facts_table(table)) == page, "amc facts writes it"
 
 
