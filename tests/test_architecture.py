@@ -30,7 +30,7 @@ def test_the_top_can_be_seen_at_a_glance():
 
 def test_the_package_grows_no_larger():
     assert lines(PACKAGE.glob("*.py")) <= 4684
-    assert lines(MODULES.values()) <= 19313
+    assert lines(MODULES.values()) <= 19343
 
 
 @pytest.mark.parametrize("name", MODULES)

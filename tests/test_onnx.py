@@ -233,6 +233,33 @@ def test_inverse_without_pivots_is_that_of_lapack():
     torch.testing.assert_close(unit, torch.eye(13).expand(4, -1, -1) + 0j, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("operation", [
+    lambda z: z + 1.0, lambda z: z - 1, lambda z: 2 - z, lambda z: torch.add(z, z, alpha=0.5),
+    lambda z: z - z.real, lambda z: torch.sub(z, z.conj(), alpha=2), lambda z: z * 3,
+])  # fmt: skip
+def test_numbers_beside_complex_tensors_have_no_imaginary_part(operation):
+    class Module(torch.nn.Module):
+        def forward(self, pairs):
+            return torch.view_as_real(operation(torch.complex(pairs[:, 0], pairs[:, 1])))
+
+    pairs = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
+    parts = RealParts(torch.export.export(Module(), (pairs,)))
+    torch.testing.assert_close(parts(pairs), Module()(pairs))
+
+
+@pytest.mark.parametrize("operation", [
+    lambda z: torch.nn.functional.pad(z, (1, 1), value=1.0), lambda z: z * 1j, lambda z: z + 1j
+])  # fmt: skip
+def test_what_has_no_rule_is_refused_and_not_translated_wrongly(operation):
+    class Module(torch.nn.Module):
+        def forward(self, pairs):
+            return operation(torch.complex(pairs[:, 0], pairs[:, 1])).abs()
+
+    pairs = torch.ones(5, 2)
+    with pytest.raises(NotImplementedError, match="no rule for complex"):
+        RealParts(torch.export.export(Module(), (pairs,)))(pairs)
+
+
 def test_unknown_operation_on_complex_tensors_is_named():
     module = torch.nn.Sequential(Cosine(), torch.nn.Identity())
     with pytest.raises(ValueError, match=r"no rule for complex tensors of aten\.cos"):

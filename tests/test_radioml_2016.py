@@ -306,3 +306,10 @@ def test_pickle_that_would_unfold_without_end_is_refused(content, tmp_path):
     (tmp_path / "bomb.pkl").write_bytes(content)
     with pytest.raises(ValueError, match="which they do not need; nothing of it was carried out"):
         read_pickled(tmp_path / "bomb.pkl")
+
+
+def test_protocol_5_is_refused_with_the_way_out(tmp_path):
+    with (tmp_path / "five.pkl").open("wb") as file:
+        pickle.dump({("QPSK", 0): np.zeros((3, 2, 128), np.float32)}, file, protocol=5)
+    with pytest.raises(ValueError, match="must have pickle protocol 4 or lower, write it again so"):
+        read_pickled(tmp_path / "five.pkl")

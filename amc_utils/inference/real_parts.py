@@ -94,6 +94,8 @@ def _product(operation: Callable) -> Callable:
     """Rule of an operation that is linear in each of two arguments."""
 
     def multiply(first: Any, second: Any) -> _Complex:
+        if isinstance(first, complex) or isinstance(second, complex):
+            raise NotImplementedError("no rule for complex numbers beside complex tensors")
         if not _is_complex(first):
             return _Complex(operation(first, second.real), operation(first, second.imag))
         if not _is_complex(second):
@@ -194,12 +196,34 @@ def _frequencies(count: int, spacing: float = 1.0, **_: Any) -> Tensor:
 
 
 def _sum(first: Any, second: Any, *, alpha: float = 1) -> Any:
+    if _is_complex(first) or _is_complex(second):
+        return _complex_sum(first, second, alpha)
     if alpha != 1:
         # As a tensor: a number would be translated as one of single precision.
         second = second * torch.tensor(alpha, dtype=second.dtype)
-    if _is_complex(first) or _is_complex(second):
-        return _part_by_part(torch.add, (first, second), {})
     return first + second
+
+
+def _complex_sum(first: Any, second: Any, alpha: float) -> _Complex:
+    """The sum of which a part is complex; numbers and counts have no imaginary part."""
+    parts = [some if _is_complex(some) else _real_tensor(some) for some in (first, second)]
+    if alpha != 1:
+        factor = torch.tensor(alpha, dtype=parts[1].real.dtype)
+        parts[1] = _product(torch.mul)(parts[1], factor) if _is_complex(parts[1]) else parts[1] * factor
+    return _part_by_part(torch.add, tuple(parts), {})
+
+
+def _real_tensor(value: Any) -> Tensor:
+    if isinstance(value, complex):
+        raise NotImplementedError("no rule for complex numbers beside complex tensors")
+    value = torch.as_tensor(value)
+    return value if value.is_floating_point() else value.to(torch.float32)
+
+
+def _padded(value: _Complex, pads: list[int], fill: float = 0) -> _Complex:
+    if fill:
+        raise NotImplementedError(f"no rule for complex tensors padded with {fill}")
+    return _part_by_part(_ATEN.constant_pad_nd, (value, pads), {})
 
 
 def _full(shape: list[int], value: complex, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
@@ -227,15 +251,17 @@ _RULES: dict[Any, Callable] = {
     _ATEN._fft_r2c: _fourier_of_real,
     _ATEN._conj: lambda value: _Complex(value.real, -value.imag),
     _ATEN._to_copy: _to_type,
+    _ATEN.constant_pad_nd: _padded,
     _ATEN.div: _quotient,
     _ATEN.full_like: lambda like, value, **_: _full(like.real.shape, value, dtype=torch.complex64),
     _ATEN.linalg_inv_ex: _inverse,
     _ATEN.pow: _power,
+    _ATEN.sub: lambda first, second, *, alpha=1: _complex_sum(first, second, -alpha),
 } | {
     operation: _product(operation) for operation in (_ATEN.bmm, _ATEN.mm, _ATEN.mul)
 }  # fmt: skip
 _LINEAR = {
-    _ATEN.cat, _ATEN.clone, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.diagonal, _ATEN.expand,
+    _ATEN.cat, _ATEN.clone, _ATEN.copy, _ATEN.diagonal, _ATEN.expand,
     _ATEN.gather, _ATEN.permute, _ATEN.select, _ATEN.slice, _ATEN.slice_scatter, _ATEN.split_with_sizes,
-    _ATEN.squeeze, _ATEN.sub, _ATEN.sum, _ATEN.unfold, _ATEN.unsqueeze, _ATEN.view, _ATEN.where,
+    _ATEN.squeeze, _ATEN.sum, _ATEN.unfold, _ATEN.unsqueeze, _ATEN.view, _ATEN.where,
 }  # fmt: skip

@@ -105,6 +105,10 @@ def read_pickled(path: Path) -> PickledFrames:
             file.seek(0)
             cells = _cells(_HarmlessUnpickler(file, encoding="bytes").load(), path)
     except _Refused as refused:
+        if "_frombuffer" in str(refused):
+            raise ValueError(
+                f"{path} must have pickle protocol 4 or lower, write it again so"
+            ) from None
         raise ValueError(
             f"{path} must be a pickle of arrays, and asks for {refused}, which they do not need; "
             f"nothing of it was carried out"
